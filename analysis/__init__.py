@@ -1,0 +1,1 @@
+"""From the records of a sweep to a report."""

@@ -1,0 +1,106 @@
+"""`python -m analysis`: reports and looks at sweeps; reads the store, writes only files."""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sae_sweep.errors import BadInput
+from sae_sweep.records.store import Reader, default_url
+
+Command = Callable[[argparse.Namespace, Reader], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, or 2 for what the user can mend."""
+    arguments = _parser().parse_args(argv)
+    outputs = arguments.outputs or Path("outputs")
+    # matplotlib would otherwise keep its fonts in the home folder
+    os.environ.setdefault("MPLCONFIGDIR", str((outputs / "cache" / "matplotlib").absolute()))
+    url = arguments.store or os.environ.get("SAE_SWEEP_STORE") or default_url(outputs)
+    try:
+        with Reader(url) as reader:
+            arguments.command(arguments, reader)
+    except BadInput as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, `| head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--store", metavar="URL", help="the store; else SAE_SWEEP_STORE, else OUTPUTS/sae_sweep.db"
+    )
+    shared.add_argument("--outputs", metavar="DIR", type=Path, help="where reports go; outputs")
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(command: Command, text: str, *, takes_sweep: bool = True) -> argparse.ArgumentParser:
+        name = command.__name__.strip("_")
+        added = commands.add_parser(name, parents=[shared], help=text, description=text)
+        added.set_defaults(command=command)
+        if takes_sweep:
+            added.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the latest")
+        return added
+
+    add(_report, "Write a sweep's report.md, figures and data.")
+    add(_status, "Say how a sweep stands.")
+    watch = add(_watch, "Say how a sweep stands until it ends.")
+    watch.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="default: 5")
+    compare = add(_compare, "Put trials side by side.", takes_sweep=False)
+    compare.add_argument(
+        "uids", nargs="+", metavar="UID", help="the beginning of a uid, or a label"
+    )
+    export = add(_export, "Write a sweep's trials as a table.")
+    export.add_argument("--format", choices=["csv", "parquet"], default="csv", help="default: csv")
+    export.add_argument("--to", metavar="FILE", type=Path, help="default: the standard output")
+    return parser
+
+
+def _report(arguments: argparse.Namespace, reader: Reader) -> None:
+    from analysis.report import render
+
+    sweep = reader.sweep(arguments.sweep)
+    path = render(sweep, reader, (arguments.outputs or Path("outputs")) / sweep.run.name)
+    sys.stdout.write(f"report: {path}\n")
+
+
+def _status(arguments: argparse.Namespace, reader: Reader) -> None:
+    from analysis.status import status
+
+    sys.stdout.write(status(reader.sweep(arguments.sweep), reader) + "\n")
+
+
+def _watch(arguments: argparse.Namespace, reader: Reader) -> None:
+    from analysis.status import watch
+
+    if not (math.isfinite(arguments.every) and arguments.every > 0):
+        raise BadInput(f"--every={arguments.every:g} is no pause: give seconds above 0, e.g. 5")
+    watch(reader, arguments.sweep, arguments.every)
+
+
+def _compare(arguments: argparse.Namespace, reader: Reader) -> None:
+    from analysis.compare import compare, draw
+
+    trials = {trial.uid: trial for trial in map(reader.find, arguments.uids)}
+    if len(trials) < 2:
+        raise BadInput(
+            f"compare {' '.join(arguments.uids)} names one trial: give two different ones or more"
+        )
+    sys.stdout.write(compare(list(trials.values())) + "\n")
+    if arguments.outputs is not None:
+        for path in draw(list(trials.values()), reader, arguments.outputs):
+            sys.stdout.write(f"figure: {path}\n")
+
+
+def _export(arguments: argparse.Namespace, reader: Reader) -> None:
+    from analysis.data import export
+
+    export(reader.sweep(arguments.sweep), arguments.format, arguments.to)

@@ -1,0 +1,110 @@
+"""The report's data files: what its tables were made from."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.fronts import fronts
+from analysis.study import Study, load
+from sae_sweep.errors import BadInput
+from sae_sweep.records.store import Sweep
+
+RESOLVED = (
+    "activations.d",
+    "activations.fingerprint",
+    "sae.kind",
+    "sae.n_latents",
+    "sae.k",
+    "train.lr",
+    "train.steps",
+    "train.batch_size",
+    "train.seed_init",
+    "train.seed_data",
+)
+"""Settings that every row carries, varied or not."""
+
+
+def runs(study: Study) -> pd.DataFrame:
+    """One row a trial: who, how it went, settings, final metrics, cost, error."""
+    axes = dict.fromkeys(key for member in study.members for key in member.assignment)
+    settings = dict.fromkeys([*axes, *RESOLVED])
+    rows = []
+    for member in study.members:
+        trial = member.trial
+        row: dict[str, Any] = {"uid": trial.uid, "label": trial.label, "status": trial.status}
+        row["ranked"] = bool(study.trials.loc[trial.uid, "ranked"])
+        row["worse_than_mean"] = trial.worse_than_mean
+        for key in settings:
+            row[key] = member.assignment.get(key, _recorded(trial.config, key))
+        row |= {metric.name: trial.final.get(metric.name) for metric in study.metrics}
+        row["always_on_ids"] = " ".join(map(str, trial.always_on_ids))
+        row |= {"seconds": trial.seconds, "device": trial.device, "error": trial.error}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _recorded(config: dict[str, Any], key: str) -> Any:
+    section, _, name = key.partition(".")
+    return config.get(section, {}).get(name)
+
+
+def export(sweep: Sweep, kind: str, to: Path | None) -> None:
+    """Write the trials of a sweep as csv or parquet.
+
+    Raises:
+        BadInput: parquet without a file, or a file in a folder that does not exist.
+    """
+    if to is None and kind == "parquet":
+        raise BadInput("--format=parquet is not text: name a file with --to FILE")
+    if to is not None and not to.parent.is_dir():
+        raise BadInput(f"--to={to} lies in a folder that does not exist: make it, or name another")
+    table = runs(load(sweep))
+    if kind == "parquet":
+        # a column of parquet has one type; axes may mix numbers, text and nothing
+        mixed = [name for name in table if len(set(map(type, table[name].dropna()))) > 1]
+        table.astype(dict.fromkeys(mixed, "string")).to_parquet(to, index=False)
+    else:
+        table.to_csv(to if to is not None else sys.stdout, index=False, lineterminator="\n")
+
+
+def write(study: Study, folder: Path, report_version: int) -> None:
+    """Write runs.csv, grid_metrics.json and pareto_optimal_configs.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs(study).to_csv(folder / "runs.csv", index=False, lineterminator="\n")
+    metrics = {
+        "sweep": study.run.name,
+        "question": study.run.question,
+        "digest": study.digest,
+        "report_version": report_version,
+        "runs": [_entry(study, str(uid)) for uid in study.trials.index],
+    }
+    (folder / "grid_metrics.json").write_text(_json(metrics))
+    found = [
+        {
+            "objectives": [{"metric": o.name, "direction": o.direction} for o in front.objectives],
+            "trials": front.n,
+            "members": [_entry(study, uid) for uid in front.uids],
+        }
+        for front in fronts(study)
+    ]
+    (folder / "pareto_optimal_configs.json").write_text(_json({"fronts": found}))
+
+
+def _entry(study: Study, uid: str) -> dict[str, Any]:
+    member = study.member(uid)
+    trial = member.trial
+    return {
+        "uid": uid,
+        "label": trial.label,
+        "status": trial.status,
+        "ranked": bool(study.trials.loc[uid, "ranked"]),
+        "settings": member.assignment,
+        "metrics": trial.final,
+    }
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"

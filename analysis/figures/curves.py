@@ -1,0 +1,69 @@
+"""The course of training: the first trials in colour, the rest in grey."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+
+from analysis.figures import style
+from analysis.ranking import leaders
+from analysis.study import Study
+from sae_sweep.records import METRICS, Metric
+from sae_sweep.records.store import Reader
+
+SHOWN = ("fvu", "dead_features", "loss")
+MOST = 200
+"""Grey curves in one figure; of more, every so-manyth is drawn, and the figure says so."""
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""Steps and values of one trial."""
+
+
+def draw(study: Study, reader: Reader, folder: Path) -> list[str]:
+    """One figure a metric that any trial has reported."""
+    first = {uid: study.member(uid).trial.label for uid in leaders(study)[: len(style.COLOURS)]}
+    rest = [str(uid) for uid in study.trials.index if uid not in first]
+    sample = rest[:: -(-len(rest) // MOST) or 1]
+    drawn = []
+    for name in SHOWN:
+        history = finite(reader.history([*first, *sample], name))
+        if history:
+            note = f"{len(history)} of {len(study.trials)} trials"
+            figure, (axes,) = style.new(1, 1, (8, 4.6))
+            draw_curves(axes, METRICS[name], history, first)
+            axes.set_title(f"{name} during training ({note})", loc="left")
+            drawn.append(style.save(figure, folder, f"curves_{name}"))
+    return drawn
+
+
+def finite(history: dict[str, Curve]) -> dict[str, Curve]:
+    """The curves that have a point to draw."""
+    return {uid: curve for uid, curve in history.items() if np.isfinite(curve[1]).any()}
+
+
+def draw_curves(
+    axes: Axes, metric: Metric, history: dict[str, Curve], named: dict[str, str]
+) -> None:
+    """Draw trials' curves: the named ones in colour with a legend, the others grey."""
+    grey = [np.column_stack(curve) for uid, curve in history.items() if uid not in named]
+    axes.add_collection(LineCollection(grey, colors=style.GREY, linewidths=0.7, alpha=0.5))
+    coloured = [uid for uid in named if uid in history]
+    for i, uid in enumerate(coloured):
+        steps, values = history[uid]
+        turn = i % len(style.COLOURS)
+        axes.plot(
+            steps,
+            values,
+            color=style.COLOURS[turn],
+            linestyle=style.DASHES[turn],
+            linewidth=1.8,
+            marker="o" if len(steps) == 1 else None,
+            label=named[uid],
+        )
+    finite = np.concatenate([values[np.isfinite(values)] for _, values in history.values()])
+    axes.autoscale_view()
+    style.metric_axis(axes, metric, bool((finite > 0).all()))
+    axes.set_xlabel("step")
+    if coloured:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)

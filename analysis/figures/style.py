@@ -1,0 +1,71 @@
+"""How figures look: colours that the colour-blind tell apart, and that survive grey print."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from sae_sweep.records import Metric
+
+GREY = "#9a9a9a"
+BLACK = "#222222"
+RED = "#D55E00"
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7a5c00")
+"""After Okabe and Ito, https://jfly.uni-koeln.de/color/."""
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "path.simplify": True,
+}
+
+
+def applied() -> AbstractContextManager[None]:
+    """The style, for as long as a figure is made and saved."""
+    return mpl.rc_context(STYLE)
+
+
+def new(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure of panels, row by row."""
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(panels.flat)
+
+
+def save(figure: Figure, folder: Path, name: str) -> str:
+    """Write the figure as PNG without a word on when or with what, and return its name."""
+    figure.savefig(folder / f"{name}.png", dpi=140, metadata={"Software": None})
+    return name
+
+
+def metric_axis(axes: Axes, metric: Metric, positive: bool) -> None:  # noqa: FBT001
+    """Name the y axis; log where the metric's scale is and its values allow it."""
+    axes.set_ylabel(f"{metric.name} ({metric.unit})")
+    if metric.scale == "log" and positive:
+        axes.set_yscale("log")
+        plain_ticks(axes, "y")
+
+
+def plain_ticks(axes: Axes, which: str) -> None:
+    """Write the ticks of a log axis as plain numbers, also where it spans under a decade."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    if low > 0 and high / low < 300:
+        axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_locator(mpl.ticker.NullLocator())
+    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(mpl.ticker.NullFormatter())

@@ -1,0 +1,74 @@
+"""The report of a sweep: sections, figures and data in one folder."""
+
+import dataclasses
+import json
+import re
+import tempfile
+from pathlib import Path
+
+from analysis import data, figures, study
+from analysis.sections import SECTIONS
+from analysis.sections.footer import REPORT_VERSION
+from sae_sweep.errors import BadInput
+from sae_sweep.records.store import Reader, Sweep
+
+PAGE = Path("report.md")
+RECORD = Path("data", "grid_metrics.json")
+"""Says of which records the report is; written last: a half-replaced report is not current."""
+
+
+def render(sweep: Sweep, reader: Reader, folder: Path) -> Path:
+    """Write report.md, figures/ and data/ into a folder and return the page's path.
+
+    Everything is made in a temporary folder first, so a report that fails or is killed leaves the
+    old one as it was.
+
+    Raises:
+        BadInput: the folder cannot be made because a file stands there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"outputs={folder} is a file: move it away, or name another --outputs")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        fresh = Path(temporary)
+        loaded = study.load(sweep)
+        drawn = figures.draw(loaded, reader, fresh / "figures")
+        loaded = dataclasses.replace(loaded, figures=drawn)
+        data.write(loaded, fresh / "data", REPORT_VERSION)
+        (fresh / PAGE).write_text(page(loaded), encoding="utf-8")
+        _replace(fresh, folder)
+    return folder / PAGE
+
+
+def page(loaded: study.Study) -> str:
+    """The report as Markdown: the sections that have something to say, with their contents."""
+    header, *sections = [text for section in SECTIONS if (text := section(loaded))]
+    titles = [re.findall(r"^## (.+)$", text, re.MULTILINE)[0] for text in sections]
+    contents = " · ".join(f"[{title}](#{_anchor(title)})" for title in titles)
+    return "\n\n".join([header, f"Contents: {contents}", *sections]) + "\n"
+
+
+def is_current(sweep: Sweep, folder: Path) -> bool:
+    """Whether the folder holds the report of exactly these records."""
+    try:
+        told = json.loads((folder / RECORD).read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return False
+    said = (told.get("digest"), told.get("report_version"))
+    return said == (sweep.digest, REPORT_VERSION) and (folder / PAGE).is_file()
+
+
+def _anchor(title: str) -> str:
+    """The name that GitHub gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def _replace(fresh: Path, folder: Path) -> None:
+    """Put new files in place of old ones, one rename each, and remove figures that are no more."""
+    new = sorted(path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file())
+    for name in sorted(new, key=lambda name: (name == RECORD, name == PAGE)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (fresh / name).replace(folder / name)
+    for picture in (folder / "figures").glob("*.png"):
+        if picture.relative_to(folder) not in new:
+            picture.unlink()

@@ -1,0 +1,159 @@
+"""A sweep as a table: one row a trial, ready for every section and figure."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+from analysis import hyperparameters, scales
+from analysis.hyperparameters import Hyperparameter
+from analysis.markdown import number
+from sae_sweep.records import METRICS, Metric, TrialRecord
+from sae_sweep.records.store import Member, Run, Sweep
+
+RANKED_BY = ("fvu", "dead_features")
+L0_VARIES_FROM = 1.01
+"""Largest over smallest l0 from which sparsity is an outcome of the sweep."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One run of a sweep, as analysis sees it."""
+
+    run: Run
+    digest: str
+    members: list[Member]
+    trials: pd.DataFrame
+    """Index: uid. Columns: label, status, ranked, configuration, seconds, tokens, and the metrics
+    (float, NaN where missing or not finite)."""
+    scaled: pd.DataFrame
+    """The metrics of `trials` on their declared scales."""
+    hyperparameters: list[Hyperparameter]
+    metrics: list[Metric]
+    """Those that any trial has, in the registry's order; costs left out."""
+    figures: frozenset[str] = field(default_factory=frozenset)
+    """Names of the figures that were drawn, without folder and suffix."""
+
+    def member(self, uid: str) -> Member:
+        """A trial as the sweep asked for it."""
+        return self.members[int(self.trials.index.get_indexer(pd.Index([uid]))[0])]
+
+    def value(self, uid: str, metric: str) -> float:
+        """A trial's metric or cost."""
+        return float(self.trials[metric].loc[uid])
+
+    def values(self, uid: str) -> list[str]:
+        """A trial's main metrics in words: name and value."""
+        return [f"{one.name} {number(self.value(uid, one.name))}" for one in self.main_metrics]
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """The trials' records, in the order of the rows."""
+        return [member.trial for member in self.members]
+
+    @property
+    def ranked(self) -> pd.DataFrame:
+        """The trials that statistics, ranks and fronts are about."""
+        return self.trials[self.trials["ranked"]]
+
+    @property
+    def main_metrics(self) -> list[Metric]:
+        """Reconstruction and dead latents, and sparsity where it varies."""
+        names = [*RANKED_BY, *(["l0"] if self.l0_varies else [])]
+        known = {metric.name for metric in self.metrics}
+        return [METRICS[name] for name in names if name in known]
+
+    @property
+    def l0_varies(self) -> bool:
+        """Whether sparsity differs between trials by more than a trifle."""
+        if "l0" not in self.ranked:
+            return False
+        l0 = self.ranked["l0"].dropna()
+        return bool(len(l0) and l0.max() > L0_VARIES_FROM * l0.min())
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether any configuration has two ranked trials."""
+        return bool(self.ranked["configuration"].duplicated().any())
+
+    @property
+    def seeds(self) -> list[tuple[int, int]]:
+        """Every trial's seeds: of the initial weights, of the data order."""
+        trains = [record.config.get("train", {}) for record in self.records]
+        return [(train.get("seed_init", 0), train.get("seed_data", 0)) for train in trains]
+
+    @property
+    def worse_than_mean(self) -> Bool[np.ndarray, " n"]:
+        """Finished trials that reconstruct no better than the mean: listed, not ranked."""
+        return np.array([record.worse_than_mean for record in self.records], dtype=bool)
+
+    def where(self, status: str) -> Bool[np.ndarray, " n"]:
+        """The trials of a status."""
+        return (self.trials["status"] == status).to_numpy()
+
+
+def load(sweep: Sweep) -> Study:
+    """Bring a sweep's records into a table; nothing is dropped, `ranked` says what counts.
+
+    Ranked are trials that are done with a finite fvu below 1, which is what predicting the mean
+    scores.
+    """
+    records = [member.trial for member in sweep.members]
+    names = {name for record in records for name in record.final}
+    metrics = [one for one in METRICS.values() if one.name in names and one.kind != "cost"]
+    varied = hyperparameters.find(sweep.members)
+    trials = pd.DataFrame(
+        {
+            "label": pd.Series([record.label for record in records], dtype=object),
+            "status": pd.Series([record.status for record in records], dtype=object),
+            "seconds": _floats([record.seconds for record in records]),
+            "tokens": _floats([tokens(record) for record in records]),
+            "configuration": _configurations(varied, len(records)),
+            **{one.name: _floats([r.final.get(one.name) for r in records]) for one in metrics},
+            **{name: _floats([_cost(r, name) for r in records]) for name in ("k", "n_latents")},
+        }
+    )
+    trials.index = pd.Index([record.uid for record in records], dtype=object)
+    if "l0" in trials:
+        trials["l0"] = np.maximum(trials["l0"].to_numpy(), _smallest_l0(records))
+    fvu = trials["fvu"] if "fvu" in trials else pd.Series(np.nan, index=trials.index)
+    trials["ranked"] = (trials["status"] == "done") & (fvu < 1)
+    return Study(
+        sweep.run, sweep.digest, sweep.members, trials, _scaled(trials, metrics), varied, metrics
+    )
+
+
+def tokens(record: TrialRecord) -> float | None:
+    """Tokens that a trial is trained on, repeats counted."""
+    train = record.config.get("train", {})
+    steps, batch_size = train.get("steps"), train.get("batch_size")
+    return None if steps is None or batch_size is None else float(steps * batch_size)
+
+
+def _floats(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _cost(record: TrialRecord, name: str) -> float | None:
+    return record.config.get("sae", {}).get(name)
+
+
+def _configurations(varied: list[Hyperparameter], n: int) -> np.ndarray:
+    """A number for every distinct configuration: equal but for the seeds."""
+    points = [tuple(str(one.given[i]) for one in varied) for i in range(n)]
+    known = {point: i for i, point in enumerate(dict.fromkeys(points))}
+    return np.array([known[point] for point in points], dtype=np.int64)
+
+
+def _smallest_l0(records: list[TrialRecord]) -> np.ndarray:
+    """One latent in all validation tokens: less cannot be told from none."""
+    sizes = [record.config.get("activations", {}).get("validation_tokens") for record in records]
+    return np.array([1.0 / size if size else 0.0 for size in sizes])
+
+
+def _scaled(trials: pd.DataFrame, metrics: list[Metric]) -> pd.DataFrame:
+    columns = {
+        one.name: scales.onto(one, trials[one.name].to_numpy(dtype=np.float64)) for one in metrics
+    }
+    return pd.DataFrame(columns, index=trials.index)

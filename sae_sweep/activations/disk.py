@@ -1,0 +1,60 @@
+"""Files that are either whole or absent, and room for them."""
+
+import contextlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from sae_sweep.errors import BadInput
+
+ABANDONED_SECONDS = 3600
+"""A temporary file that nobody has written to for so long belongs to a process that died."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path`, then flush it to disk and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete what killed processes left half-written in a folder."""
+    for part in folder.glob(".*.part"):
+        with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
+            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+                part.unlink()
+
+
+def require_space(folder: Path, need: int) -> None:
+    """Check that `need` bytes fit on the disk of a folder that need not exist yet.
+
+    Raises:
+        BadInput: with the bytes needed and those that are free.
+    """
+    existing = next(place for place in [folder, *folder.absolute().parents] if place.exists())
+    have = shutil.disk_usage(existing).free
+    if need > have:
+        raise BadInput(
+            f"activations need {need / 1e6:,.0f} MB in {folder}, where {have / 1e6:,.0f} MB are "
+            "free: free some space, lower activations.train_tokens, or set outputs=DIR to a "
+            "folder on another disk"
+        )
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,76 @@
+"""What a folder of shards says of itself."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from sae_sweep.activations.disk import replacing
+from sae_sweep.activations.reader import Split
+from sae_sweep.config.base import Strict
+from sae_sweep.errors import BadInput
+
+SCHEMA = 1
+"""Raised when shards are laid out otherwise; part of the fingerprint."""
+
+MANIFEST = "manifest.json"
+
+
+class Shard(Strict):
+    """One file of rows."""
+
+    name: str
+    split: Split
+    rows: int
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+class Manifest(Strict):
+    """Written last: a folder that has it is complete."""
+
+    schema_number: int = Field(SCHEMA, alias="schema")
+    fingerprint: str
+    settings: dict[str, Any]
+    d: int
+    dtype: Literal["float32"] = "float32"
+    mean: list[float]
+    """Mean of the training rows, before scaling."""
+    scale: float
+    """Makes the mean norm of the centred training rows the square root of d."""
+    group_names: list[str]
+    shards: list[Shard]
+    """In the order of their rows."""
+
+    def rows(self, split: Split) -> int:
+        """Rows of a split."""
+        return sum(shard.rows for shard in self.shards if shard.split == split)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Declare a folder complete."""
+    with replacing(folder / MANIFEST) as temporary:
+        temporary.write_text(manifest.model_dump_json(by_alias=True, indent=1))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what a folder holds.
+
+    Raises:
+        BadInput: when it has no manifest, a damaged one, or one of another schema.
+    """
+    again = f"delete the folder {folder} and run again"
+    try:
+        found = json.loads((folder / MANIFEST).read_text())
+        if found["schema"] != SCHEMA:
+            raise BadInput(
+                f"activations in {folder} have schema {found['schema']}, this version reads "
+                f"schema {SCHEMA}: {again}"
+            )
+        return Manifest.model_validate(found)
+    except FileNotFoundError:
+        raise BadInput(f"activations in {folder} are not complete: run the sweep again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError):
+        raise BadInput(f"{folder / MANIFEST} is damaged: {again}") from None

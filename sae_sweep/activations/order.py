@@ -1,0 +1,68 @@
+"""The order of training: a shuffle without state, so a resume or a neighbour cannot change it."""
+
+import math
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+ROUNDS = 6
+LOW_31_BITS = 2**31 - 1
+POSITIVE = 2**63 - 1
+GOLDEN = 0x1E3779B97F4A7C15
+
+
+def batch_indices(seed: int, step: int, batch_size: int, n: int) -> Int64[Tensor, " batch"]:
+    """Rows of one training step.
+
+    Position p = step * batch_size + i falls into epoch p // n, and every epoch visits each of the
+    `n` rows once, in an order of its own. A batch may straddle epochs. Since only p counts, one
+    call with a batch twice as large gives two steps at once.
+    """
+    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
+    return permute(positions % n, n, seed, positions // n)
+
+
+def permute(
+    positions: Int64[Tensor, " batch"], n: int, seed: int, epochs: Int64[Tensor, " batch"]
+) -> Int64[Tensor, " batch"]:
+    """Map each position in [0, n) to its place in the epoch's permutation of [0, n).
+
+    A Feistel network over pairs (left, right) in [0, rows) x [0, columns), the smallest near-square
+    grid with at least n cells. Values that land outside [0, n) are mapped again until they are
+    inside, which keeps the map a bijection (Black and Rogaway 2002, cycle walking).
+    """
+    rows = math.isqrt(n - 1) + 1
+    columns = -(-n // rows)
+    keys = _keys(seed, epochs)
+    values = _network(positions, rows, columns, keys)
+    while (outside := (values >= n).nonzero()[:, 0]).numel():
+        values[outside] = _network(values[outside], rows, columns, keys[:, outside])
+    return values
+
+
+def _network(
+    values: Int64[Tensor, " batch"], rows: int, columns: int, keys: Int64[Tensor, "rounds batch"]
+) -> Int64[Tensor, " batch"]:
+    left, right = values // columns, values % columns
+    for number, key in enumerate(keys):
+        if number % 2:
+            right = (right + (_mix(left + key) & POSITIVE) % columns) % columns
+        else:
+            left = (left + (_mix(right + key) & POSITIVE) % rows) % rows
+    return left * columns + right
+
+
+def _keys(seed: int, epochs: Int64[Tensor, " batch"]) -> Int64[Tensor, "rounds batch"]:
+    """One pseudo-random number a round and epoch."""
+    first, last = int(epochs.min()), int(epochs.max())
+    start = _mix(_mix(torch.tensor(seed + GOLDEN)) + torch.arange(first, last + 1))
+    keys = torch.stack([_mix(start + number * GOLDEN) for number in range(ROUNDS)])
+    return keys[:, epochs - first]
+
+
+def _mix(x: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+    """Scramble 64-bit integers (fmix64 of MurmurHash3; products wrap, shifts are logical)."""
+    x = (x ^ ((x >> 33) & LOW_31_BITS)) * (0xFF51AFD7ED558CCD - 2**64)
+    x = (x ^ ((x >> 33) & LOW_31_BITS)) * (0xC4CEB9FE1A85EC53 - 2**64)
+    return x ^ ((x >> 33) & LOW_31_BITS)

@@ -1,0 +1,243 @@
+"""From YAML and the command line to plain settings: the only reader of Hydra."""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from sae_sweep.cli.sweep_axes import replace_axis, take_axes, with_axes_in_words
+from sae_sweep.config import (
+    RunConfig,
+    SearchConfig,
+    SweepConfig,
+    TrialConfig,
+    nearest,
+    settings,
+    validate,
+)
+from sae_sweep.errors import BadInput
+from sae_sweep.search import expand
+
+KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+TEXT_SETTINGS = frozenset(setting.key for setting in settings() if setting.is_text)
+
+
+class Composed(NamedTuple):
+    """What a run is to do, as written."""
+
+    settings: dict[str, Any]
+    """Plain values by group; every axis stands in sweep.space, sweep.zip or sweep.when."""
+    given: frozenset[str]
+    """Dotted settings that the command line set."""
+
+
+class _Override(NamedTuple):
+    """One KEY=VALUE of the command line."""
+
+    text: str
+    """As it was typed."""
+    key: str
+    value: Any
+    """As Hydra reads it."""
+    written: str
+    """The value in Hydra's grammar."""
+
+
+def compose(overrides: list[str], config_dir: Path | None = None) -> Composed:
+    """Compose the settings that a command line asks for.
+
+    Args:
+        overrides: GROUP=NAME, +sweep=NAME, KEY=VALUE and axes at a setting's key, e.g.
+            sae.k=[8,16].
+        config_dir: a folder with further choices for the groups, e.g. sweep/mine.yaml.
+
+    Raises:
+        BadInput: for what cannot be read, a choice that does not exist, a key given twice, and
+            axes of a shape that no sweep has. Settings are not validated here.
+    """
+    if config_dir is not None and not config_dir.is_dir():
+        raise BadInput(f"--config-dir={config_dir}: there is no such folder; name an existing one")
+    known = choices(config_dir)
+    for_hydra = []
+    axes: dict[str, dict[str, Any]] = {}
+    given: dict[str, str] = {}
+    for one in map(_parse, overrides):
+        if one.key in given:
+            raise BadInput(f"{given[one.key]} and {one.text}: {one.key} is given twice; keep one")
+        given[one.key] = one.text
+        if one.key in known:
+            for_hydra.append(_choose(one, known[one.key]))
+        elif one.key in (found := take_axes(_nested(one.key, one.value))):
+            axes |= found
+        else:
+            for_hydra.append(f"++{one.key}={one.written}")
+    composed = _read(for_hydra, config_dir)
+    keys = [key for key in given if key not in known]
+    return Composed(_with_axes(composed, axes, keys), frozenset(keys))
+
+
+def validate_run(settings: dict[str, Any]) -> RunConfig:
+    """Validate a run; its trial groups by the first point, since axes may give what they lack.
+
+    Raises:
+        BadInput: names the first offending setting, its value and the way out.
+    """
+    sweep = validate(SweepConfig, settings["sweep"], "sweep.")
+    search = validate(SearchConfig, settings["search"], "search.")
+    first = expand(settings, sweep, search)[0]
+    return validate(RunConfig, {**settings, **first.settings})
+
+
+def choices(config_dir: Path | None = None) -> dict[str, list[str]]:
+    """Name the choices of every group, those of a user's own folder included."""
+    folders = [conf_dir(), *([config_dir] if config_dir else [])]
+    groups = sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+    return {
+        group: sorted(
+            {
+                path.relative_to(folder / group).with_suffix("").as_posix()
+                for folder in folders
+                for path in (folder / group).rglob("*.yaml")
+            }
+        )
+        for group in groups
+    }
+
+
+def conf_dir() -> Path:
+    """Find conf/: inside the package when installed from a wheel, else beside it in the clone."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def _parse(text: str) -> _Override:
+    _require_utf8(text)
+    key, equals, written = text.lstrip("+").partition("=")
+    if text.startswith("~"):
+        raise BadInput(
+            f"{text}: a setting cannot be deleted; give it the value you want, e.g. "
+            f"{key.lstrip('~')}=null"
+        )
+    if not equals or not KEY.fullmatch(key):
+        raise BadInput(f"{text}: write KEY=VALUE, e.g. sae.k=32, or +sweep=NAME")
+    if key.split(".")[0] == "hydra":
+        raise BadInput(
+            f"{text}: Hydra only composes here, its settings have no effect; "
+            "--config-dir DIR adds a folder of your own"
+        )
+    if key in TEXT_SETTINGS and written not in {"", "null"} and written[0] not in "[{'\"":
+        # a path, a URL or a commit such as 12e4567 is text, whatever Hydra's grammar makes of it
+        written = _quoted(written)
+    try:
+        [override] = OverridesParser.create().parse_overrides([f"++{key}={written}"])
+    except HydraException:
+        raise BadInput(
+            f"{text}: the value cannot be read; quote it for the shell and for Hydra, "
+            f"e.g. '{key}=\"...\"'"
+        ) from None
+    if override.is_sweep_override():
+        raise BadInput(f"{text}: an axis is written in brackets, e.g. {key}=[8,16]")
+    return _Override(text, key, override.value(), written)
+
+
+def _require_utf8(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Python carries bytes that it cannot decode as lone surrogates, which nothing can print
+        shown = text.encode(errors="backslashreplace").decode()
+        raise BadInput(f"{shown}: not valid UTF-8; rename it or use a UTF-8 locale") from None
+
+
+def _choose(one: _Override, names: list[str]) -> str:
+    """Write the choice of a group for Hydra."""
+    name = str(one.value)
+    if isinstance(one.value, dict | list) or name not in names:
+        raise BadInput(
+            f"{one.text}: there is no such choice; {nearest(name, names)} "
+            f"({one.key} has {', '.join(names)})"
+        )
+    # no sweep is a default, so Hydra wants it added; the other groups have a default to change
+    return f"{'+' if one.key == 'sweep' else ''}{one.key}={_quoted(name)}"
+
+
+def _read(overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
+    """Let Hydra compose; a value that is still to be given stays as MISSING."""
+    if config_dir is not None:
+        folder = _quoted(f"file://{config_dir.resolve()}")
+        overrides = [*overrides, f"hydra.searchpath=[{folder}]"]
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base=None):
+            composed = hydra.compose("config", overrides)
+        plain = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise BadInput(
+            f"the configuration cannot be composed: {_reason(error)}; correct the file or the "
+            "setting that this names"
+        ) from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _with_axes(
+    composed: dict[str, Any], axes: dict[str, dict[str, Any]], given: list[str]
+) -> dict[str, Any]:
+    """Move every axis to the sweep, those of the command line in place of the sweep's."""
+    written = composed.get("sweep") or {}
+    if "sweep" in written:
+        raise BadInput(
+            "sweep.sweep: the sweep's file composes one level too deep; "
+            "start it with the line '# @package _global_'"
+        )
+    sweep = validate(SweepConfig, with_axes_in_words(written), "sweep.").model_dump(by_alias=True)
+    trial = {group: composed[group] for group in TrialConfig.model_fields if group in composed}
+    for key, axis in take_axes(trial).items():
+        if key in given:
+            continue
+        if key in sweep["space"]:
+            raise BadInput(f"{key}={axis}: sweep.space has an axis of this setting too; keep one")
+        sweep["space"][key] = axis
+    for key in given:
+        replace_axis(sweep, key, axes.get(key))
+    tied = [key for one in sweep["zip"] for key in one["keys"]]
+    _drop_missing(composed, {*sweep["space"], *tied})
+    return {**composed, **trial, "sweep": sweep}
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong in one line, and where."""
+    cause = error.__cause__ or error
+    if isinstance(cause, YAMLError):
+        return " ".join(str(cause).split())
+    first = str(cause).strip().splitlines()[0]
+    return f"{cause.full_key}: {first}" if isinstance(cause, OmegaConfBaseException) else first
+
+
+def _drop_missing(group: dict[str, Any], axes: set[str], prefix: str = "") -> None:
+    """Leave out values that are still to be given where an axis gives them."""
+    for name, value in list(group.items()):
+        key = prefix + name
+        if isinstance(value, dict):
+            _drop_missing(value, axes, key + ".")
+        elif value == MISSING and key not in axes:
+            raise BadInput(f"{key} has no value: give one, e.g. {key}=VALUE")
+        elif value == MISSING:
+            del group[name]

@@ -1,0 +1,111 @@
+"""The text of `python -m sae_sweep --help`: every line is read from where it stands once."""
+
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sae_sweep.cli.compose import choices, compose, validate_run
+from sae_sweep.config import settings
+from sae_sweep.errors import BadInput
+from sae_sweep.search import expand, look_up
+
+WIDTH = 100
+INDENT = "  "
+
+USAGE = """\
+sae_sweep: hyperparameter sweeps of sparse autoencoders, and a report that can be believed
+
+Commands
+  python -m sae_sweep +sweep=NAME [KEY=VALUE ...] [--config-dir DIR]
+      run or continue a sweep and write outputs/NAME/report.md; dry_run=true only shows the plan;
+      DIR holds sweeps and other choices of your own, e.g. DIR/sweep/mine.yaml
+  python -m sae_sweep forget --status STATUS [--sweep NAME]
+      remove the records and folders of trials that ended so, e.g. failed
+  python -m sae_sweep export UID --format saelens
+      write a trial's weights for another tool
+  python -m analysis report|status|watch|export [SWEEP]  or  compare UID UID ...
+      read the results, also while a sweep runs
+
+Values and axes
+  sae.k=32                                a value; where the sweep has an axis, in its place
+  sae.k=[8,16]                            an axis: every value
+  'train.lr={loguniform:[1e-5,1e-3]}'     an axis that is drawn, with search=random; also uniform,
+                                          int (bounds included) and choice"""
+
+EXIT_CODES = """\
+Exit codes
+  0    every trial is done, was stopped by a policy, or diverged
+  1    some trials failed, ran out of memory or were interrupted
+  2    bad input, named in one message; nothing was started
+  130  Ctrl-C; the same command continues"""
+
+
+def help_text(config_dir: Path | None = None) -> str:
+    """Write the help, at most 100 columns wide.
+
+    Args:
+        config_dir: a user's own folder of choices, whose sweeps are listed too.
+
+    Raises:
+        BadInput: if that folder does not exist.
+    """
+    given = compose([], config_dir).settings
+    known = choices(config_dir)
+    sweeps = [(name, _sweep(name, config_dir)) for name in known["sweep"]]
+    groups = [(group, ", ".join(names)) for group, names in known.items() if group != "sweep"]
+    described = [
+        (one.key, f"{one.text} [{_shown(look_up(given, one.key, one.default))}]")
+        for one in settings()
+    ]
+    return "\n\n".join(
+        [
+            USAGE,
+            _section("Sweeps (+sweep=NAME)", sweeps),
+            _section("Groups (GROUP=CHOICE)", groups),
+            _section("Settings (KEY=VALUE), each with its default", described),
+            EXIT_CODES,
+        ]
+    )
+
+
+def _sweep(name: str, config_dir: Path | None) -> str:
+    """Count the trials of a sweep and quote its question; a sweep with a mistake says which."""
+    try:
+        composed = compose([f"sweep={name}"], config_dir).settings
+        run = validate_run(composed)
+        points = expand(composed, run.sweep, run.search)
+    except BadInput as error:
+        return f"cannot be run: {error}"
+    return f"{len(points)} {'trial' if len(points) == 1 else 'trials'}. {run.sweep.question}"
+
+
+def _section(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    rows = list(rows)
+    column = max(len(name) for name, _ in rows) + len(INDENT)
+    lines = [title]
+    for name, text in rows:
+        first = f"{INDENT}{name:<{column}}"
+        lines += textwrap.wrap(
+            text,
+            WIDTH,
+            initial_indent=first,
+            subsequent_indent=" " * len(first),
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """Write a default as it is typed."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case "" | [] | {}:
+            return "empty"
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)

@@ -1,0 +1,62 @@
+"""`python -m sae_sweep`: which command, and what becomes of errors."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from sae_sweep.cli import exit_codes
+from sae_sweep.errors import BadInput
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit code: 0, 1, 2 or 130."""
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    try:
+        return _command(arguments)
+    except BadInput as error:
+        sys.stderr.write(f"sae_sweep: {error}\n")
+        return exit_codes.BAD_INPUT
+    except KeyboardInterrupt:
+        sys.stderr.write("\nsae_sweep: stopped; the same command continues where it was\n")
+        return exit_codes.INTERRUPTED
+
+
+def _as_ctrl_c(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _command(arguments: list[str]) -> int:
+    # a command imports what it needs and no more: help and messages come without torch
+    match arguments:
+        case ["forget", *rest]:
+            from sae_sweep.cli.forget import forget
+
+            return forget(rest)
+        case ["export", *rest]:
+            from sae_sweep.cli.export import export
+
+            return export(rest)
+        case _:
+            return _sweep(arguments)
+
+
+def _sweep(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", type=Path)
+    parser.add_argument("--help", "-h", action="store_true")
+    options, overrides = parser.parse_known_args(arguments)
+    if options.help:
+        from sae_sweep.cli.help import help_text
+
+        sys.stdout.write(help_text(options.config_dir) + "\n")
+        return 0
+    from sae_sweep.cli.compose import compose, validate_run
+
+    settings = compose(overrides, options.config_dir).settings
+    config = validate_run(settings)
+
+    from sae_sweep.cli.run import run
+
+    return run(settings, config, arguments)

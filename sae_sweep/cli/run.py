@@ -1,0 +1,83 @@
+"""One sweep, from validated settings to the line that says where the report is."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from sae_sweep.cli import exit_codes
+from sae_sweep.config import RunConfig
+from sae_sweep.errors import without_passwords
+from sae_sweep.records.store import Reader, default_url
+from sae_sweep.tune import sweep
+from sae_sweep.tune.estimate import describe_cost
+from sae_sweep.tune.expansion import Expansion, expand_sweep
+
+
+def run(settings: dict[str, Any], config: RunConfig, arguments: list[str]) -> int:
+    """Expand and run a sweep, render its report, and return the exit code.
+
+    Args:
+        settings: the composed configuration.
+        config: the same, validated.
+        arguments: the command line, for the record.
+
+    Raises:
+        BadInput: before any trial starts.
+    """
+    outputs = sweep.outputs_folder(config)
+    _keep_caches_inside(outputs)
+    expansion = expand_sweep(settings, config, outputs)
+    if config.dry_run:
+        done = sweep.finished_trials(config, [one.uid for one in expansion.trials], outputs)
+        sys.stdout.write("\n".join(describe_cost(expansion, done, config, outputs)) + "\n")
+        return 0
+    for words in expansion.merged:
+        sys.stderr.write(f"merged: {words}\n")
+    command = _command(arguments)
+    result = sweep.run(expansion, config, outputs, command)
+    _say_how_it_ended(result, expansion, arguments)
+    _render(config, outputs)
+    if result.interrupted:
+        return exit_codes.INTERRUPTED
+    counts = result.counts
+    return exit_codes.FAILED if counts["failed"] + counts["oom"] + counts["interrupted"] else 0
+
+
+def _keep_caches_inside(outputs: Path) -> None:
+    """Matplotlib and Triton write caches; outputs is the one place that is written to."""
+    for variable, folder in (("MPLCONFIGDIR", "matplotlib"), ("TRITON_CACHE_DIR", "triton")):
+        path = outputs / "cache" / folder
+        path.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault(variable, str(path))
+
+
+def _command(arguments: list[str]) -> str:
+    """The command line, fit to be shown and recorded."""
+    return without_passwords(shlex.join(["python", "-m", "sae_sweep", *arguments]))
+
+
+def _say_how_it_ended(result: sweep.Result, expansion: Expansion, arguments: list[str]) -> None:
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(result.counts.items()))
+    nothing = "" if result.trained else "; nothing to train"
+    sys.stderr.write(f"{len(expansion.trials)} trials: {counts}{nothing}\n")
+    # with rerun= the same command would start over
+    again = _command([word for word in arguments if not word.startswith("rerun=")])
+    if result.interrupted:
+        sys.stderr.write(f"to continue: {again}\n")
+    elif result.counts["failed"] + result.counts["oom"]:
+        sys.stderr.write(f"to retry what failed: {again} rerun=failed\n")
+
+
+def _render(config: RunConfig, outputs: Path) -> None:
+    # imported here: matplotlib reads MPLCONFIGDIR when it is imported
+    from analysis.report import is_current, render
+
+    folder = outputs / config.sweep.name
+    with Reader(config.store.url or default_url(outputs)) as reader:
+        records = reader.sweep(config.sweep.name)
+        if not is_current(records, folder):
+            render(records, reader, folder)
+    shown = Path(os.path.relpath(folder / "report.md"))
+    sys.stdout.write(f"report: {shown} (figures/ and data/ beside it)\n")

@@ -1,0 +1,100 @@
+"""Where activations come from."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sae_sweep.config.base import Count, NonNegative, Strict
+
+
+class SyntheticConfig(Strict):
+    """Activations with a known dictionary: sums of a few random unit directions, plus noise."""
+
+    n_features: Count = 64
+    """Directions in the ground-truth dictionary."""
+
+    n_active: Count = 4
+    """Directions that are summed in one token."""
+
+    noise: NonNegative = 0.0
+    """Standard deviation of Gaussian noise, per dimension."""
+
+    seed: int = 0
+    """Seed of dictionary and tokens."""
+
+
+class ActivationsConfig(Strict):
+    """One source: `synthetic`, else `files`, else `model` with `layer` over `text`."""
+
+    model: str | None = None
+    """A folder, `package:NAME` (a model inside an installed package) or a Hugging Face name."""
+
+    revision: str | None = None
+    """Revision of a Hugging Face model: a commit, tag or branch."""
+
+    layer: Annotated[int, Field(ge=0)] | None = None
+    """Layer whose output is read; 0 is the embeddings, 1 the first block."""
+
+    hook: str | None = None
+    """A module's path with {layer}, e.g. `encoder.layer.{layer}.output`; default: the residual."""
+
+    text: str = "python-docs"
+    """`python-docs`, a .txt/.jsonl/.parquet file, a folder of them, or a `datasets` name."""
+
+    text_column: str = "text"
+    """Column of .jsonl, .parquet and `datasets` that holds the text."""
+
+    text_split: str = "train"
+    """Split of a `datasets` name."""
+
+    files: str | None = None
+    """Folder of .safetensors or .npy [tokens, d] to use instead of running a model."""
+
+    synthetic: SyntheticConfig | None = None
+    """Settings of synthetic activations, used instead of a model."""
+
+    d: Count | None = None
+    """Width of the activations; declared, it lets `dry_run` work offline, and is checked."""
+
+    context: Count = 128
+    """Tokens in a window, special tokens included; documents are cut, none dropped."""
+
+    pooling: Literal["token", "mean", "position"] = "token"
+    """token: a row a token; mean: a row a window, masked mean; position: one position a window."""
+
+    position: int | None = None
+    """Which token a window gives with pooling=position; negative counts from the end."""
+
+    train_tokens: Count = 262_144
+    """Rows for training."""
+
+    validation_tokens: Count = 32_768
+    """Rows for validation, from other documents."""
+
+    group: str | None = None
+    """Column that names a row's group (language, domain), for metrics by group."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.kind == "model" and self.layer is None:
+            raise ValueError(f"activations.layer=null with model={self.model}: choose a layer")
+        if (self.pooling == "position") != (self.position is not None):
+            raise ValueError(
+                f"activations.position={self.position} with pooling={self.pooling}: "
+                "position goes with pooling=position, and only with it"
+            )
+        return self
+
+    @property
+    def kind(self) -> Literal["synthetic", "files", "model"]:
+        """Which source the settings name."""
+        if self.synthetic is not None:
+            return "synthetic"
+        if self.files is not None:
+            return "files"
+        if self.model is not None:
+            return "model"
+        raise ValueError(
+            "activations.model=null: give activations.model, activations.files or "
+            "activations=synthetic"
+        )

@@ -1,0 +1,170 @@
+"""A whole run: what every trial shares, what varies, and where it runs."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from sae_sweep.config.activations import ActivationsConfig
+from sae_sweep.config.base import Count, Strict
+from sae_sweep.config.sae import SaeConfig, TopKConfig
+from sae_sweep.config.train import TrainConfig
+
+RESERVED_NAMES = ("activations", "trials", "cache", "sae_sweep.db", "optuna.db")
+
+
+class TrialConfig(Strict):
+    """The settings of one trial."""
+
+    activations: ActivationsConfig
+    """Where activations come from."""
+
+    sae: SaeConfig = TopKConfig()
+    """What is trained."""
+
+    train: TrainConfig = TrainConfig()
+    """How it is trained."""
+
+
+class Tied(Strict):
+    """Settings that vary together."""
+
+    keys: Annotated[list[str], Field(min_length=2)]
+    """Dotted settings."""
+
+    values: Annotated[list[list[Any]], Field(min_length=1)]
+    """One list a point, one value a key."""
+
+
+class When(Strict):
+    """Axes that exist only where other settings have given values."""
+
+    if_: Annotated[dict[str, Any], Field(alias="if", min_length=1)]
+    """Settings and the value (or list of values) that each must have."""
+
+    space: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    """Axes, as in sweep.space."""
+
+
+class SweepConfig(Strict):
+    """The question, and the axes that answer it."""
+
+    name: str = "untitled"
+    """Name of the sweep and of its folder in outputs."""
+
+    question: str = ""
+    """What the sweep asks, in one sentence; the report prints it."""
+
+    space: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Axes: a setting's dotted key and one of grid, choice, uniform, loguniform, int."""
+
+    zip: list[Tied] = Field(default_factory=list)
+    """Tied settings: {keys: [...], values: [[...], ...]}."""
+
+    when: list[When] = Field(default_factory=list)
+    """Conditional axes: {if: {key: value}, space: {...}}."""
+
+    exclude: list[dict[str, Any]] = Field(default_factory=list)
+    """Points to leave out: settings and the value (or list of values) that each has there."""
+
+    seeds: Count = 1
+    """Repeats of every configuration, with seed_init = seed_data = 0, 1, ..."""
+
+    @field_validator("name")
+    @classmethod
+    def _usable_name(cls, name: str) -> str:
+        if name in RESERVED_NAMES or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError(
+                f"sweep.name={name} cannot name a folder of outputs: use at most 100 letters, "
+                f"digits, '.', '_' and '-', and none of {', '.join(RESERVED_NAMES)}"
+            )
+        return name
+
+
+class SearchConfig(Strict):
+    """How points are drawn from the axes."""
+
+    kind: Literal["grid", "random"] = "grid"
+    """grid: every point; random: draws of the sampled axes in every cell of the grid axes."""
+
+    samples: Count = 16
+    """random: draws a cell."""
+
+    seed: int = 0
+    """random: seed of the draws."""
+
+
+class StopConfig(Strict):
+    """Which trials end early."""
+
+    kind: Literal["none"] = "none"
+    """none: only trials that go non-finite end early, and they are marked diverged."""
+
+
+class ExecutorConfig(Strict):
+    """Where trials run."""
+
+    kind: Literal["ray", "inline"] = "ray"
+    """ray: Ray Tune places slots on cores, GPUs or a cluster; inline: in this process."""
+
+    slots: Count | None = None
+    """Processes that train at once; one a GPU, else one a core, where null (inline has one)."""
+
+    threads: Count = 1
+    """Threads of a slot's arithmetic; results are bit-identical only for equal threads."""
+
+    cohort: Count | None = None
+    """Trials that a slot advances together; where null 1 on a CPU, what memory holds on a GPU."""
+
+    address: str | None = None
+    """Address of a running Ray cluster, or auto; a private local one where null."""
+
+
+class StoreConfig(Strict):
+    """Where results are kept."""
+
+    url: str | None = None
+    """SQLAlchemy URL, e.g. postgresql+psycopg://...; outputs/sae_sweep.db where null."""
+
+    weights: Literal["all", "front", "none"] = "all"
+    """Which trials keep their weights: all, those on the Pareto front (fvu, l0), or none."""
+
+    optuna_mirror: bool = False
+    """Copy the sweep to outputs/optuna.db as an Optuna study, for optuna-dashboard."""
+
+
+class RunConfig(TrialConfig):
+    """Everything that `python -m sae_sweep` understands."""
+
+    sweep: SweepConfig = SweepConfig()
+    """The question, and the axes."""
+
+    search: SearchConfig = SearchConfig()
+    """How points are drawn."""
+
+    stop: StopConfig = StopConfig()
+    """Which trials end early."""
+
+    executor: ExecutorConfig = ExecutorConfig()
+    """Where trials run."""
+
+    store: StoreConfig = StoreConfig()
+    """Where results are kept."""
+
+    dry_run: bool = False
+    """Print trials, cohorts, memory, time, disk and risks, and start nothing."""
+
+    rerun: Literal["failed", "diverged", "all"] | None = None
+    """Train again what ended so: failed (with oom), diverged, or all of the sweep's trials."""
+
+    outputs: str = "outputs"
+    """Folder for everything that is written."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.executor.kind == "inline" and self.executor.slots not in (None, 1):
+            raise ValueError(
+                f"executor.slots={self.executor.slots} with executor.kind=inline: "
+                "inline has one slot; use executor=ray for more"
+            )
+        return self

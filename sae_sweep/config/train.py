@@ -1,0 +1,98 @@
+"""How it is trained."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sae_sweep.config.base import (
+    Count,
+    Factor,
+    Fraction,
+    Number,
+    Positive,
+    Product,
+    Seed,
+    Strict,
+)
+
+Beta = Annotated[float, Field(ge=0, lt=1), Number]
+
+
+class TrainConfig(Strict):
+    """Optimiser, schedules, length, seeds."""
+
+    lr: Positive = 3e-4
+    """Learning rate of Adam at its peak."""
+
+    beta1: Beta = 0.9
+    """Adam's decay of the first moment."""
+
+    beta2: Beta = 0.999
+    """Adam's decay of the second moment."""
+
+    batch_size: Count = 256
+    """Tokens a step."""
+
+    steps: Product | None = None
+    """Length of training in steps; or give epochs or tokens."""
+
+    epochs: Factor | None = None
+    """Length in passes over the training tokens; 1 where none of the three is given."""
+
+    tokens: Count | None = None
+    """Length in tokens."""
+
+    lr_warmup_fraction: Fraction = 0.05
+    """Share of the steps over which lr rises linearly from 0."""
+
+    lr_decay_fraction: Fraction = 0.2
+    """Share of the steps, the last ones, over which lr falls linearly to 0."""
+
+    l1_warmup_fraction: Fraction = 0.05
+    """Share of the steps over which l1_alpha rises linearly from 0 (l1)."""
+
+    resample_every: Count | None = None
+    """Steps between resamplings of silent latents (l1, Bricken et al. 2023); null: never."""
+
+    resample_after: Count | None = None
+    """Steps of silence after which a latent is resampled; resample_every where null."""
+
+    dead_window_tokens: Count | None = None
+    """Tokens of silence after which a latent is dead; min(10 M, training tokens / 8) where null."""
+
+    precision: Literal["auto", "fp32"] = "auto"
+    """Arithmetic of training; auto is fp32."""
+
+    reproducible: bool = True
+    """Same settings, same bits, on one kind of device with the same number of threads."""
+
+    seed_init: Seed = 0
+    """Seed of the initial weights."""
+
+    seed_data: Seed = 0
+    """Seed of the data order."""
+
+    report_every: Count | None = None
+    """Steps between reports; a twentieth of the run where null. Not part of a trial's identity."""
+
+    checkpoint_every: Count | None = None
+    """Steps between checkpoints; every 15 seconds where null. Not part of a trial's identity."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = {"steps": self.steps, "epochs": self.epochs, "tokens": self.tokens}
+        set_ = [f"train.{name}={value:g}" for name, value in given.items() if value is not None]
+        if len(set_) > 1:
+            raise ValueError(f"{' and '.join(set_)} both set the length: give one of them")
+        if self.lr_warmup_fraction + self.lr_decay_fraction > 1:
+            raise ValueError(
+                f"train.lr_warmup_fraction={self.lr_warmup_fraction:g} and "
+                f"train.lr_decay_fraction={self.lr_decay_fraction:g} add to more than 1: "
+                "shorten one of them"
+            )
+        if self.resample_after is not None and self.resample_every is None:
+            raise ValueError(
+                f"train.resample_after={self.resample_after} without train.resample_every: "
+                "give both or neither"
+            )
+        return self

@@ -1,0 +1,206 @@
+"""From settings as written to settings as they act: what a trial is, its identity, its risks."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from sae_sweep.config.check import validate
+from sae_sweep.config.run import TrialConfig
+from sae_sweep.config.sae import DEFAULT_EXPANSION, L1Config, TopKConfig
+from sae_sweep.config.train import TrainConfig
+from sae_sweep.errors import BadInput
+from sae_sweep.records import digest
+
+RESULT_VERSION = 1
+"""Raised only when the same settings would mean another result."""
+
+C = TypeVar("C", bound=TopKConfig | L1Config | TrainConfig)
+CADENCES = {"report_every", "checkpoint_every"}
+LENGTHS = {"epochs", "tokens"}
+
+
+class Source(NamedTuple):
+    """What is known of the activations before they are read."""
+
+    fingerprint: str
+    """Hash of settings and source checksums."""
+    d: int
+    """Width."""
+    train_tokens: int
+    """Rows for training."""
+    settings: dict[str, Any]
+    """The settings that act, for the record."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One resolved trial: n_latents and steps are set, nothing is automatic any more."""
+
+    uid: str
+    label: str
+    source: Source
+    sae: TopKConfig | L1Config
+    train: TrainConfig
+
+    @property
+    def n_latents(self) -> int:
+        """Dictionary size."""
+        assert self.sae.n_latents is not None
+        return self.sae.n_latents
+
+    @property
+    def steps(self) -> int:
+        """Length of training."""
+        assert self.train.steps is not None
+        return self.train.steps
+
+    @property
+    def report_every(self) -> int:
+        """Steps between reports."""
+        return self.train.report_every or math.ceil(self.steps / 20)
+
+    @property
+    def folder(self) -> str:
+        """Name of the trial's folder below outputs/trials/."""
+        return f"{self.label}-{self.uid}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The settings that act, for the store."""
+        return {
+            "activations": {
+                "fingerprint": self.source.fingerprint,
+                "d": self.source.d,
+                **self.source.settings,
+            },
+            "sae": _active_sae(self.sae),
+            "train": _active_train(self.train, self.sae),
+        }
+
+
+def resolve(config: TrialConfig, source: Source) -> Trial:
+    """Settle every automatic setting and give the trial its identity.
+
+    Raises:
+        BadInput: for settings that only together, or only with these activations, are wrong.
+    """
+    width = config.sae.n_latents or round(
+        (config.sae.expansion_factor or DEFAULT_EXPANSION) * source.d
+    )
+    sae = _rebuilt(config.sae, n_latents=max(1, width), expansion_factor=None)
+    train = _resolved_train(config.train, source)
+    _refuse_idle_aux(sae, train)
+    identity = digest(
+        {
+            "result_version": RESULT_VERSION,
+            "activations": source.fingerprint,
+            "sae": _active_sae(sae),
+            "train": _active_train(train, sae),
+        }
+    )
+    return Trial(identity, _label(sae, train, source.d), source, sae, train)
+
+
+def _rebuilt(config: C, **changes: object) -> C:
+    """Change settings and validate again: model_copy would not."""
+    prefix = "train." if isinstance(config, TrainConfig) else "sae."
+    return validate(type(config), {**config.model_dump(), **changes}, prefix)
+
+
+def _resolved_train(train: TrainConfig, source: Source) -> TrainConfig:
+    tokens = train.tokens or round((train.epochs or 1.0) * source.train_tokens)
+    steps = train.steps or max(1, round(tokens / train.batch_size))
+    window = train.dead_window_tokens or min(10_000_000, max(1, steps * train.batch_size // 8))
+    resample_after = train.resample_after or train.resample_every
+    return _rebuilt(
+        train,
+        steps=steps,
+        epochs=None,
+        tokens=None,
+        dead_window_tokens=window,
+        resample_after=resample_after,
+        precision="fp32" if train.precision == "auto" else train.precision,
+    )
+
+
+def _refuse_idle_aux(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
+    assert train.steps is not None
+    assert train.dead_window_tokens is not None
+    length = train.steps * train.batch_size
+    acts = isinstance(sae, TopKConfig) and sae.aux_kind == "auxk" and sae.aux_coeff > 0
+    if acts and train.dead_window_tokens >= length:
+        raise BadInput(
+            f"train.dead_window_tokens={train.dead_window_tokens} is not below the training "
+            f"length of {length} tokens, so aux_coeff={sae.aux_coeff:g} could never act: "  # type: ignore[union-attr]
+            "shorten the window or set sae.aux_coeff=0"
+        )
+
+
+def _active_sae(sae: TopKConfig | L1Config) -> dict[str, Any]:
+    inactive = set()
+    if isinstance(sae, TopKConfig):
+        if sae.aux_coeff == 0:
+            inactive = {"aux_kind", "aux_target"}
+        elif sae.aux_kind == "auxk":
+            inactive = {"aux_target"}
+    return sae.model_dump(exclude=inactive, exclude_none=True)
+
+
+def _active_train(train: TrainConfig, sae: TopKConfig | L1Config) -> dict[str, Any]:
+    inactive = CADENCES | LENGTHS
+    if isinstance(sae, TopKConfig):
+        inactive |= {"l1_warmup_fraction", "resample_every", "resample_after"}
+    return train.model_dump(exclude=inactive, exclude_none=True)
+
+
+def _label(sae: TopKConfig | L1Config, train: TrainConfig, d: int) -> str:
+    assert sae.n_latents is not None
+    wide, rest = divmod(sae.n_latents, d)
+    width = f"exp{wide}" if rest == 0 else f"m{sae.n_latents}"
+    match sae:
+        case TopKConfig(aux_coeff=0):
+            parts = [f"k{sae.k}", f"lr{train.lr:.0e}", "noaux"]
+        case TopKConfig(aux_kind="usage"):
+            target = f"tgt{sae.aux_target:.0e}"
+            parts = [f"k{sae.k}", f"lr{train.lr:.0e}", f"aux{sae.aux_coeff:.0e}", target]
+        case TopKConfig():
+            parts = [f"k{sae.k}", f"lr{train.lr:.0e}", f"aux{sae.aux_coeff:.0e}"]
+        case L1Config():
+            parts = [f"l1a{sae.l1_alpha:.1e}", f"lr{train.lr:.0e}"]
+    if train.seed_init or train.seed_data:
+        parts.append(
+            f"s{train.seed_init}"
+            if train.seed_init == train.seed_data
+            else f"s{train.seed_init}d{train.seed_data}"
+        )
+    return "_".join([width, *parts])
+
+
+def risks(trial: Trial) -> list[str]:
+    """Settings that are allowed and rarely meant, each with the reason."""
+    found = []
+    sae, length = trial.sae, trial.steps * trial.train.batch_size
+    if isinstance(sae, TopKConfig):
+        share = sae.k / trial.n_latents
+        if sae.k > trial.source.d:
+            found.append(
+                f"sae.k={sae.k} is over d={trial.source.d}: a code denser than its input "
+                "need not be sparse to reconstruct it"
+            )
+        if sae.aux_coeff > 0 and sae.aux_kind == "usage" and (sae.aux_target or 0) > share:
+            found.append(
+                f"sae.aux_target={sae.aux_target:g} is above k/n_latents={share:.3g}: "
+                "not every latent can be used that often"
+            )
+    if length < 100 * trial.n_latents:
+        found.append(
+            f"{length:,} training tokens for {trial.n_latents:,} latents, under 100 each: "
+            "many latents will hardly have been trained"
+        )
+    window = trial.train.dead_window_tokens or 0
+    if window >= length:
+        found.append(
+            f"train.dead_window_tokens={window:,} is not below the training length of "
+            f"{length:,} tokens: dead_train will be 0 whatever happens"
+        )
+    return found

@@ -1,0 +1,36 @@
+"""The operations of a training step in their exact CPU form: no graph, no [n k d] temporary.
+
+`reference` says what each means. Gradients, which autograd finds for the reference, are written out
+here; SparseLatents carry them where few latents are active, dense products elsewhere.
+"""
+
+from sae_sweep.kernels.cpu.auxiliary import aux_k_loss, usage_loss
+from sae_sweep.kernels.cpu.gradients import Gradients, Latents, decode, gradients
+from sae_sweep.kernels.cpu.latents import (
+    compact,
+    count_active,
+    encode,
+    in_faster_form,
+    relu_encode,
+    top_k,
+)
+from sae_sweep.kernels.cpu.products import linear
+from sae_sweep.kernels.cpu.updates import adam_step, remove_parallel
+
+__all__ = [
+    "Gradients",
+    "Latents",
+    "adam_step",
+    "aux_k_loss",
+    "compact",
+    "count_active",
+    "decode",
+    "encode",
+    "gradients",
+    "in_faster_form",
+    "linear",
+    "relu_encode",
+    "remove_parallel",
+    "top_k",
+    "usage_loss",
+]

@@ -1,0 +1,127 @@
+"""Decoding, and what the gradient of its result is for the weights: sparse and dense."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sae_sweep.kernels.cpu.products import linear
+from sae_sweep.kernels.reference import SparseLatents
+
+Latents = SparseLatents | Tensor
+"""Latents of n tokens: the active ones, or all of them, [n m]."""
+
+
+class Gradients(NamedTuple):
+    """Of what a batch makes of the rows of one dictionary."""
+
+    w_enc: Float[Tensor, "m d"]
+    b_enc: Float[Tensor, " m"]
+    w_dec: Float[Tensor, "m d"]
+
+
+class _ByLatent(NamedTuple):
+    """The active latents, sorted by latent and then by token."""
+
+    latent: Int64[Tensor, " active"]
+    token: Int64[Tensor, " active"]
+    value: Float[Tensor, " active"]
+    start: Int64[Tensor, " m"]
+    """Where each latent's run begins."""
+
+
+def decode(
+    latents: Latents, w_dec: Float[Tensor, "m d"], b_dec: Float[Tensor, " d"] | None = None
+) -> Float[Tensor, "n d"]:
+    """Sum the decoder rows, weighted by their activations, and add the bias."""
+    if isinstance(latents, Tensor):
+        return linear(latents, w_dec.T, b_dec)
+    values, indices = latents
+    summed = F.embedding_bag(indices, w_dec, per_sample_weights=values, mode="sum")
+    return summed if b_dec is None else summed.add_(b_dec)
+
+
+def gradients(
+    latents: Latents,
+    upstream: Float[Tensor, "n d"],
+    centred: Float[Tensor, "n d"],
+    w_dec: Float[Tensor, "m d"],
+    price: Float[Tensor, " m"] | None = None,
+) -> Gradients:
+    """Compute the gradients of a loss of decode(relu(centred w_enc^T + b_enc)).
+
+    With f the latents and g the upstream gradient: df_ij = (<g_i, w_dec_j> + price_j) [f_ij > 0],
+    dw_dec_j = sum_i f_ij g_i, dw_enc_j = sum_i df_ij centred_i, db_enc_j = sum_i df_ij.
+
+    Args:
+        latents: of each token.
+        upstream: gradient of the loss for the decoded tokens.
+        centred: what the encoder was given: activations less the decoder's bias.
+        w_dec: the decoder.
+        price: gradient of the loss for each activation itself, as a penalty on it has.
+    """
+    if isinstance(latents, Tensor):
+        return _dense(latents, upstream, centred, w_dec, price)
+    return _sparse(latents, upstream, centred, w_dec, price)
+
+
+def _dense(
+    latents: Float[Tensor, "n m"],
+    upstream: Float[Tensor, "n d"],
+    centred: Float[Tensor, "n d"],
+    w_dec: Float[Tensor, "m d"],
+    price: Float[Tensor, " m"] | None,
+) -> Gradients:
+    change = torch.ops.aten.threshold_backward(linear(upstream, w_dec, price), latents, 0)
+    return Gradients(
+        w_enc=linear(change.T, centred.T),
+        b_enc=change.sum(dim=0),
+        w_dec=linear(latents.T, upstream.T),
+    )
+
+
+def _sparse(
+    latents: SparseLatents,
+    upstream: Float[Tensor, "n d"],
+    centred: Float[Tensor, "n d"],
+    w_dec: Float[Tensor, "m d"],
+    price: Float[Tensor, " m"] | None,
+) -> Gradients:
+    m = len(w_dec)
+    active = _by_latent(latents, m)
+    # sorted by latent, so that a decoder row is read once for all its tokens
+    change = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        w_dec, upstream, active.token, active.start, active.latent, 0
+    )
+    if price is not None:
+        change.add_(price[active.latent])
+    change.masked_fill_(active.value <= 0, 0)
+    return Gradients(
+        w_enc=_sum_tokens(active, change, centred),
+        b_enc=torch.bincount(active.latent, weights=change, minlength=m).to(change.dtype),
+        w_dec=_sum_tokens(active, active.value, upstream),
+    )
+
+
+def _by_latent(latents: SparseLatents, m: int) -> _ByLatent:
+    flat = latents.indices.reshape(-1)
+    # NumPy sorts 16-bit integers by radix
+    keys = flat.numpy().astype(np.uint16 if m <= 2**16 else np.int64)
+    order = torch.from_numpy(np.argsort(keys, kind="stable"))
+    counts = torch.bincount(flat, minlength=m)
+    return _ByLatent(
+        latent=flat[order],
+        token=order // latents.indices.shape[1],
+        value=latents.values.reshape(-1)[order],
+        start=counts.cumsum(dim=0) - counts,
+    )
+
+
+def _sum_tokens(
+    active: _ByLatent, weight: Float[Tensor, " active"], rows: Float[Tensor, "n d"]
+) -> Float[Tensor, "m d"]:
+    """Sum, for each latent, the rows of the tokens in which it is active."""
+    return F.embedding_bag(active.token, rows, active.start, per_sample_weights=weight, mode="sum")

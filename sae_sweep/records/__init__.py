@@ -1,0 +1,18 @@
+"""The contract between training and analysis: metrics, trial records, identity, store."""
+
+from sae_sweep.records.metrics import METRICS, Metric
+from sae_sweep.records.trial import FINAL, STATUSES, Outcome, Row, Status, TrialRecord
+from sae_sweep.records.uid import canonical, digest
+
+__all__ = [
+    "FINAL",
+    "METRICS",
+    "STATUSES",
+    "Metric",
+    "Outcome",
+    "Row",
+    "Status",
+    "TrialRecord",
+    "canonical",
+    "digest",
+]

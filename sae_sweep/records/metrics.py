@@ -1,0 +1,162 @@
+"""Every metric, once: name, unit, direction, scale, definition.
+
+Trainer, store, report and search read this table. A metric that is not here does not exist.
+"""
+
+from typing import Literal, NamedTuple
+
+
+class Metric(NamedTuple):
+    """What a metric is and how to read it."""
+
+    name: str
+    unit: str
+    direction: Literal["down", "up", "none"]
+    """Which way is better; "none" where neither is."""
+    scale: Literal["log", "linear"]
+    """The scale on which averages and plots make sense."""
+    definition: str
+    kind: Literal["quality", "cost", "diagnostic"] = "quality"
+    """quality: an outcome to rank by; cost: a setting that is paid for; diagnostic: only shown."""
+
+
+_TABLE = (
+    Metric(
+        "fvu",
+        "ratio",
+        "down",
+        "log",
+        "sum ||x - x_hat||^2 / sum ||x - x_mean||^2 over validation tokens, x_mean their mean: "
+        "0 is perfect, predicting the mean scores 1",
+    ),
+    Metric("explained_variance", "ratio", "up", "linear", "1 - fvu"),
+    Metric(
+        "mse",
+        "squared units",
+        "down",
+        "log",
+        "mean of (x - x_hat)^2 over validation tokens and dimensions, after normalisation",
+    ),
+    Metric("l0", "latents/token", "down", "log", "mean count of latents > 0 a validation token"),
+    Metric("l0_fraction", "share", "down", "log", "l0 / n_latents"),
+    Metric(
+        "dead_features",
+        "share",
+        "down",
+        "linear",
+        "share of latents that fire on no validation token",
+    ),
+    Metric(
+        "rare_features",
+        "share",
+        "down",
+        "linear",
+        "share of latents that fire on fewer than 0.05 % of validation tokens",
+    ),
+    Metric(
+        "always_on",
+        "latents",
+        "down",
+        "linear",
+        "count of latents that fire on more than 80 % of validation tokens",
+    ),
+    Metric(
+        "mean_activation",
+        "activation",
+        "none",
+        "linear",
+        "mean of the non-zero activations on validation tokens",
+        "diagnostic",
+    ),
+    Metric(
+        "max_activation",
+        "activation",
+        "none",
+        "linear",
+        "largest activation on validation tokens",
+        "diagnostic",
+    ),
+    Metric(
+        "diversity",
+        "latents",
+        "up",
+        "linear",
+        "distinct latents among the ten largest activations on validation tokens, one a token",
+    ),
+    Metric(
+        "similarity",
+        "cosine",
+        "down",
+        "linear",
+        "mean over alive latents of the largest cosine between its decoder row and another's",
+    ),
+    Metric(
+        "dead_train",
+        "share",
+        "down",
+        "linear",
+        "share of latents silent for the last dead_window_tokens of training",
+    ),
+    Metric(
+        "loss",
+        "objective",
+        "down",
+        "log",
+        "the optimised objective: reconstruction plus sparsity plus aux, on a training batch; "
+        "not comparable between different coefficients",
+        "diagnostic",
+    ),
+    Metric(
+        "loss_reconstruction",
+        "objective",
+        "down",
+        "log",
+        "batch mean of sum over dimensions of (x_hat - x)^2, on a training batch",
+        "diagnostic",
+    ),
+    Metric(
+        "loss_sparsity",
+        "objective",
+        "none",
+        "log",
+        "the sparsity term of the loss, coefficient included",
+        "diagnostic",
+    ),
+    Metric(
+        "loss_aux",
+        "objective",
+        "none",
+        "log",
+        "the auxiliary term of the loss, coefficient included",
+        "diagnostic",
+    ),
+    Metric(
+        "fvu_last_half",
+        "ratio",
+        "down",
+        "log",
+        "mean over the last half of training of a batch's sum ||x - x_hat||^2 / sum ||x||^2 "
+        "(x is centred on the training mean)",
+        "diagnostic",
+    ),
+    Metric(
+        "l0_fraction_last_half",
+        "share",
+        "down",
+        "log",
+        "mean over the last half of training of a batch's l0 / n_latents",
+        "diagnostic",
+    ),
+    Metric(
+        "l0_fraction_last_half_sd",
+        "share",
+        "none",
+        "linear",
+        "standard deviation of a batch's l0 / n_latents over the last half of training",
+        "diagnostic",
+    ),
+    Metric("k", "latents/token", "down", "log", "active latents a token, as set", "cost"),
+    Metric("n_latents", "latents", "down", "log", "dictionary size, as set", "cost"),
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}

@@ -1,0 +1,294 @@
+"""Writing the store: one driver writes, every write may be repeated without harm."""
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+from sqlalchemy import Connection, Engine, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from sae_sweep.errors import BadInput
+from sae_sweep.records.metrics import METRICS
+from sae_sweep.records.store import owner
+from sae_sweep.records.store.holding import bury, let_go
+from sae_sweep.records.store.reader import CHUNK, read_trials, trial_record
+from sae_sweep.records.store.tables import (
+    EVENT,
+    MEMBER,
+    METRIC,
+    METRIC_NAME,
+    RUN,
+    TRIAL,
+)
+from sae_sweep.records.store.url import explaining, locked, open_for_writing
+from sae_sweep.records.trial import FINAL, Outcome, Row, TrialRecord
+
+HEARTBEAT_SECONDS = 5.0
+
+
+class Place(NamedTuple):
+    """Where and with what a trial runs: recorded, not part of its identity."""
+
+    host: str
+    device: str
+    threads: int
+    git: str | None
+    versions: dict[str, str]
+
+
+class Store:
+    """Read and write access for the driver of a sweep."""
+
+    def __init__(self, url: str) -> None:
+        self._engine: Engine = open_for_writing(url)
+        with explaining(self._engine):
+            self._names = self._metric_names()
+        self._stop_beating = threading.Event()
+        self._beat: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Close; a database that failed on the way is a matter of the user's, said in words."""
+        self.close()
+        if isinstance(error, DatabaseError):
+            with explaining(self._engine):
+                raise error
+
+    def close(self) -> None:
+        """Stop the heartbeat and let the connections go."""
+        self._stop_beating.set()
+        if self._beat is not None:
+            self._beat.join()
+        self._engine.dispose()
+
+    def _metric_names(self) -> dict[str, int]:
+        with self._engine.begin() as connection:
+            rows = [{"name": name} for name in METRICS]
+            connection.execute(self._insert(METRIC_NAME).on_conflict_do_nothing(), rows)
+            return {name: id_ for id_, name in connection.execute(select(METRIC_NAME))}
+
+    def _insert(self, table: Any) -> Any:
+        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
+        return dialect.insert(table)
+
+    # -- runs ----------------------------------------------------------------------------------
+
+    def start_run(self, name: str, **fields: Any) -> int:
+        """Begin a run and its heartbeat; trials of dead drivers become interrupted.
+
+        Args:
+            name: of the sweep.
+            fields: question, config, command, git, versions of the run.
+
+        Raises:
+            BadInput: a living driver runs this sweep already.
+        """
+        me = owner.current_owner()
+        now = time.time()
+        with locked(self._engine) as connection:
+            bury(connection)
+            open_run = select(RUN).where(RUN.c.name == name, RUN.c.finished.is_(None))
+            held = connection.execute(open_run).mappings().first()
+            if held is not None:
+                other = held["owner"]
+                raise BadInput(
+                    f"sweep.name={name} is being run by process {other['pid']} on "
+                    f"{other['host']}: wait for it, stop it, or choose another sweep.name"
+                )
+            values = {"name": name, "started": now, "heartbeat": now, "owner": me, **fields}
+            run = connection.execute(RUN.insert().values(values).returning(RUN.c.id)).scalar_one()
+        self._beat = threading.Thread(target=self._keep_beating, args=(run,), daemon=True)
+        self._beat.start()
+        return run
+
+    def _keep_beating(self, run: int) -> None:
+        while not self._stop_beating.wait(HEARTBEAT_SECONDS):
+            # a beat that finds the database busy or away is left out: the next one tries again
+            with contextlib.suppress(OperationalError), self._engine.begin() as connection:
+                beat = update(RUN).where(RUN.c.id == run).values(heartbeat=time.time())
+                connection.execute(beat)
+
+    def finish_run(self, run: int) -> None:
+        """End a run; what it had not finished becomes interrupted."""
+        with self._engine.begin() as connection:
+            let_go(connection, run, finished=time.time())
+
+    def event(self, run: int, kind: str, text: str, uid: str | None = None) -> None:
+        """Note something that happened."""
+        trial = select(TRIAL.c.pk).where(TRIAL.c.uid == uid).scalar_subquery() if uid else None
+        values = {"run": run, "trial": trial, "time": time.time(), "kind": kind, "text": text}
+        with self._engine.begin() as connection:
+            connection.execute(EVENT.insert().values(values))
+
+    # -- trials --------------------------------------------------------------------------------
+
+    def trials(self, uids: Sequence[str]) -> dict[str, TrialRecord]:
+        """The records that exist, by uid."""
+        with self._engine.connect() as connection:
+            return read_trials(connection, uids)
+
+    def enlist(self, run: int, members: Sequence[tuple[TrialRecord, dict[str, Any]]]) -> None:
+        """Make trials members of a run; records that exist already stay as they are."""
+        if not members:
+            return
+        new = [
+            {
+                "uid": trial.uid,
+                "label": trial.label,
+                "status": trial.status,
+                "config": trial.config,
+                "final": {},
+                "versions": {},
+                "always_on_ids": [],
+            }
+            for trial, _ in sorted(members, key=lambda member: member[0].uid)
+        ]
+        with self._engine.begin() as connection:
+            connection.execute(self._insert(TRIAL).on_conflict_do_nothing(), new)
+            pks = {uid: pk for pk, uid in self._keys(connection, [one.uid for one, _ in members])}
+            rows = [
+                {"run": run, "trial": pks[trial.uid], "position": i, "assignment": values}
+                for i, (trial, values) in enumerate(members)
+            ]
+            connection.execute(self._insert(MEMBER).on_conflict_do_nothing(), rows)
+
+    @staticmethod
+    def _keys(connection: Connection, uids: Sequence[str]) -> list[tuple[int, str]]:
+        found: list[tuple[int, str]] = []
+        for start in range(0, len(uids), CHUNK):
+            query = select(TRIAL.c.pk, TRIAL.c.uid).where(
+                TRIAL.c.uid.in_(uids[start : start + CHUNK])
+            )
+            found += [(pk, uid) for pk, uid in connection.execute(query)]
+        return found
+
+    def claim(self, run: int, uids: Iterable[str]) -> set[str]:
+        """Take trials that have not ended and that no living driver holds.
+
+        Returns:
+            Those that are now this run's.
+        """
+        wanted = sorted(uids)
+        mine: set[str] = set()
+        with locked(self._engine) as connection:
+            bury(connection)
+            for start in range(0, len(wanted), CHUNK):
+                free = (
+                    TRIAL.c.uid.in_(wanted[start : start + CHUNK]),
+                    TRIAL.c.run.is_(None) | (TRIAL.c.run == run),
+                    TRIAL.c.status.not_in(FINAL),
+                )
+                taken = update(TRIAL).where(*free).values(run=run, status="queued", error=None)
+                mine.update(connection.execute(taken.returning(TRIAL.c.uid)).scalars())
+        return mine
+
+    def reset(self, uids: Sequence[str]) -> None:
+        """Forget how trials ended, with their metrics, so that they train again."""
+        with self._engine.begin() as connection:
+            for pk, _ in self._keys(connection, uids):
+                connection.execute(delete(METRIC).where(METRIC.c.trial == pk))
+                cleared: dict[str, Any] = {
+                    "status": "interrupted",
+                    "final": {},
+                    "error": None,
+                    "started": None,
+                    "finished": None,
+                    "seconds": None,
+                    "always_on_ids": [],
+                }
+                connection.execute(update(TRIAL).where(TRIAL.c.pk == pk).values(cleared))
+
+    def running(self, run: int, uid: str, place: Place) -> None:
+        """A trial has started, or started again; nothing if another run has taken it over."""
+        mine = (TRIAL.c.uid == uid, TRIAL.c.run == run)
+        with self._engine.begin() as connection:
+            values = {"status": "running", "error": None, "finished": None, **place._asdict()}
+            if connection.scalar(select(TRIAL.c.started).where(*mine)) is None:
+                values["started"] = time.time()
+            connection.execute(update(TRIAL).where(*mine).values(values))
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        """Add reported metrics; a report that is repeated replaces itself."""
+        if not rows:
+            return
+        with self._engine.begin() as connection:
+            pks = {uid: pk for pk, uid in self._keys(connection, list({row.uid for row in rows}))}
+            scalars = [
+                {
+                    "trial": pks[row.uid],
+                    "name": self._names[name],
+                    "step": row.step,
+                    **_finite(value),
+                }
+                for row in rows
+                for name, value in row.values.items()
+            ]
+            insert = self._insert(METRIC)
+            keep = {"value": insert.excluded.value, "flag": insert.excluded.flag}
+            key = [METRIC.c.trial, METRIC.c.name, METRIC.c.step]
+            connection.execute(insert.on_conflict_do_update(index_elements=key, set_=keep), scalars)
+
+    def outcome(self, run: int, outcome: Outcome) -> None:
+        """A trial has ended, and its holder lets it go; nothing if another run holds it."""
+        values = {
+            "status": outcome.status,
+            "final": {k: _finite(v)["value"] for k, v in outcome.final.items()},
+            "error": outcome.error,
+            "seconds": outcome.seconds,
+            "always_on_ids": list(outcome.always_on_ids),
+            "finished": time.time(),
+            "run": None,
+        }
+        mine = (TRIAL.c.uid == outcome.uid, TRIAL.c.run == run)
+        with self._engine.begin() as connection:
+            connection.execute(update(TRIAL).where(*mine).values(values))
+
+    def trained_by(self, sweep: str) -> set[str]:
+        """The trials that runs of a sweep have brought to their end."""
+        query = (
+            select(TRIAL.c.uid)
+            .join(EVENT, EVENT.c.trial == TRIAL.c.pk)
+            .join(RUN, RUN.c.id == EVENT.c.run)
+            .where(RUN.c.name == sweep, EVENT.c.kind == "done")
+        )
+        with self._engine.connect() as connection:
+            return set(connection.execute(query).scalars())
+
+    def forget(self, statuses: Sequence[str], sweep: str | None) -> list[TrialRecord]:
+        """Remove trials by status with all that belongs to them, and return what they were.
+
+        Raises:
+            BadInput: a running sweep counts on one of them.
+        """
+        query = select(TRIAL).where(TRIAL.c.status.in_(statuses))
+        members = select(MEMBER.c.trial).join(RUN, RUN.c.id == MEMBER.c.run)
+        if sweep is not None:
+            query = query.where(TRIAL.c.pk.in_(members.where(RUN.c.name == sweep)))
+        with locked(self._engine) as connection:
+            bury(connection)
+            found = connection.execute(query).mappings().all()
+            running = set(connection.scalars(members.where(RUN.c.finished.is_(None))))
+            held = [row["uid"] for row in found if row["pk"] in running]
+            if held:
+                raise BadInput(
+                    f"{len(held)} of these trials belong to a running sweep ({held[0]}, ...): "
+                    "wait for it or stop it"
+                )
+            for row in found:
+                for table in (METRIC, MEMBER, EVENT):
+                    connection.execute(delete(table).where(table.c.trial == row["pk"]))
+                connection.execute(delete(TRIAL).where(TRIAL.c.pk == row["pk"]))
+        return [trial_record(row) for row in found]
+
+
+def _finite(value: float) -> Mapping[str, float | str | None]:
+    if math.isfinite(value):
+        return {"value": value, "flag": None}
+    flag = "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return {"value": None, "flag": flag}

@@ -1,0 +1,76 @@
+"""What is known of a trial: the record that store, report and search share."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, get_args
+
+Status = Literal["queued", "running", "done", "stopped", "diverged", "oom", "failed", "interrupted"]
+"""done: evaluated; stopped: by a policy; diverged: non-finite loss or parameters; oom: out of
+memory; failed: raised, or its process died; interrupted: its driver left before it ended."""
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+FINAL: frozenset[Status] = frozenset({"done", "diverged", "oom", "failed"})
+"""Statuses that a rerun leaves as they are, unless asked with `rerun=`. `stopped` is not one:
+it is final only for a sweep with the policy that stopped it."""
+
+
+class Row(NamedTuple):
+    """Metrics of one trial at one step."""
+
+    uid: str
+    step: int
+    values: dict[str, float]
+    """By metric name; non-finite values are kept and flagged by the store."""
+
+
+class Outcome(NamedTuple):
+    """How a trial ended."""
+
+    uid: str
+    status: Status
+    step: int
+    """Steps trained."""
+    final: dict[str, float]
+    """Metrics of the final evaluation; empty unless done."""
+    error: str | None = None
+    """Why, for every status but done."""
+    seconds: float = 0.0
+    """Wall time spent training and evaluating this trial, over all its starts."""
+    always_on_ids: tuple[int, ...] = ()
+    """The latents counted by `always_on`."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as the store keeps it."""
+
+    uid: str
+    label: str
+    """Readable settings, e.g. exp4_k32_lr3e-04_aux3e-02; the folder is trials/<label>-<uid>."""
+    status: Status
+    config: dict[str, Any]
+    """Resolved settings: {"activations": ..., "sae": ..., "train": ...}."""
+    final: dict[str, float | None] = field(default_factory=dict)
+    """Final metrics; None where the value was not finite."""
+    error: str | None = None
+    started: float | None = None
+    """Seconds since the epoch."""
+    finished: float | None = None
+    seconds: float | None = None
+    host: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    git: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    always_on_ids: tuple[int, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Name of the trial's folder below outputs/trials/."""
+        return f"{self.label}-{self.uid}"
+
+    @property
+    def worse_than_mean(self) -> bool:
+        """Whether a finished trial reconstructs no better than the mean: not ranked."""
+        fvu = self.final.get("fvu")
+        return self.status == "done" and fvu is not None and fvu >= 1.0

@@ -1,0 +1,58 @@
+"""Where training starts: random unit rows, a bias in the middle, an encoder of the right scale."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_sweep import kernels
+from sae_sweep.config import TopKConfig
+from sae_sweep.sae.base import AbstractSae
+
+TOPK_SHARE = 0.5
+WEISZFELD_STEPS = 100
+WEISZFELD_TOLERANCE = 1e-6
+
+
+def random_rows(m: int, d: int, generator: torch.Generator) -> Float[Tensor, "m d"]:
+    """Draw directions uniformly from the unit sphere."""
+    rows = torch.randn(m, d, generator=generator)
+    kernels.normalise_rows(rows)
+    return rows
+
+
+@torch.no_grad()
+def calibrate(
+    sae: AbstractSae, x: Float[Tensor, "n d"], b_dec_init: Literal["mean", "geometric_median"]
+) -> None:
+    """Set a new module's decoder bias and encoder scale, in place, from the first batch.
+
+    The bias is 0, the training mean of normalised activations, or the batch's geometric median.
+    Latents grow with the encoder (its bias is still 0), so the scale c that minimises
+    ||x - b - c x_hat||^2 is <x - b, x_hat> / ||x_hat||^2, x_hat without bias at scale 1.
+    A TopK encoder starts at c / 2: Adam's steps do not grow with a row, so short rows turn sooner,
+    but too short ones leave latents dead. Half was measured to be the best of c, c / 2 and
+    c / sqrt(k) where there are many rows (benchmarks/README.md).
+    """
+    if b_dec_init == "geometric_median":
+        sae.b_dec.copy_(geometric_median(x))
+    centred = x - sae.b_dec
+    x_hat = sae.decode(sae.encode(x)) - sae.b_dec
+    power = x_hat.square().sum()
+    if power > 0:
+        share = TOPK_SHARE if isinstance(sae.config, TopKConfig) else 1.0
+        sae.w_enc.mul_(share * (centred * x_hat).sum() / power)
+
+
+def geometric_median(x: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
+    """Find the point with the least sum of distances to all tokens, by Weiszfeld's iteration."""
+    median = x.mean(dim=0)
+    for _ in range(WEISZFELD_STEPS):
+        distances = (x - median).norm(dim=1).clamp_min(1e-12)
+        nearer = (x / distances[:, None]).sum(dim=0) / (1 / distances).sum()
+        moved = (nearer - median).norm()
+        median = nearer
+        if moved <= WEISZFELD_TOLERANCE * distances.mean():
+            break
+    return median

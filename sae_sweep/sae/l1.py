@@ -1,0 +1,115 @@
+"""The ReLU autoencoder with an L1 penalty."""
+
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sae_sweep import kernels
+from sae_sweep.config import L1Config
+from sae_sweep.kernels import cpu
+from sae_sweep.sae.base import AbstractSae, Normalisation, SaeOutput
+from sae_sweep.sae.initialise import random_rows
+
+
+@final
+class L1Sae(AbstractSae):
+    """Pays for the sum of its activations (Bricken et al. 2023; Conerly et al. 2024).
+
+    `l1_norm=decoder`: each activation is weighted by the norm of its decoder row, which is free.
+    `l1_norm=unit`: activations count as they are, and decoder rows are kept at unit norm.
+    """
+
+    config: L1Config
+
+    def __init__(self, config: L1Config, d: int, generator: torch.Generator) -> None:
+        super().__init__()
+        assert config.n_latents is not None
+        self.config = config
+        rows = random_rows(config.n_latents, d, generator)
+        self.w_enc = nn.Parameter(rows.clone())
+        self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
+        self.w_dec = nn.Parameter(rows)
+        self.b_dec = nn.Parameter(torch.zeros(d))
+        self.normalisation = Normalisation(torch.zeros(d), 1.0)
+
+    def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
+        """Compute the latents, zeros included."""
+        return kernels.relu_encode(x, self.w_enc, self.b_enc, self.b_dec)
+
+    def decode(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
+        """Reconstruct from the latents."""
+        return kernels.dense_decode(latents, self.w_dec, self.b_dec)
+
+    def forward(
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+    ) -> SaeOutput:
+        """Reconstruct a training batch and compute its loss; dead latents do not enter."""
+        del dead
+        latents = self.encode(x)
+        x_hat = self.decode(latents)
+        weights = self.w_dec if self.config.l1_norm == "decoder" else None
+        loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
+        loss_sparsity = self.config.l1_alpha * l1_scale * kernels.l1_penalty(latents, weights)
+        active = latents.detach() > 0
+        return SaeOutput(
+            loss=loss_reconstruction + loss_sparsity,
+            loss_reconstruction=loss_reconstruction,
+            loss_sparsity=loss_sparsity,
+            loss_aux=x.new_zeros(()),
+            x_hat=x_hat,
+            l0=active.sum().to(x) / len(x),
+            fired=active.any(dim=0),
+        )
+
+    def gradients_by_hand(
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+    ) -> SaeOutput:
+        """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
+        del dead
+        n, d = x.shape
+        alpha = self.config.l1_alpha * l1_scale
+        centred = x - self.b_dec
+        latents = cpu.relu_encode(centred, self.w_enc, self.b_enc)
+        counts = cpu.count_active(latents)
+        form = cpu.compact(latents, counts, d)
+        x_hat = cpu.decode(form, self.w_dec, self.b_dec)
+        error = x_hat - x
+        upstream = error * (2 / n)
+        norms = self._prices()
+        found = cpu.gradients(form, upstream, centred, self.w_dec, norms * (alpha / n))
+        activity = latents.mean(dim=0)
+        if self.config.l1_norm == "decoder":
+            # a row of zeros has no direction: its norm's gradient is 0 there
+            pull = (activity / norms).masked_fill_(norms == 0, 0)
+            found.w_dec.addcmul_(self.w_dec, pull[:, None], value=alpha)
+        self._take(found, upstream)
+        loss_reconstruction = error.square_().sum(dim=1).mean()
+        loss_sparsity = alpha * (activity @ norms)
+        return SaeOutput(
+            loss=loss_reconstruction + loss_sparsity,
+            loss_reconstruction=loss_reconstruction,
+            loss_sparsity=loss_sparsity,
+            loss_aux=x.new_zeros(()),
+            x_hat=x_hat,
+            l0=counts.sum() / n,
+            fired=latents.amax(dim=0) > 0,
+        )
+
+    def _prices(self) -> Float[Tensor, " m"]:
+        """What a unit of each latent counts in the penalty."""
+        if self.config.l1_norm == "decoder":
+            return self.w_dec.norm(dim=1)
+        return torch.ones_like(self.b_enc)
+
+    def project_gradient(self) -> None:
+        """Keep the gradient of unit-norm decoder rows tangential; a free decoder's stays."""
+        if self.config.l1_norm == "unit":
+            assert self.w_dec.grad is not None
+            kernels.remove_parallel(self.w_dec.grad, self.w_dec)
+
+    def renormalise(self) -> None:
+        """Bring the decoder's rows back to unit norm; a free decoder stays."""
+        if self.config.l1_norm == "unit":
+            kernels.normalise_rows(self.w_dec)

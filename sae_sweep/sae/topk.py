@@ -1,0 +1,145 @@
+"""The k-sparse autoencoder."""
+
+from typing import Literal, final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sae_sweep import kernels
+from sae_sweep.config import TopKConfig
+from sae_sweep.kernels import cpu
+from sae_sweep.sae.base import AbstractSae, Normalisation, SaeOutput
+from sae_sweep.sae.initialise import random_rows
+
+
+@final
+class TopKSae(AbstractSae):
+    """Keeps the k largest latents of each token (Gao et al. 2024, arXiv:2406.04093).
+
+    Decoder rows have unit norm: the gradient's part along the row is removed before an update and
+    the row is normalised after it.
+    """
+
+    config: TopKConfig
+
+    def __init__(self, config: TopKConfig, d: int, generator: torch.Generator) -> None:
+        super().__init__()
+        assert config.n_latents is not None
+        self.config = config
+        rows = random_rows(config.n_latents, d, generator)
+        self.w_enc = nn.Parameter(rows.clone())
+        self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
+        self.w_dec = nn.Parameter(rows)
+        self.b_dec = nn.Parameter(torch.zeros(d))
+        self.normalisation = Normalisation(torch.zeros(d), 1.0)
+
+    def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
+        """Compute the latents, zeros included."""
+        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.b_dec)
+        latents = kernels.top_k(pre, self.config.k)
+        return torch.zeros_like(pre).scatter(1, latents.indices, latents.values)
+
+    def decode(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
+        """Reconstruct from the latents."""
+        return kernels.dense_decode(latents, self.w_dec, self.b_dec)
+
+    def forward(
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+    ) -> SaeOutput:
+        """Reconstruct a training batch and compute its loss; k is the sparsity, l1_scale idle."""
+        del l1_scale
+        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.b_dec)
+        latents = kernels.top_k(pre, self.config.k)
+        x_hat = kernels.sparse_decode(latents, self.w_dec, self.b_dec)
+        loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
+        loss_aux = self._aux(x - x_hat, pre, dead)
+        active = latents.values.detach() > 0
+        return SaeOutput(
+            loss=loss_reconstruction + loss_aux,
+            loss_reconstruction=loss_reconstruction,
+            loss_sparsity=x.new_zeros(()),
+            loss_aux=loss_aux,
+            x_hat=x_hat,
+            l0=active.sum().to(x) / len(x),
+            fired=torch.zeros_like(dead).index_fill(0, latents.indices[active], value=True),
+        )
+
+    def _aux(
+        self, residual: Float[Tensor, "n d"], pre: Float[Tensor, "n m"], dead: Bool[Tensor, " m"]
+    ) -> Float[Tensor, ""]:
+        coeff = self.config.aux_coeff
+        match self._aux_kind:
+            case None:
+                return pre.new_zeros(())
+            case "auxk":
+                return coeff * kernels.aux_k_loss(residual, pre, dead, self.w_dec)
+            case "usage":
+                assert self.config.aux_target is not None
+                return coeff * kernels.usage_loss(pre, self.config.k, self.config.aux_target)
+
+    def gradients_by_hand(
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+    ) -> SaeOutput:
+        """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
+        del l1_scale
+        centred = x - self.b_dec
+        pre = None
+        if self._aux_kind == "usage":
+            pre = cpu.linear(centred, self.w_enc, self.b_enc)
+            chosen = cpu.top_k(pre, self.config.k)
+        else:
+            chosen = cpu.encode(centred, self.w_enc, self.b_enc, self.config.k)
+        latents = cpu.in_faster_form(chosen, self.w_dec)
+        x_hat = cpu.decode(latents, self.w_dec, self.b_dec)
+        error = x_hat - x
+        upstream = error * (2 / len(x))
+        found = cpu.gradients(latents, upstream, centred, self.w_dec)
+        loss_aux = self._aux_by_hand(error, centred, pre, dead, found)
+        self._take(found, upstream)
+        loss_reconstruction = error.square_().sum(dim=1).mean()
+        active = chosen.values > 0
+        return SaeOutput(
+            loss=loss_reconstruction + loss_aux,
+            loss_reconstruction=loss_reconstruction,
+            loss_sparsity=x.new_zeros(()),
+            loss_aux=loss_aux,
+            x_hat=x_hat,
+            l0=active.sum().to(x) / len(x),
+            fired=torch.zeros_like(dead).index_fill_(0, chosen.indices[active], value=True),
+        )
+
+    def _aux_by_hand(
+        self,
+        error: Float[Tensor, "n d"],
+        centred: Float[Tensor, "n d"],
+        pre: Float[Tensor, "n m"] | None,
+        dead: Bool[Tensor, " m"],
+        into: cpu.Gradients,
+    ) -> Float[Tensor, ""]:
+        """Add the auxiliary loss's gradients; `pre` is there where that loss needs all of it."""
+        coeff = self.config.aux_coeff
+        match self._aux_kind:
+            case None:
+                return centred.new_zeros(())
+            case "auxk":
+                weights = cpu.Gradients(self.w_enc, self.b_enc, self.w_dec)
+                return cpu.aux_k_loss(-error, centred, dead, weights, into, coeff)
+            case "usage":
+                assert pre is not None
+                assert self.config.aux_target is not None
+                target = self.config.aux_target
+                return cpu.usage_loss(pre, centred, self.config.k, target, into, coeff)
+
+    @property
+    def _aux_kind(self) -> Literal["auxk", "usage"] | None:
+        return self.config.aux_kind if self.config.aux_coeff > 0 else None
+
+    def project_gradient(self) -> None:
+        """Keep the decoder's gradient tangential to its rows' unit spheres."""
+        assert self.w_dec.grad is not None
+        kernels.remove_parallel(self.w_dec.grad, self.w_dec)
+
+    def renormalise(self) -> None:
+        """Bring the decoder's rows back to unit norm."""
+        kernels.normalise_rows(self.w_dec)

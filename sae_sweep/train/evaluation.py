@@ -1,0 +1,181 @@
+"""Metrics on the validation split: one stream, sums in float64, nothing changed by looking."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sae_sweep.sae import AbstractSae
+from sae_sweep.train.source import ActivationSource
+
+REPORT_TOKENS = 4096
+"""Validation tokens behind the figures of a report; the final evaluation reads them all."""
+
+REPORT_METRICS = ("fvu", "explained_variance", "l0", "l0_fraction", "dead_features", "always_on")
+
+RARE_SHARE = 0.0005
+ALWAYS_ON_SHARE = 0.8
+N_PEAKS = 10
+CHUNK_ENTRIES = 2**22
+"""Entries of the [tokens, latents] matrix that are held at once."""
+
+
+class Evaluation(NamedTuple):
+    """What the validation split says of a module."""
+
+    metrics: dict[str, float]
+    """By the names of `records.METRICS`; not finite where the definition divides by nothing."""
+    always_on_ids: tuple[int, ...]
+    """The latents counted by `always_on`."""
+    frequency: Float[Tensor, " m"]
+    """Share of validation tokens in which each latent fires."""
+    max_activation: Float[Tensor, " m"]
+    """Each latent's largest activation; 0 where it never fires."""
+    group_frequency: Float[Tensor, "g m"]
+    """The same share within each group; not a number for a group without tokens."""
+
+
+class _Sums(NamedTuple):
+    """Running totals over tokens, all updated in place."""
+
+    error: Float[Tensor, ""]
+    """Sum of ||x - x_hat||^2."""
+    x: Float[Tensor, " d"]
+    x_square: Float[Tensor, ""]
+    activation: Float[Tensor, ""]
+    fired: Int64[Tensor, " m"]
+    """Tokens in which each latent is > 0."""
+    largest: Float[Tensor, " m"]
+    group_fired: Int64[Tensor, "g m"]
+    group_tokens: Int64[Tensor, " g"]
+
+
+class _Peaks(NamedTuple):
+    """The largest activations so far, one a token."""
+
+    values: Float[Tensor, " peaks"]
+    latents: Int64[Tensor, " peaks"]
+
+
+def chunk_rows(n_latents: int) -> int:
+    """Rows whose latents fit into `CHUNK_ENTRIES`."""
+    return max(1, CHUNK_ENTRIES // n_latents)
+
+
+@torch.no_grad()
+def report(sae: AbstractSae, activations: ActivationSource) -> dict[str, float]:
+    """Compute `REPORT_METRICS` over the first `REPORT_TOKENS` validation tokens."""
+    found = _evaluate(sae, activations, min(REPORT_TOKENS, activations.n_validation))
+    return {name: found.metrics[name] for name in REPORT_METRICS}
+
+
+@torch.no_grad()
+def evaluate(sae: AbstractSae, activations: ActivationSource) -> Evaluation:
+    """Compute every metric that validation tokens define, over all of them.
+
+    What only training knows (loss parts, dead_train, means over its last half) is not here.
+    """
+    found = _evaluate(sae, activations, activations.n_validation)
+    similarity = _similarity(sae.w_dec[found.frequency > 0])
+    return found._replace(metrics=found.metrics | {"similarity": similarity})
+
+
+def _evaluate(sae: AbstractSae, activations: ActivationSource, tokens: int) -> Evaluation:
+    m = len(sae.b_enc)
+    sums = _zeros(sae, len(activations.group_names))
+    peaks = _Peaks(sums.largest.new_empty(0), sums.fired.new_empty(0))
+    for start in range(0, tokens, chunk_rows(m)):
+        stop = min(start + chunk_rows(m), tokens)
+        x = activations.validation_rows(start, stop).to(sae.w_enc)
+        latents = sae.encode(x)
+        _add(sums, x, latents, sae.decode(latents))
+        strongest = latents.max(dim=1)
+        peaks = _highest(peaks, _Peaks(strongest.values, strongest.indices))
+        if activations.group_names:
+            groups = activations.validation_groups(start, stop).to(sums.fired)
+            sums.group_fired.index_add_(0, groups, (latents > 0).long())
+            sums.group_tokens.add_(groups.bincount(minlength=len(sums.group_tokens)))
+    frequency = sums.fired.double() / tokens
+    always_on = (frequency > ALWAYS_ON_SHARE).nonzero()[:, 0].tolist()
+    return Evaluation(
+        metrics=_metrics(sums, tokens) | {"diversity": float(len(set(peaks.latents.tolist())))},
+        always_on_ids=tuple(always_on),
+        frequency=frequency,
+        max_activation=sums.largest,
+        group_frequency=sums.group_fired.double() / sums.group_tokens[:, None],
+    )
+
+
+def _zeros(sae: AbstractSae, n_groups: int) -> _Sums:
+    m, d = sae.w_dec.shape
+    exact = sae.w_dec.new_zeros((), dtype=torch.float64)
+    count = sae.w_dec.new_zeros((), dtype=torch.int64)
+    return _Sums(
+        error=exact.clone(),
+        x=exact.new_zeros(d),
+        x_square=exact.clone(),
+        activation=exact.clone(),
+        fired=count.new_zeros(m),
+        largest=sae.w_dec.new_zeros(m),
+        group_fired=count.new_zeros(n_groups, m),
+        group_tokens=count.new_zeros(n_groups),
+    )
+
+
+def _add(
+    sums: _Sums,
+    x: Float[Tensor, "n d"],
+    latents: Float[Tensor, "n m"],
+    x_hat: Float[Tensor, "n d"],
+) -> None:
+    exact = x.double()
+    sums.error.add_((exact - x_hat.double()).square().sum())
+    sums.x.add_(exact.sum(dim=0))
+    sums.x_square.add_(exact.square().sum())
+    sums.activation.add_(latents.sum(dtype=torch.float64))
+    sums.fired.add_((latents > 0).sum(dim=0))
+    torch.maximum(sums.largest, latents.amax(dim=0), out=sums.largest)
+
+
+def _highest(earlier: _Peaks, later: _Peaks) -> _Peaks:
+    """Keep the `N_PEAKS` largest positive values; of equal ones those of earlier tokens."""
+    values, latents = (torch.cat(pair) for pair in zip(earlier, later, strict=True))
+    order = values.argsort(descending=True, stable=True)[:N_PEAKS]
+    order = order[values[order] > 0]
+    return _Peaks(values[order], latents[order])
+
+
+def _metrics(sums: _Sums, tokens: int) -> dict[str, float]:
+    m, d = len(sums.fired), len(sums.x)
+    variance = sums.x_square - sums.x.square().sum() / tokens
+    fvu = (sums.error / variance).item()
+    frequency = sums.fired.double() / tokens
+    l0 = frequency.sum().item()
+    return {
+        "fvu": fvu,
+        "explained_variance": 1 - fvu,
+        "mse": sums.error.item() / (tokens * d),
+        "l0": l0,
+        "l0_fraction": l0 / m,
+        "dead_features": (sums.fired == 0).double().mean().item(),
+        "rare_features": (frequency < RARE_SHARE).double().mean().item(),
+        "always_on": float((frequency > ALWAYS_ON_SHARE).sum()),
+        "mean_activation": (sums.activation / sums.fired.sum()).item(),
+        "max_activation": sums.largest.max().item(),
+    }
+
+
+def _similarity(rows: Float[Tensor, "alive d"]) -> float:
+    """Mean over rows of the largest cosine with another row; not a number for fewer than two."""
+    if len(rows) < 2:
+        return float("nan")
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    nearest = []
+    for start in range(0, len(unit), chunk_rows(len(unit))):
+        chunk = unit[start : start + chunk_rows(len(unit))]
+        cosine = chunk @ unit.T
+        own = torch.arange(len(chunk), device=rows.device)
+        cosine[own, own + start] = -torch.inf
+        nearest.append(cosine.amax(dim=1))
+    return torch.cat(nearest).mean(dtype=torch.float64).item()

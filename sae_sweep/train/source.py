@@ -1,0 +1,45 @@
+"""What training asks of activations."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float32, Int16, Int64
+from torch import Tensor
+
+
+@runtime_checkable  # so that signatures can be checked in tests
+class ActivationSource(Protocol):
+    """Rows of activations, split by document; rows come normalised."""
+
+    @property
+    def d(self) -> int:
+        """Width."""
+
+    @property
+    def n_train(self) -> int:
+        """Rows for training."""
+
+    @property
+    def n_validation(self) -> int:
+        """Rows for validation."""
+
+    @property
+    def mean(self) -> Float32[Tensor, " d"]:
+        """Mean of the raw training rows."""
+
+    @property
+    def scale(self) -> float:
+        """What centred rows are multiplied by, so that the mean norm is sqrt(d)."""
+
+    @property
+    def group_names(self) -> Sequence[str]:
+        """Names of the groups that rows belong to; empty without groups."""
+
+    def train_rows(self, indices: Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
+        """Rows of the training split, normalised."""
+
+    def validation_rows(self, start: int, stop: int) -> Float32[Tensor, "n d"]:
+        """Consecutive rows of the validation split, normalised."""
+
+    def validation_groups(self, start: int, stop: int) -> Int16[Tensor, " n"]:
+        """Each of these rows' group, as an index into `group_names`."""

@@ -1,0 +1,1 @@
+"""Running a sweep: plan, driver, and the executors that place its slots."""

@@ -1,0 +1,51 @@
+"""What a slot and the driver say to each other; the same words inline and through Ray."""
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from sae_sweep.config import Trial
+from sae_sweep.records import Outcome, Row
+from sae_sweep.records.store import Place
+
+
+class Job(NamedTuple):
+    """What a slot needs to begin."""
+
+    slot: int
+    """Number of the slot, unique in a run."""
+    activations: Path
+    """Folder of the shards that all its trials read."""
+    trials: Path
+    """Folder below which every trial has its own."""
+    threads: int
+    """Threads of its arithmetic."""
+
+
+class Started(NamedTuple):
+    """A trial was taken up, at step 0 or from a checkpoint."""
+
+    uid: str
+    step: int
+    place: Place
+
+
+class Orders(NamedTuple):
+    """What the driver wants of a slot since it last asked."""
+
+    stop: list[str]
+    """Trials to checkpoint and let go."""
+    add: list[Trial]
+    """Trials to take up, from their checkpoint where they have one."""
+
+
+Item = Started | Row | Outcome
+
+
+class Channel(Protocol):
+    """The two ways between a slot and the driver."""
+
+    def push(self, items: list[Item]) -> None:
+        """Send rows and outcomes up; returns when the driver has acted on them."""
+
+    def pull(self) -> Orders:
+        """Fetch orders. A slot without trials that is given none has nothing left to do."""

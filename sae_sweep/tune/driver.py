@@ -1,0 +1,236 @@
+"""The driver's side of a sweep: queue, verdicts, retries and the store, whoever executes."""
+
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from sae_sweep.config import RunConfig, Trial
+from sae_sweep.records import FINAL, Outcome, Row, Status, TrialRecord
+from sae_sweep.records.store import Store
+from sae_sweep.sae import WEIGHTS_FILE
+from sae_sweep.train import checkpoint
+from sae_sweep.tune.channel import Item, Job, Orders, Started
+from sae_sweep.tune.plan import ShapeKey, cohort_size, shape_key
+
+DEATHS_TOGETHER = 2
+"""After this many deaths of the process around it, a trial is retried alone; then it fails."""
+
+POLL_SECONDS = 2.0
+"""How often trials held by another driver are looked at."""
+
+
+class Watcher(Protocol):
+    """Who is told of the course of a sweep."""
+
+    def started(self, trial: Trial, step: int) -> None:
+        """A trial was taken up."""
+
+    def reported(self, row: Row) -> None:
+        """A trial reported."""
+
+    def ended(self, trial: Trial, outcome: Outcome) -> None:
+        """A trial ended, here or in another sweep."""
+
+
+class SlotRecord:
+    """A running slot: its trials, and the orders that it has not fetched."""
+
+    def __init__(self, key: ShapeKey, capacity: int, *, alone: bool) -> None:
+        self.key = key
+        self.capacity = capacity
+        self.alone = alone
+        """Whether it must not be given more: it finds out which trial kills its process."""
+        self.residents: dict[str, Trial] = {}
+        self.orders = Orders([], [])
+
+    def give(self, trial: Trial) -> None:
+        """Order the slot to take a trial up."""
+        self.residents[trial.uid] = trial
+        self.orders.add.append(trial)
+
+
+class Driver:
+    """Decides what runs next and records what came of it."""
+
+    def __init__(
+        self,
+        store: Store,
+        run: int,
+        outputs: Path,
+        config: RunConfig,
+        watchers: Sequence[Watcher],
+    ) -> None:
+        executor = config.executor
+        self.slots = executor.slots or 1
+        self.memory: int | None = None
+        self.threads = executor.threads
+        self._limit = executor.cohort
+        self._keep_weights = config.store.weights != "none"
+        self._store = store
+        self._run = run
+        self._trials_root = outputs / "trials"
+        self._activations_root = outputs / "activations"
+        self._watchers = watchers
+        self._queues: dict[ShapeKey, deque[Trial]] = {}
+        self._alone: deque[Trial] = deque()
+        self._held: dict[str, Trial] = {}
+        self._polled = 0.0
+        self._deaths: Counter[str] = Counter()
+        self._running: dict[int, SlotRecord] = {}
+        self._next_slot = 0
+        self._interrupt = threading.Event()
+
+    # -- what is to be done --------------------------------------------------------------------
+
+    def add(self, trials: Iterable[Trial]) -> None:
+        """Queue trials; those that another living driver holds are waited for."""
+        wanted = {trial.uid: trial for trial in trials}
+        mine = self._store.claim(self._run, wanted)
+        for uid, trial in wanted.items():
+            if uid in mine:
+                self._enqueue(trial)
+            else:
+                self._held[uid] = trial
+
+    def _enqueue(self, trial: Trial) -> None:
+        self._queues.setdefault(shape_key(trial), deque()).append(trial)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no slot runs and none is to be started."""
+        self._poll_held()
+        waiting = any(self._queues.values()) or self._alone or self._held
+        return not self._running and (self.interrupted or not waiting)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the sweep was asked to stop."""
+        return self._interrupt.is_set()
+
+    @property
+    def open_slots(self) -> list[int]:
+        """Numbers of the slots that run."""
+        return list(self._running)
+
+    def interrupt(self) -> None:
+        """Ask every slot to checkpoint and leave; safe to call from a signal handler."""
+        self._interrupt.set()
+
+    def _poll_held(self) -> None:
+        """Look again at the trials of other drivers: take them over, or take note of their end."""
+        if not self._held or time.monotonic() - self._polled < POLL_SECONDS:
+            return
+        self._polled = time.monotonic()
+        known = self._store.trials(list(self._held))
+        for uid in list(self._held):
+            if uid not in known:  # somebody has told the store to forget it
+                del self._held[uid]
+            elif known[uid].status in FINAL:
+                trial, ended = self._held.pop(uid), _outcome(known[uid])
+                for watcher in self._watchers:
+                    watcher.ended(trial, ended)
+        for uid in self._store.claim(self._run, list(self._held)):
+            self._enqueue(self._held.pop(uid))
+
+    def next_job(self) -> Job | None:
+        """A slot to start now, or None when none is free or nothing waits."""
+        if self.interrupted or len(self._running) >= self.slots:
+            return None
+        self._poll_held()
+        if self._alone:
+            first = self._alone.popleft()
+            slot = SlotRecord(shape_key(first), 1, alone=True)
+            slot.give(first)
+        else:
+            key = next((key for key, queue in self._queues.items() if queue), None)
+            if key is None:
+                return None
+            free = self.slots - len(self._running)
+            size = cohort_size(self._queues[key], free, self._limit, self.memory)
+            slot = SlotRecord(key, size, alone=False)
+            self._fill(slot)
+        number = self._next_slot
+        self._next_slot += 1
+        self._running[number] = slot
+        folder = self._activations_root / slot.key.activations
+        return Job(number, folder, self._trials_root, self.threads)
+
+    def _fill(self, slot: SlotRecord) -> None:
+        """Give a slot what it has room for, in the order of the queue."""
+        if slot.alone or self.interrupted:
+            return
+        queue = self._queues.get(slot.key, ())
+        while queue and len(slot.residents) < slot.capacity:
+            slot.give(queue.popleft())
+
+    # -- what a slot says ----------------------------------------------------------------------
+
+    def push(self, number: int, items: list[Item]) -> None:
+        """Record what a slot reports and prepare its next orders."""
+        slot = self._running[number]
+        self._store.rows([item for item in items if isinstance(item, Row)])
+        for item in items:
+            match item:
+                case Started():
+                    self._store.running(self._run, item.uid, item.place)
+                    for watcher in self._watchers:
+                        watcher.started(slot.residents[item.uid], item.step)
+                case Row():
+                    for watcher in self._watchers:
+                        watcher.reported(item)
+                case Outcome():
+                    self._ended(slot.residents.pop(item.uid), item)
+        self._fill(slot)
+
+    def pull(self, number: int) -> Orders:
+        """Hand a slot its orders; one that is left without trials is over."""
+        slot = self._running[number]
+        if self.interrupted:
+            never_begun = slot.orders.add
+            for trial in never_begun:
+                del slot.residents[trial.uid]
+                self._enqueue(trial)
+            slot.orders = Orders(list(slot.residents), [])
+        orders, slot.orders = slot.orders, Orders([], [])
+        return orders
+
+    def _ended(self, trial: Trial, outcome: Outcome) -> None:
+        self._store.outcome(self._run, outcome)
+        if outcome.status in FINAL:
+            checkpoint.discard(self._trials_root / trial.folder)
+        if outcome.status == "done" and not self._keep_weights:
+            (self._trials_root / trial.folder / WEIGHTS_FILE).unlink(missing_ok=True)
+        told = f"{trial.label}: {outcome.error}" if outcome.error else trial.label
+        self._store.event(self._run, outcome.status, told, trial.uid)
+        for watcher in self._watchers:
+            watcher.ended(trial, outcome)
+
+    def left(self, number: int) -> None:
+        """A slot has ended in good order."""
+        for trial in self._running.pop(number).residents.values():
+            self._enqueue(trial)
+
+    def died(self, number: int, reason: str, *, out_of_memory: bool = False) -> None:
+        """A slot's process has died: retry its trials, the second time alone, then give up."""
+        slot = self._running.pop(number)
+        self._store.event(self._run, "slot_died", reason)
+        for trial in slot.residents.values():
+            self._deaths[trial.uid] += 1
+            if slot.alone:
+                status: Status = "oom" if out_of_memory else "failed"
+                self._ended(trial, Outcome(trial.uid, status, 0, {}, reason))
+            elif self._deaths[trial.uid] < DEATHS_TOGETHER:
+                self._enqueue(trial)
+            else:
+                self._alone.append(trial)
+
+
+def _outcome(record: TrialRecord) -> Outcome:
+    """How a trial ended that another driver trained."""
+    final = {name: math.nan if value is None else value for name, value in record.final.items()}
+    seconds = record.seconds or 0.0
+    return Outcome(record.uid, record.status, 0, final, record.error, seconds)

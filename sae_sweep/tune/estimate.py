@@ -1,0 +1,147 @@
+"""What a sweep will cost, and what in it looks like a slip: the text of `dry_run=true`."""
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from sae_sweep import activations
+from sae_sweep.config import RunConfig, Trial, risks
+from sae_sweep.errors import BadInput
+from sae_sweep.tune.expansion import Expansion
+from sae_sweep.tune.plan import cohort_size, memory_bytes, result_bytes, resume_bytes, shape_key
+
+GEMMS_PER_STEP = 4.0
+"""A trial's time, reports and final evaluation included, in units of its encoder products
+[batch, d] x [d, n_latents]: what `grid_topk` took on a CPU."""
+
+
+def missing_activations(expansion: Expansion, outputs: Path) -> list[str]:
+    """Fingerprints that would have to be extracted."""
+    root = outputs / "activations"
+    return [
+        fingerprint
+        for fingerprint in expansion.activations
+        if not (root / fingerprint / "manifest.json").exists()
+    ]
+
+
+def disk_bytes(
+    expansion: Expansion, todo: Sequence[Trial], config: RunConfig, outputs: Path
+) -> int:
+    """Disk that activations, checkpoints and weights will take."""
+    widths = {trial.source.fingerprint: trial.source.d for trial in expansion.trials}
+    missing = missing_activations(expansion, outputs)
+    rows = sum(
+        activations.disk_bytes(expansion.activations[fingerprint], widths[fingerprint])
+        for fingerprint in missing
+    )
+    weights = config.store.weights != "none"
+    kept = sum(result_bytes(trial, weights=weights) for trial in todo)
+    at_once = _slots(config) * (config.executor.cohort or 1)
+    resume = sorted((resume_bytes(trial) for trial in todo), reverse=True)[:at_once]
+    return rows + kept + sum(resume)
+
+
+def require_disk(need: int, outputs: Path) -> None:
+    """Refuse a sweep for which there is no room.
+
+    Raises:
+        BadInput: with what is needed and what is there.
+    """
+    free = shutil.disk_usage(outputs).free
+    if need > free:
+        raise BadInput(
+            f"outputs={outputs} has {_size(free)} free and the sweep needs about {_size(need)} "
+            "for activations, checkpoints and weights: free some, choose another outputs, or set "
+            "store.weights=none"
+        )
+
+
+def describe_cost(
+    expansion: Expansion, done: set[str], config: RunConfig, outputs: Path
+) -> list[str]:
+    """The lines that a dry run prints."""
+    todo = [trial for trial in expansion.trials if trial.uid not in done]
+    slots = _slots(config)
+    lines = [f"sweep {config.sweep.name}: {len(expansion.trials)} trials, {len(todo)} to train"]
+    if expansion.unknown_source:
+        lines.append(f"what is done already cannot be told: {expansion.unknown_source}")
+    lines += [f"merged: {words}" for words in expansion.merged]
+    if todo:
+        lines += _cohorts(todo, slots, config)
+        lines.append(
+            f"time: about {_duration(_seconds(todo, config) / slots)} of training, "
+            "from a probe of this machine's matrix product; extraction not counted"
+        )
+    for fingerprint in missing_activations(expansion, outputs):
+        wanted = expansion.activations[fingerprint]
+        lines.append(
+            f"activations to extract: {wanted.train_tokens + wanted.validation_tokens:,} "
+            f"rows ({wanted.kind})"
+        )
+    lines.append(f"disk: about {_size(disk_bytes(expansion, todo, config, outputs))}")
+    found = Counter(risk for trial in expansion.trials for risk in risks(trial))
+    lines += [f"risk in {n} of {len(expansion.trials)}: {risk}" for risk, n in found.items()]
+    return lines
+
+
+def _cohorts(todo: Sequence[Trial], slots: int, config: RunConfig) -> list[str]:
+    gpus = config.executor.kind == "ray" and torch.cuda.is_available()
+    memory = torch.cuda.get_device_properties(0).total_memory if gpus else None
+    size = cohort_size(todo, slots, config.executor.cohort, memory)
+    keys = Counter(shape_key(trial) for trial in todo)
+    peak = max(memory_bytes(trial) for trial in todo)
+    where = "GPUs" if gpus else "cores"
+    return [
+        f"cohorts: {len(keys)} of trials that can share a program; {slots} slots on {where}, "
+        f"{size} trials at once in each",
+        f"memory: about {_size(peak * size)} a slot beside the activations",
+    ]
+
+
+def _slots(config: RunConfig) -> int:
+    if config.executor.kind == "inline":
+        return 1
+    return config.executor.slots or torch.cuda.device_count() or len(os.sched_getaffinity(0))
+
+
+def _seconds(todo: Sequence[Trial], config: RunConfig) -> float:
+    """Training time of all trials in one slot, in seconds."""
+    rate = _matmul_rate(config.executor.threads)
+    tokens = ((trial.steps * trial.train.batch_size, trial) for trial in todo)
+    products = (2.0 * count * trial.n_latents * trial.source.d for count, trial in tokens)
+    return GEMMS_PER_STEP * sum(products) / rate
+
+
+def _matmul_rate(threads: int) -> float:
+    """Floating-point operations a second of a square product."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size, before = (4096, 1) if device.type == "cuda" else (512, torch.get_num_threads())
+    torch.set_num_threads(threads if device.type == "cpu" else before)
+    a = torch.ones(size, size, device=device)
+    (a @ a).sum().item()
+    began = time.perf_counter()
+    (a @ a @ a @ a @ a).sum().item()
+    elapsed = time.perf_counter() - began
+    torch.set_num_threads(before)
+    return 4 * 2 * size**3 / elapsed
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,295 @@
+"""Ray Tune places the slots: on cores, on GPUs, on a cluster. The only reader of Ray.
+
+One Ray Tune trial is one slot. Identity, queue, retries and records are the driver's: Tune's own
+loggers, schedulers, checkpoints and `Tuner.restore` are not used.
+"""
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sae_sweep.config import ExecutorConfig
+from sae_sweep.errors import BadInput
+from sae_sweep.tune.channel import Item, Job, Orders
+from sae_sweep.tune.driver import Driver
+
+SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+"""Read by Ray when it is imported."""
+
+REMIND_SECONDS = 0.5
+"""How often an interrupted sweep repeats its orders to leave."""
+
+ASSUMED_GPU_BYTES = 16 * 2**30
+"""Memory of a GPU that the driver cannot ask, on another node."""
+
+
+def _prepare_environment(address: str | None) -> None:
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if address is None:
+        # a token of our own keeps others out and nothing is written to the home folder
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+@contextmanager
+def cluster(config: ExecutorConfig) -> Iterator[None]:
+    """Start a private cluster, or join the one at executor.address, and leave it at the end.
+
+    Raises:
+        BadInput: no cluster at the address, or none can be started here.
+    """
+    _prepare_environment(config.address)
+    import ray
+
+    cores = len(os.sched_getaffinity(0))
+    with _own_signal_handlers():
+        _connect(config.address, num_cpus=max(cores, config.slots or 1))
+    try:
+        yield
+    finally:
+        with _own_signal_handlers():
+            ray.shutdown()
+
+
+@contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Keep what Ctrl-C and SIGTERM do: Ray puts handlers of its own in their place."""
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except SystemExit:  # Ray's answer to SIGTERM
+        raise KeyboardInterrupt from None
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
+    """Run the driver's slots on the cluster until it has no more.
+
+    Args:
+        driver: what to run; its slots and memory are set from the cluster.
+        config: how many slots; one a GPU, else one a core, where it does not say.
+        scratch: folder for Tune's own files, removed at the end.
+    """
+    import ray
+    from ray import tune
+
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    cores = len(os.sched_getaffinity(0)) if config.address is None else int(resources["CPU"])
+    driver.slots = config.slots or gpus or cores
+    driver.memory = _gpu_memory() if gpus else None
+    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    try:
+        tuner = tune.Tuner(
+            tune.with_resources(_trainable(mailbox), {"GPU": 1} if gpus else {"CPU": 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=_slot_starter(driver, mailbox), num_samples=-1, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(
+                name="slots",
+                storage_path=str(scratch),
+                callbacks=[_listener(driver, mailbox)],
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _connect(address: str | None, num_cpus: int) -> None:
+    import ray
+
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address is None:
+            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+        else:
+            _knock(address)
+            ray.init(address=address, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        if address is None:
+            raise BadInput(
+                f"executor.kind=ray: Ray does not start here ({reason}); mend that, or train in "
+                "this process with executor=inline"
+            ) from None
+        raise BadInput(
+            f"executor.address={address}: no Ray cluster answers there ({reason}); start one with "
+            "`ray start --head`, or leave the setting out for a private one"
+        ) from None
+
+
+def _knock(address: str) -> None:
+    """Find out in seconds that nobody is at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.rpartition("/")[2], int(port)), timeout=5).close()
+
+
+def _gpu_memory() -> int:
+    import torch
+
+    if not torch.cuda.is_available():
+        return ASSUMED_GPU_BYTES
+    return torch.cuda.get_device_properties(0).total_memory
+
+
+class Mailbox:
+    """Orders on their way from the driver to the slots; an actor that takes no core."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[int, Job] = {}
+        self._orders: dict[int, Orders] = {}
+
+    def open(self, job: Job) -> None:
+        """Announce a slot."""
+        self._jobs[job.slot] = job
+
+    def job(self, slot: int) -> Job:
+        """What a slot needs to begin."""
+        return self._jobs[slot]
+
+    def put(self, slot: int, orders: Orders) -> None:
+        """Add orders to those not fetched yet."""
+        waiting = self._orders.get(slot, Orders([], []))
+        self._orders[slot] = Orders(waiting.stop + orders.stop, waiting.add + orders.add)
+
+    def take(self, slot: int) -> Orders:
+        """Fetch a slot's orders."""
+        return self._orders.pop(slot, Orders([], []))
+
+
+class RayChannel:
+    """A slot's side: rows go up as Tune results, orders come down through the mailbox."""
+
+    def __init__(self, mailbox: Any, slot: int) -> None:
+        self._mailbox = mailbox
+        self._slot = slot
+
+    def push(self, items: list[Item]) -> None:
+        """Report; Tune resumes the slot after the driver has acted."""
+        from ray import tune
+
+        tune.report({"items": items})
+
+    def pull(self) -> Orders:
+        """Fetch orders."""
+        import ray
+
+        return ray.get(self._mailbox.take.remote(self._slot))
+
+
+def _trainable(mailbox: Any) -> Any:
+    def slot(config: dict[str, Any]) -> None:
+        import ray
+
+        from sae_sweep.tune.slot import train_slot
+
+        job = ray.get(mailbox.job.remote(config["slot"]))
+        train_slot(job, RayChannel(mailbox, job.slot))
+
+    return slot
+
+
+def _deliver(driver: Driver, mailbox: Any, slot: int) -> None:
+    """Put a slot's orders where it finds them, before it runs on."""
+    import ray
+
+    orders = driver.pull(slot)
+    if orders.stop or orders.add:
+        ray.get(mailbox.put.remote(slot, orders))
+
+
+def _slot_starter(driver: Driver, mailbox: Any) -> Any:
+    import ray
+    from ray.tune.search import Searcher
+
+    class SlotStarter(Searcher):  # type: ignore[misc]  # Ray is not followed
+        """Gives Tune a new trial whenever the driver has work for another slot."""
+
+        def suggest(self, _trial_id: str) -> dict[str, Any] | str | None:
+            job = driver.next_job()
+            if job is None:
+                return Searcher.FINISHED if driver.finished else None
+            ray.get(mailbox.open.remote(job))
+            _deliver(driver, mailbox, job.slot)
+            return {"slot": job.slot}
+
+        def on_trial_complete(self, *_: Any, **__: Any) -> None:
+            """The listener hears of it."""
+
+        def save(self, checkpoint_path: str) -> None:
+            """Tune's own snapshots are not used."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Tune's own snapshots are not used."""
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Searcher, ())
+
+    return SlotStarter()
+
+
+def _listener(driver: Driver, mailbox: Any) -> Any:
+    from ray.tune import Callback
+
+    class Listener(Callback):  # type: ignore[misc]
+        """Hands what slots report to the driver, and the driver's answer back."""
+
+        def __init__(self) -> None:
+            self._reminded = 0.0
+
+        def on_trial_result(self, **info: Any) -> None:
+            slot, items = info["trial"].config["slot"], info["result"].get("items")
+            if items:
+                driver.push(slot, items)
+                _deliver(driver, mailbox, slot)
+
+        def on_trial_complete(self, **info: Any) -> None:
+            driver.left(info["trial"].config["slot"])
+
+        def on_trial_error(self, **info: Any) -> None:
+            text = info["trial"].get_error() or "the process died"
+            memory = "OutOfMemory" in text or "low on memory" in text
+            slot = info["trial"].config["slot"]
+            driver.died(slot, _reason(text), out_of_memory=memory)
+
+        def on_step_begin(self, **_: Any) -> None:
+            if driver.interrupted and time.monotonic() - self._reminded > REMIND_SECONDS:
+                self._reminded = time.monotonic()
+                for slot in driver.open_slots:
+                    _deliver(driver, mailbox, slot)
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Callback, ())
+
+    return Listener()
+
+
+def _reason(text: str) -> str:
+    """The telling line of Ray's account of an error."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if "Error" in line.split(":")[0] and ":" in line]
+    return (named or lines)[-1][:500]

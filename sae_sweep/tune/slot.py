@@ -1,0 +1,104 @@
+"""The work of one slot: advance its trials until the driver has no more for it."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from sae_sweep.activations import open_activations
+from sae_sweep.config import Trial
+from sae_sweep.errors import BadInput
+from sae_sweep.records import Outcome
+from sae_sweep.train import Engine, checkpoint
+from sae_sweep.tune.channel import Channel, Item, Job, Orders, Started
+from sae_sweep.tune.environment import place
+
+SECONDS_BETWEEN_PULLS = 0.5
+"""How long a slot trains before it looks for orders again."""
+
+SECONDS_BETWEEN_CHECKPOINTS = 15.0
+"""Where train.checkpoint_every does not say: what a killed process loses at most."""
+
+
+def train_slot(job: Job, channel: Channel) -> None:
+    """Train what the driver orders, report as it goes, checkpoint, and leave when told."""
+    slot = _SlotEngine(job)
+    steps = 1
+    while True:
+        items = slot.obey(channel.pull())
+        if items:
+            channel.push(items)
+        if not slot.engine.uids:
+            if not items:
+                return
+            continue  # what was ordered has ended at once: there may be more
+        began = time.monotonic()
+        results: list[Item] = list(slot.engine.advance(steps))
+        elapsed = max(time.monotonic() - began, 1e-6)
+        steps = max(1, min(4 * steps, round(steps * SECONDS_BETWEEN_PULLS / elapsed)))
+        results += slot.save_due()
+        if results:
+            channel.push(results)
+
+
+class _SlotEngine:
+    """An engine, and when each of its trials was last saved."""
+
+    def __init__(self, job: Job) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.engine = Engine(open_activations(job.activations), job.trials, device, job.threads)
+        self._job = job
+        self._here = place(device, job.threads)
+        self._trials: dict[str, Trial] = {}
+        self._saved: dict[str, tuple[int, float]] = {}
+
+    def obey(self, orders: Orders) -> list[Item]:
+        """Let trials go, take trials up; returns what to tell of it."""
+        items: list[Item] = []
+        for uid in set(orders.stop) & set(self.engine.uids):
+            failure = self._save(uid)
+            step, seconds = self.engine.step(uid), self.engine.seconds(uid)
+            left = Outcome(uid, "interrupted", step, {}, f"stopped after step {step}", seconds)
+            items.append(failure or left)
+            if failure is None:
+                self.engine.remove(uid)
+        for trial in orders.add:
+            try:
+                state = checkpoint.load(self._folder(trial), trial.uid)
+            except BadInput as error:  # somebody else's file in its folder: its own misfortune
+                items.append(Outcome(trial.uid, "failed", 0, {}, str(error)))
+                continue
+            self.engine.add(trial, state)
+            step = self.engine.step(trial.uid)
+            self._trials[trial.uid] = trial
+            self._saved[trial.uid] = (step, time.monotonic())
+            items.append(Started(trial.uid, step, self._here))
+        return items
+
+    def save_due(self) -> list[Item]:
+        """Write the checkpoints whose time has come; returns the trials that this ended."""
+        failures: list[Item] = []
+        for uid in self.engine.uids:
+            step, at = self._saved[uid]
+            every = self._trials[uid].train.checkpoint_every
+            if every is not None:
+                due = self.engine.step(uid) - step >= every
+            else:
+                due = time.monotonic() - at >= SECONDS_BETWEEN_CHECKPOINTS
+            if due and (failure := self._save(uid)) is not None:
+                failures.append(failure)
+        return failures
+
+    def _save(self, uid: str) -> Outcome | None:
+        """Checkpoint a trial; one whose folder cannot be written fails, alone."""
+        try:
+            checkpoint.save(self._folder(self._trials[uid]), uid, self.engine.state(uid))
+        except OSError as error:
+            step, seconds = self.engine.step(uid), self.engine.seconds(uid)
+            self.engine.remove(uid)
+            return Outcome(uid, "failed", step, {}, f"its checkpoint: {error}", seconds)
+        self._saved[uid] = (self.engine.step(uid), time.monotonic())
+        return None
+
+    def _folder(self, trial: Trial) -> Path:
+        return self._job.trials / trial.folder

@@ -1,0 +1,237 @@
+"""A sweep from validated settings to recorded outcomes."""
+
+import json
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sae_sweep import activations
+from sae_sweep.config import RESERVED_NAMES, RunConfig, Trial
+from sae_sweep.errors import BadInput, NoStore, without_passwords
+from sae_sweep.records import FINAL, Status, TrialRecord
+from sae_sweep.records.store import Reader, Store, default_url
+from sae_sweep.rules.dominance import pareto
+from sae_sweep.sae import WEIGHTS_FILE
+from sae_sweep.tune import inline_executor
+from sae_sweep.tune.driver import Driver, Watcher
+from sae_sweep.tune.environment import git_commit, versions
+from sae_sweep.tune.estimate import disk_bytes, require_disk
+from sae_sweep.tune.expansion import Expansion
+from sae_sweep.tune.progress import SweepDisplay, follow_extraction
+
+RERUN = {"failed": ("failed", "oom"), "diverged": ("diverged",), "all": tuple(FINAL | {"stopped"})}
+
+
+class Result(NamedTuple):
+    """How a run of a sweep ended."""
+
+    counts: Counter[Status]
+    """Trials by status."""
+    trained: int
+    """How many this run had to train or continue."""
+    interrupted: bool
+    """Whether it was asked to stop before the end."""
+
+
+class Start(NamedTuple):
+    """One start of a sweep: what its parts work with."""
+
+    store: Store
+    run: int
+    """Its number in the store."""
+    expansion: Expansion
+    config: RunConfig
+    outputs: Path
+
+    def records(self) -> dict[str, TrialRecord]:
+        """What the store knows of its trials at this moment, by uid."""
+        return self.store.trials([trial.uid for trial in self.expansion.trials])
+
+
+def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) -> Result:
+    """Train what is not done, and record it.
+
+    Raises:
+        BadInput: before any trial starts.
+    """
+    url = config.store.url or default_url(outputs)
+    with Store(url) as store:
+        run_id = store.start_run(
+            config.sweep.name,
+            question=config.sweep.question,
+            config=_shown_settings(config),
+            command=command,
+            git=git_commit(),
+            versions=versions(),
+        )
+        start = Start(store, run_id, expansion, config, outputs)
+        try:
+            todo = _enlist(start)
+            with _mirrored(start) as mirrors:
+                interrupted = bool(todo) and _train(start, todo, mirrors)
+        finally:
+            store.finish_run(run_id)
+        records = start.records()
+        if config.store.weights == "front" and not interrupted:
+            _keep_front(records, store.trained_by(config.sweep.name), outputs)
+    counts = Counter(record.status for record in records.values())
+    return Result(counts, len(todo), interrupted)
+
+
+def finished_trials(config: RunConfig, uids: Sequence[str], outputs: Path) -> set[str]:
+    """Which trials the store holds as ended, without creating a store."""
+    try:
+        with Reader(config.store.url or default_url(outputs)) as reader:
+            found = reader.trials(uids)
+    except NoStore:
+        return set()
+    return {uid for uid, record in found.items() if record.status in FINAL}
+
+
+def _shown_settings(config: RunConfig) -> dict[str, Any]:
+    settings = json.loads(config.model_dump_json(by_alias=True))
+    if config.store.url is not None:
+        settings["store"]["url"] = without_passwords(config.store.url)
+    return settings
+
+
+def _enlist(start: Start) -> list[Trial]:
+    """Make every trial a member of the run; return those that are not done."""
+    store, trials, rerun = start.store, start.expansion.trials, start.config.rerun
+    members = [
+        (TrialRecord(trial.uid, trial.label, "queued", trial.record), assignment)
+        for trial, assignment in start.expansion.members
+    ]
+    store.enlist(start.run, members)
+    known = start.records()
+    if rerun is not None:
+        again = [trial for trial in trials if known[trial.uid].status in RERUN[rerun]]
+        store.reset([trial.uid for trial in again])
+        for trial in again:
+            shutil.rmtree(start.outputs / "trials" / trial.folder, ignore_errors=True)
+        known = start.records()
+    todo = [trial for trial in trials if known[trial.uid].status not in FINAL]
+    # before the minutes of extraction: another driver would train them meanwhile
+    store.claim(start.run, [trial.uid for trial in todo])
+    return todo
+
+
+@contextmanager
+def _mirrored(start: Start) -> Iterator[list[Watcher]]:
+    """Whoever else is to follow the sweep: Optuna's study, where it is asked for."""
+    if not start.config.store.optuna_mirror:
+        yield []
+        return
+    # imported here: Optuna's tables take a second that others need not spend
+    from sae_sweep.tune.optuna_mirror import OptunaMirror
+
+    name, members = start.config.sweep.name, start.expansion.members
+    mirror = OptunaMirror(name, members, start.records(), start.outputs / "optuna.db")
+    try:
+        yield [mirror]
+    finally:
+        mirror.close()
+
+
+def _train(start: Start, todo: list[Trial], mirrors: list[Watcher]) -> bool:
+    """Extract what is missing, then run the driver; returns whether it was interrupted."""
+    config, outputs, expansion = start.config, start.outputs, start.expansion
+    require_disk(disk_bytes(expansion, todo, config, outputs), outputs)
+    if config.executor.address is not None:
+        _require_cluster(config)
+    needed = {trial.source.fingerprint: trial.source for trial in todo}
+    for fingerprint, source in needed.items():
+        wanted = expansion.activations[fingerprint]
+        what = f"extracting activations {fingerprint}"
+        follow_extraction(activations.prepare(wanted, source, outputs), what)
+        activations.verify(outputs / "activations" / fingerprint, outputs)
+    with SweepDisplay(config.sweep.name, expansion.trials, start.records()) as display:
+        driver = Driver(start.store, start.run, outputs, config, [display, *mirrors])
+        driver.add(todo)
+        if config.executor.kind == "inline":
+            with _stopping_on_signals(driver, display):
+                inline_executor.execute(driver)
+        else:
+            # imported here: a sweep with nothing to train must not pay for Ray
+            from sae_sweep.tune import ray_executor
+
+            scratch = outputs / "cache" / f"ray-{start.run}"
+            with ray_executor.cluster(config.executor), _stopping_on_signals(driver, display):
+                ray_executor.execute(driver, config.executor, scratch)
+    return driver.interrupted
+
+
+def _require_cluster(config: RunConfig) -> None:
+    """Find out that no cluster answers before minutes are spent on extraction."""
+    from sae_sweep.tune import ray_executor
+
+    with ray_executor.cluster(config.executor):
+        pass
+
+
+@contextmanager
+def _stopping_on_signals(driver: Driver, display: SweepDisplay) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into an orderly end, the second into an abrupt one."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if driver.interrupted:
+            raise KeyboardInterrupt
+        driver.interrupt()
+        display.say(
+            f"{signal.Signals(number).name}: trials are being checkpointed; "
+            "once more to leave at once"
+        )
+
+    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _keep_front(records: Mapping[str, TrialRecord], ours: set[str], outputs: Path) -> None:
+    """Remove the weights off the Pareto front (fvu, l0) of trials that this sweep trained."""
+    done = [one for one in records.values() if one.status == "done"]
+    ranked = [one for one in done if not one.worse_than_mean]
+    points = np.array([[one.final["fvu"], one.final["l0"]] for one in ranked], dtype=float)
+    front = pareto(points.reshape(-1, 2), ["down", "down"])
+    kept = {one.uid for one, on_front in zip(ranked, front, strict=True) if on_front}
+    for one in done:
+        if one.uid in ours - kept:
+            (outputs / "trials" / one.folder / WEIGHTS_FILE).unlink(missing_ok=True)
+
+
+def outputs_folder(config: RunConfig) -> Path:
+    """The folder of all outputs and what stands in it, absolute and there.
+
+    Raises:
+        BadInput: a file stands in the place of a folder, or one cannot be made.
+    """
+    if "?" in config.outputs:
+        raise BadInput(
+            f"outputs={config.outputs} has a ? in it, which a database URL cannot have: "
+            "choose another"
+        )
+    outputs = Path(config.outputs).absolute()
+    for folder in (outputs, *(outputs / name for name in RESERVED_NAMES if "." not in name)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise BadInput(
+                f"outputs={config.outputs}: {folder} is a file, not a folder: remove it or choose "
+                "another outputs"
+            ) from None
+        except OSError as error:
+            raise BadInput(
+                f"outputs={config.outputs}: {folder} cannot be made ({error.strerror}): choose "
+                "another outputs"
+            ) from None
+    return outputs

@@ -1,0 +1,146 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sae_sweep.activations.files import FilesReader, identify
+from sae_sweep.activations.reader import Rows
+from sae_sweep.config import ActivationsConfig
+from sae_sweep.errors import BadInput
+
+
+def config(folder: Path, train: int = 6, validation: int = 2, **changes: Any) -> ActivationsConfig:
+    return ActivationsConfig(
+        files=str(folder), train_tokens=train, validation_tokens=validation, **changes
+    )
+
+
+def table(n: int, first: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Rows that say which they are."""
+    return torch.arange(first, first + n, dtype=dtype)[:, None] * torch.ones(3, dtype=dtype)
+
+
+def read(settings: ActivationsConfig) -> tuple[Rows, Rows]:
+    reader = FilesReader(settings)
+    train = list(reader.read("train", 0, settings.train_tokens))
+    validation = list(reader.read("validation", 0, settings.validation_tokens))
+    return tuple(Rows(*map(torch.cat, zip(*pieces, strict=True))) for pieces in (train, validation))
+
+
+def refused(message: str, settings: ActivationsConfig, outputs: Path) -> None:
+    with pytest.raises(BadInput, match=message):
+        identify(settings, outputs)
+
+
+def test_files_follow_each_other_and_every_row_is_read_once(tmp_path: Path) -> None:
+    np.save(tmp_path / "b.npy", table(5, first=3).numpy())
+    save_file({"activation": table(3)}, tmp_path / "a.safetensors")
+    train, validation = read(config(tmp_path))
+    rows = torch.cat([train.activation, validation.activation])
+    assert sorted(rows[:, 0].tolist()) == list(range(8))
+    assert torch.equal(rows, rows[:, :1].expand(-1, 3))
+    assert torch.equal(train.document.float(), train.activation[:, 0])
+    assert FilesReader(config(tmp_path)).group_names == ["all"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_file({"acts": table(8, dtype=dtype)}, tmp_path / "a.safetensors")
+    train, _ = read(config(tmp_path))
+    assert train.activation.dtype == torch.float32
+    assert set(train.activation[:, 0].tolist()) <= set(range(8))
+
+
+def test_validation_has_documents_of_its_own(tmp_path: Path) -> None:
+    document = torch.tensor([7, 7, 900, 900, 7, -1, -1, 5, 5, 5])
+    group = torch.tensor([2, 2, 2, 2, 2, 8, 8, 8, 8, 8])
+    columns = {"first": table(10), "document": document, "language": group}
+    save_file(columns, tmp_path / "a.safetensors")
+    settings = config(tmp_path, train=4, validation=3, group="language")
+    train, validation = read(settings)
+    assert not set(train.document.tolist()) & set(validation.document.tolist())
+    assert FilesReader(settings).group_names == ["2", "8"]
+    for rows in (train, validation):
+        places = rows.activation[:, 0].long()
+        labels = [int(label) for label in document.unique()]
+        assert [labels[number] for number in rows.document] == document[places].tolist()
+        assert [(2, 8)[number] for number in rows.group] == group[places].tolist()
+
+
+def test_the_tensor_named_activation_is_preferred(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(8, 5), "activation": table(8)}, tmp_path / "a.safetensors")
+    assert identify(config(tmp_path), tmp_path).d == 3
+
+
+def test_renamed_files_are_the_same_and_changed_ones_are_not(tmp_path: Path) -> None:
+    first, renamed = tmp_path / "a.npy", tmp_path / "b.npy"
+    np.save(first, table(8).numpy())
+    before = identify(config(tmp_path), tmp_path).content
+    first.rename(renamed)
+    assert identify(config(tmp_path), tmp_path).content == before
+    np.save(renamed, table(8, first=1).numpy())
+    assert identify(config(tmp_path), tmp_path).content != before
+
+
+def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    message = rf"activations\.files={tmp_path} holds no \.safetensors or \.npy file"
+    refused(message, config(tmp_path), tmp_path)
+    message = r"activations\.files=.*notes\.txt is not a folder: give one with your files"
+    refused(message, config(tmp_path / "notes.txt"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros(4, np.float32), np.zeros((4, 3), np.int64), np.zeros((0, 3), np.float32)]
+)
+def test_an_array_of_another_kind_is_refused(tmp_path: Path, array: np.ndarray) -> None:
+    save_file({"labels": torch.from_numpy(array)}, tmp_path / "a.safetensors")
+    message = r"a\.safetensors holds no \[tokens, d\] array of floats but labels \[.*\]"
+    refused(message, config(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"nonsense"])
+def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused(rf"activations\.files: .*{name} cannot be read", config(tmp_path), tmp_path)
+
+
+def test_a_pickled_array_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
+    refused(r"cannot be read .*without pickled objects", config(tmp_path), tmp_path)
+
+
+def test_files_of_several_widths_are_refused(tmp_path: Path) -> None:
+    save_file({"x": table(8)}, tmp_path / "a.safetensors")
+    save_file({"x": torch.zeros(8, 4)}, tmp_path / "b.safetensors")
+    message = r"a\.safetensors is \[tokens, 3\] .*b\.safetensors is \[tokens, 4\] .*: keep files"
+    refused(message, config(tmp_path), tmp_path)
+
+
+def test_documents_in_some_files_only_are_refused(tmp_path: Path) -> None:
+    save_file({"x": table(8)}, tmp_path / "a.safetensors")
+    save_file({"x": table(8), "document": torch.zeros(8).long()}, tmp_path / "b.safetensors")
+    refused(r"only one has a tensor `document`: give it to all", config(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("document", [torch.zeros(8), torch.zeros(7).long()])
+def test_documents_that_do_not_label_the_rows_are_refused(tmp_path: Path, document: Tensor) -> None:
+    save_file({"x": table(8), "document": document}, tmp_path / "a.safetensors")
+    message = r"document \[\d\] torch\.\w+ of .*a\.safetensors does not label 8 tokens"
+    refused(message, config(tmp_path), tmp_path)
+
+
+def test_a_missing_group_is_refused(tmp_path: Path) -> None:
+    save_file({"x": table(8)}, tmp_path / "a.safetensors")
+    message = r"activations\.group=language: .*a\.safetensors has no such tensor"
+    refused(message, config(tmp_path, group="language"), tmp_path)
+
+
+def test_too_few_rows_are_refused(tmp_path: Path) -> None:
+    save_file({"x": table(7)}, tmp_path / "a.safetensors")
+    refused(r"the source gives 5 and 2 rows", config(tmp_path), tmp_path)

@@ -1,0 +1,185 @@
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sae_sweep.activations import describe, open_activations, preparation, prepare, verify
+from sae_sweep.activations.manifest import read_manifest
+from sae_sweep.activations.shards import read_shard
+from sae_sweep.activations.synthetic import SyntheticReader
+from sae_sweep.config import ActivationsConfig, SyntheticConfig
+from sae_sweep.errors import BadInput
+
+TRAIN, VALIDATION, D = 250, 70, 8
+SHARD_ROWS = 100
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "SHARD_BYTES", SHARD_ROWS * (4 * D + 6))
+
+
+def config(**changes: Any) -> ActivationsConfig:
+    settings = {"synthetic": SyntheticConfig(), "d": D}
+    sizes = {"train_tokens": TRAIN, "validation_tokens": VALIDATION}
+    return ActivationsConfig(**{**settings, **sizes, **changes})
+
+
+def prepared(outputs: Path, settings: ActivationsConfig | None = None) -> Path:
+    settings = settings or config()
+    source = describe(settings, outputs)
+    for _ in prepare(settings, source, outputs):
+        pass
+    return outputs / "activations" / source.fingerprint
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_folder_holds_the_rows_of_the_source(tmp_path: Path) -> None:
+    folder = prepared(tmp_path)
+    names = [f"train-0000{number}.safetensors" for number in range(3)]
+    names.append("validation-00000.safetensors")
+    assert sorted(content(folder)) == ["manifest.json", *names]
+    reader = SyntheticReader(config())
+    kept = torch.cat([read_shard(folder / name).activation for name in names[:3]])
+    read = [reader.read("train", start, min(start + 100, TRAIN)) for start in (0, 100, 200)]
+    assert torch.equal(kept, torch.cat([rows.activation for part in read for rows in part]))
+    verify(folder, tmp_path)
+
+
+def test_training_rows_have_mean_zero_and_mean_norm_root_d(tmp_path: Path) -> None:
+    activations = open_activations(prepared(tmp_path))
+    x = activations.train_rows(torch.arange(activations.n_train)).double()
+    assert x.mean(0).abs().max() < 1e-6
+    assert x.norm(dim=1).mean() == pytest.approx(D**0.5, rel=1e-6)
+    # the validation split is normalised by the training split's figures, not by its own
+    assert activations.validation_rows(0, VALIDATION).mean(0).abs().max() > 1e-3
+
+
+def test_progress_rises_to_the_number_of_rows_and_a_second_run_has_none(tmp_path: Path) -> None:
+    source = describe(config(), tmp_path)
+    progress = list(prepare(config(), source, tmp_path))
+    assert progress[0] == (0, TRAIN + VALIDATION)
+    assert progress[-1] == (TRAIN + VALIDATION, TRAIN + VALIDATION)
+    assert progress == sorted(progress)
+    assert list(prepare(config(), source, tmp_path)) == []
+
+
+def test_the_manifest_carries_settings_and_identity(tmp_path: Path) -> None:
+    source = describe(config(), tmp_path)
+    manifest = read_manifest(prepared(tmp_path))
+    assert (manifest.fingerprint, manifest.settings) == (source.fingerprint, source.settings)
+    assert [shard.rows for shard in manifest.shards] == [100, 100, 50, 70]
+
+
+def test_an_interrupted_run_goes_on_at_the_missing_shard(tmp_path: Path) -> None:
+    folder = prepared(tmp_path)
+    whole = content(folder)
+    (folder / "manifest.json").unlink()
+    (folder / "train-00001.safetensors").unlink()
+    kept = folder / "train-00000.safetensors"
+    before = kept.stat().st_mtime_ns
+    source = describe(config(), tmp_path)
+    assert next(iter(prepare(config(), source, tmp_path))) == (220, 320)
+    assert content(prepared(tmp_path)) == whole
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_a_killed_process_leaves_a_folder_that_the_next_one_completes(tmp_path: Path) -> None:
+    child = f"""
+import os, signal, sys
+from pathlib import Path
+from sae_sweep.activations import describe, preparation, prepare
+from sae_sweep.config import ActivationsConfig
+preparation.SHARD_BYTES = {preparation.SHARD_BYTES}
+config = ActivationsConfig.model_validate_json(sys.argv[1])
+outputs = Path(sys.argv[2])
+def write_half(path, pieces):
+    (path.parent / ".half.part").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+whole = preparation.write_shard
+for done, _ in prepare(config, describe(config, outputs), outputs):
+    preparation.write_shard = write_half if done > 200 else whole
+"""
+    killed = tmp_path / "killed"
+    arguments = [sys.executable, "-c", child, config().model_dump_json(), str(killed)]
+    assert subprocess.run(arguments, check=False, timeout=60).returncode == -signal.SIGKILL
+    (left,) = (killed / "activations").iterdir()
+    assert set(content(left)) == {
+        ".half.part",
+        "train-00000.safetensors",
+        "train-00001.safetensors",
+    }
+    folder = prepared(killed)
+    verify(folder, killed)
+    (folder / ".half.part").unlink()
+    assert content(folder) == content(prepared(tmp_path / "whole"))
+
+
+def test_two_processes_may_prepare_one_folder(tmp_path: Path) -> None:
+    source = describe(config(), tmp_path)
+    runs = [prepare(config(), source, tmp_path) for _ in range(2)]
+    ended = [False, False]
+    while not all(ended):
+        ended = [next(run, None) is None for run in runs]
+    folder = tmp_path / "activations" / source.fingerprint
+    verify(folder, tmp_path)
+    assert content(folder) == content(prepared(tmp_path / "alone"))
+
+
+def test_a_model_is_read_like_any_source(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    folder = prepared(tmp_path, model_config())
+    verify(folder, tmp_path)
+    activations = open_activations(folder)
+    assert (activations.n_train, activations.n_validation, activations.d) == (300, 100, 16)
+
+
+def test_a_disk_too_small_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = describe(config(), tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=100))
+    message = r"activations need 0 MB in .*, where 0 MB are free: free some space"
+    with pytest.raises(BadInput, match=message):
+        next(prepare(config(), source, tmp_path))
+    assert not (tmp_path / "activations").exists()
+
+
+def test_a_hook_of_another_width_than_declared_is_refused(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    hook = "encoder.layer.{layer}.intermediate"
+    settings = model_config(hook=hook)
+    message = r"activations\.d=16, but activations\.hook=.* gives 32: set activations\.d=32"
+    with pytest.raises(BadInput, match=message):
+        prepared(tmp_path, settings)
+    folder = prepared(tmp_path, model_config(hook=hook, d=32))
+    assert open_activations(folder).d == 32
+
+
+def test_rows_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    x = torch.randn(TRAIN + VALIDATION, D)
+    x[50, 3] = torch.nan
+    save_file({"x": x}, tmp_path / "x.safetensors")
+    settings = config(synthetic=None, d=None, files=str(tmp_path))
+    with pytest.raises(BadInput, match=r"files activations: NaN or infinity in the \w+ rows of"):
+        prepared(tmp_path, settings)
+
+
+def test_rows_that_are_all_equal_are_refused(tmp_path: Path) -> None:
+    save_file({"x": torch.full((TRAIN + VALIDATION, D), 0.1)}, tmp_path / "x.safetensors")
+    settings = config(synthetic=None, d=None, files=str(tmp_path))
+    with pytest.raises(BadInput, match=r"all 250 training activations are equal: choose another"):
+        prepared(tmp_path, settings)

@@ -1,0 +1,215 @@
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from sae_sweep.activations import texts
+from sae_sweep.activations.facts import sha256
+from sae_sweep.config import ActivationsConfig
+from sae_sweep.errors import BadInput
+
+ROWS = [
+    {"text": "one", "body": "eins", "language": "de"},
+    {"text": "two", "body": "zwei", "language": "en"},
+    {"text": None, "body": "drei", "language": "de"},
+]
+
+
+def config(text: Path | str, **changes: Any) -> ActivationsConfig:
+    return ActivationsConfig(model="m", layer=0, text=str(text), **changes)
+
+
+def write(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    else:
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def identity(text: Path | str, **changes: Any) -> tuple[dict[str, Any], Any]:
+    return texts.identify(config(text, **changes), sha256)
+
+
+def refused(message: str, text: Path | str, **changes: Any) -> None:
+    with pytest.raises(BadInput, match=message):
+        identity(text, **changes)
+
+
+def test_python_docs_holds_topics_and_docstrings_of_modules_classes_and_functions() -> None:
+    import argparse
+    import inspect
+    from pydoc_data.topics import topics
+
+    found = texts.read(config("python-docs"))
+    documents = set(found.documents)
+    assert documents >= set(topics.values())
+    things = (argparse, argparse.ArgumentParser, argparse.ArgumentParser.add_argument_group)
+    assert documents >= {inspect.getdoc(thing) for thing in things if thing.__doc__}
+    assert len(found.documents) > 3000
+    assert all(found.documents)
+    assert found.group_names == ["all"]
+    assert set(found.groups) == {0}
+
+
+def test_python_docs_is_identified_by_the_files_it_is_read_from() -> None:
+    settings, content = identity("python-docs")
+    assert settings == {"text": "python-docs"}
+    assert len(content) > 100
+
+
+def test_a_text_file_holds_a_document_a_paragraph(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("first\nstill first\n\n \nsecond\n", encoding="utf-8")
+    assert texts.read(config(path)).documents == ["first\nstill first", "second\n"]
+    assert identity(path) == ({"text": str(path)}, [[".txt", sha256(path)]])
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_table_holds_a_document_a_row(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a{suffix}")
+    assert texts.read(config(path)).documents == ["one", "two", ""]
+    grouped = texts.read(config(path, text_column="body", group="language"))
+    assert grouped.documents == ["eins", "zwei", "drei"]
+    assert [grouped.group_names[group] for group in grouped.groups] == ["de", "en", "de"]
+    settings, _ = identity(path, text_column="body", group="language")
+    assert settings == {"text": str(path), "text_column": "body", "group": "language"}
+
+
+def test_a_folder_holds_its_files_by_name_and_a_text_file_is_one_document(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("one\n\ndocument")
+    write(tmp_path / "a.jsonl")
+    (tmp_path / "c.md").write_text("no text format of ours")
+    assert texts.read(config(tmp_path)).documents == ["one", "two", "", "one\n\ndocument"]
+    assert len(identity(tmp_path)[1]) == 2
+
+
+def test_a_renamed_text_is_the_same_and_a_changed_one_is_not(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.txt", "b.txt", "c.txt")]
+    for path, text in zip(paths, ("same", "same", "other"), strict=True):
+        path.write_text(text)
+    one, renamed, changed = (identity(path)[1] for path in paths)
+    assert one == renamed != changed
+
+
+def test_an_empty_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\n \n")
+    refused(rf"activations\.text={path} is empty: give a file with text", path)
+
+
+def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
+    refused(rf"activations\.text={tmp_path}: no \.txt, \.jsonl, \.parquet file there", tmp_path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    refused(r"activations\.text=.*/no\.txt: no such file: check the path", tmp_path / "no.txt")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_missing_column_is_refused_with_those_that_exist(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a{suffix}")
+    message = r"activations\.{}=no: .*a{}.* has no such column; it has text, body, language"
+    refused(message.format("text_column", suffix), path, text_column="no")
+    refused(message.format("group", suffix), path, group="no")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_column_of_numbers_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a{suffix}", [{"text": 3}])
+    refused(r"activations\.text_column=text of .*a\S+.* holds 3: choose a column of text", path)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_a_text_that_is_not_utf8_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"\xff\xfe")
+    refused(rf"activations\.text={path} cannot be read: .* has to be \{suffix} in UTF-8", path)
+
+
+def test_a_line_that_is_not_json_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("{")
+    refused(rf"activations\.text={path} cannot be read: .* has to be \.jsonl in UTF-8", path)
+    path.write_text("[1]")
+    refused(r"a\.jsonl line 1 has no such column; it has none", path)
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_text("no parquet")
+    refused(rf"activations\.text={path} cannot be read: .*: write the file again", path)
+
+
+def test_a_group_column_needs_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("text")
+    message = r"activations\.group=language: activations\.text={} has no columns: use \.jsonl"
+    refused(message.format(path), path, group="language")
+    refused(message.format("python-docs"), "python-docs", group="language")
+
+
+def test_a_data_set_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    refused(
+        r"activations\.text=owner/name is no file here.*pip install sae-sweep\[datasets\]",
+        "owner/name",
+    )
+
+
+class DataSet:
+    """What is used of a data set of the package `datasets`."""
+
+    def __init__(self, file: Path, rows: list[dict[str, Any]]) -> None:
+        self.cache_files = [{"filename": str(file)}]
+        self.column_names = ["text", "body", "language"]
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, column: str) -> list[Any]:
+        return [row[column] for row in self._rows]
+
+
+@pytest.fixture
+def data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Put a stand-in for the package `datasets`; gives the names and splits asked for."""
+    file, asked = tmp_path / "cached.arrow", []
+    file.write_bytes(b"rows")
+
+    def load_dataset(name: str, split: str) -> DataSet:
+        asked.append((name, split))
+        if name == "unknown":
+            raise FileNotFoundError("no such data set")
+        return DataSet(file, [] if name == "empty" else ROWS)
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    return asked
+
+
+def test_a_data_set_is_read_by_name(data_set: list[tuple[str, str]]) -> None:
+    settings, content = identity("owner/name", text_split="test", group="language")
+    assert settings == {
+        "text": "owner/name",
+        "text_column": "text",
+        "text_split": "test",
+        "group": "language",
+    }
+    assert [suffix for suffix, _ in content] == [".arrow"]
+    found = texts.read(config("owner/name", text_column="body", group="language"))
+    assert list(found.documents) == ["eins", "zwei", "drei"]
+    assert [found.group_names[group] for group in found.groups] == ["de", "en", "de"]
+    assert texts.read(config("owner/name")).group_names == ["all"]
+    assert data_set[0] == ("owner/name", "test")
+
+
+def test_a_data_set_that_cannot_be_used_is_refused(data_set: list[tuple[str, str]]) -> None:
+    refused(r"activations\.text=unknown with .*text_split=train cannot be loaded: no", "unknown")
+    refused(r"activations\.text=empty is empty: give another data set", "empty")
+    refused(r"activations\.text_column=no: the data set a has no such", "a", text_column="no")

@@ -1,0 +1,120 @@
+"""Trials with fixed numbers, and the sweep that has everything that can go wrong in it."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sae_sweep.records import Outcome, Row, TrialRecord, digest
+from sae_sweep.records.store import Reader, Store, Sweep, writer
+from sae_sweep.records.store.writer import Place
+
+START = 1_750_000_000.0
+D = 64
+
+Build = Callable[..., str]
+Load = Callable[..., tuple[Sweep, Reader]]
+
+
+@dataclass
+class Ran:
+    """A trial and what became of it."""
+
+    assignment: dict[str, Any]
+    final: dict[str, float] = field(default_factory=dict)
+    status: str = "done"
+    error: str | None = None
+    curve: list[float] = field(default_factory=list)
+    device: str = "cpu"
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Further resolved settings, by dotted key."""
+
+    @property
+    def record(self) -> TrialRecord:
+        config: dict[str, Any] = {
+            "activations": {"fingerprint": "0123456789ab", "d": D, "validation_tokens": 4096},
+            "sae": {"kind": "topk", "n_latents": 128, "k": 8},
+            "train": {"lr": 1e-3, "steps": 100, "batch_size": 64, "seed_init": 0, "seed_data": 0},
+        }
+        for key, value in {**self.assignment, **self.settings}.items():
+            section, name = key.split(".")
+            if name == "expansion_factor":
+                config["sae"]["n_latents"] = round(value * D)
+            elif value is not None:
+                config[section][name] = value
+        given = {key.split(".")[-1]: value for key, value in self.assignment.items()}
+        label = "_".join(
+            f"{name}{value:g}" for name, value in given.items() if isinstance(value, int | float)
+        )
+        return TrialRecord(digest(config), label, "queued", config)
+
+
+def write_store(
+    folder: Path, trials: Sequence[Ran], name: str = "study", *, ended: bool = True, **run: Any
+) -> str:
+    """Write a sweep into a store and return the store's URL; every record at the same moment."""
+    url = f"sqlite:///{folder / 'sae_sweep.db'}"
+    fields = {
+        "question": "Which k?",
+        "config": {"store": {"weights": "all"}},
+        "command": f"python -m sae_sweep +sweep={name} store.url={url}",
+        "git": "4ca17f6",
+        "versions": {"torch": "2.13.0"},
+    }
+    with pytest.MonkeyPatch.context() as patch, Store(url) as store:
+        patch.setattr(writer, "time", SimpleNamespace(time=lambda: START))
+        number = store.start_run(name, **(fields | run))
+        members = [(trial.record, trial.assignment) for trial in trials]
+        store.enlist(number, members)
+        store.claim(number, [record.uid for record, _ in members])
+        for trial, (record, _) in zip(trials, members, strict=True):
+            if trial.status != "queued":
+                _train(store, number, trial, record.uid)
+        store.event(number, "cohort", "a cohort of 2 ended")
+        if ended:
+            store.finish_run(number)
+    return url
+
+
+def _train(store: Store, run: int, trial: Ran, uid: str) -> None:
+    store.running(run, uid, Place("here", trial.device, 1, "4ca17f6", {"torch": "2.13.0"}))
+    rows = enumerate(trial.curve, start=1)
+    names = ("fvu", "dead_features", "loss")
+    store.rows([Row(uid, 10 * i, dict.fromkeys(names, value)) for i, value in rows])
+    if trial.status != "running":
+        outcome = Outcome(uid, trial.status, 100, trial.final, trial.error, 2.5)  # type: ignore[arg-type]
+        store.outcome(run, outcome)
+
+
+def grid() -> list[Ran]:
+    """k x width x auxiliary loss (tied to its target), with everything that can go wrong in it."""
+    trials = []
+    auxiliary = [(0, None), (1.0, 0.02)]
+    for i, (k, wide, (coefficient, target)) in enumerate(
+        itertools.product([4, 8, 16], [2, 4], auxiliary)
+    ):
+        keys = ("sae.k", "sae.expansion_factor", "sae.aux_coeff", "sae.aux_target")
+        fvu = 0.8 * k**-0.5 * wide**-0.25 * (1 + 0.05 * coefficient)
+        dead = 0.02 * wide * (1 - 0.5 * coefficient) + 0.001 * i
+        final = {
+            "fvu": fvu,
+            "explained_variance": 1 - fvu,
+            "l0": float(k),
+            "dead_features": dead,
+            "always_on": float(i % 2),
+            "loss": 10 * fvu,
+        }
+        curve = [fvu * (1 + 2 / step) for step in range(1, 6)]
+        trials.append(
+            Ran(dict(zip(keys, (k, wide, coefficient, target), strict=True)), final, curve=curve)
+        )
+    trials[2].status, trials[2].final, trials[2].error = "diverged", {}, "loss is nan at step 30"
+    trials[2].curve[3:] = [float("nan")] * 2
+    trials[5].final["fvu"] = 3.5
+    trials[8].status, trials[8].final, trials[8].error = "failed", {}, "OSError: a | b <c>\n`d`"
+    trials[9].status, trials[9].final = "running", {}
+    return trials

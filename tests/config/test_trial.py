@@ -1,0 +1,142 @@
+"""Resolution and identity: what acts counts, how it was written does not."""
+
+import re
+
+import pytest
+
+from sae_sweep.config import Source, Trial, TrialConfig, resolve, risks, validate
+from sae_sweep.errors import BadInput
+
+SOURCE = Source("f" * 12, 64, 100_000, {"layer": 3})
+
+
+def resolved(sae: dict | None = None, train: dict | None = None, source: Source = SOURCE) -> Trial:
+    groups = {
+        "activations": {"synthetic": {}, "d": 64},
+        "sae": {"kind": "topk", "k": 4, **(sae or {})},
+        "train": train or {},
+    }
+    if groups["sae"]["kind"] == "l1":
+        del groups["sae"]["k"]
+    return resolve(validate(TrialConfig, groups), source)
+
+
+SAME = [
+    ({"expansion_factor": 2}, {}, {"n_latents": 128}, {}),
+    ({}, {"epochs": 1}, {}, {"tokens": 100_000}),
+    ({}, {"steps": 391}, {}, {}),
+    ({"aux_coeff": 0, "aux_kind": "auxk"}, {}, {"aux_coeff": 0, "aux_kind": "usage"}, {}),
+    ({"aux_coeff": 0, "aux_target": 0.02}, {}, {"aux_coeff": 0}, {}),
+    ({"aux_target": 0.02}, {}, {}, {}),
+    ({}, {"resample_every": 100}, {}, {}),
+    ({}, {"l1_warmup_fraction": 0.5}, {}, {}),
+    ({}, {"precision": "fp32"}, {}, {}),
+    ({}, {"report_every": 7, "checkpoint_every": 9}, {}, {}),
+    (
+        {"kind": "l1"},
+        {"resample_every": 9},
+        {"kind": "l1"},
+        {"resample_every": 9, "resample_after": 9},
+    ),
+    ({"k": 4.0}, {"lr": 1}, {}, {"lr": 1.0}),
+]
+
+DIFFERENT = [
+    ({"k": 5}, {}),
+    ({"n_latents": 65}, {}),
+    ({"aux_coeff": 0}, {}),
+    ({"aux_kind": "usage", "aux_target": 0.02}, {}),
+    ({"kind": "l1"}, {}),
+    ({"b_dec_init": "geometric_median"}, {}),
+    ({}, {"lr": 1e-3}),
+    ({}, {"beta2": 0.99}),
+    ({}, {"seed_init": 1}),
+    ({}, {"seed_data": 1}),
+    ({}, {"reproducible": False}),
+    ({}, {"lr_decay_fraction": 0.1}),
+    ({}, {"batch_size": 128}),
+    ({}, {"dead_window_tokens": 999}),
+]
+
+
+@pytest.mark.parametrize(("sae", "train", "other_sae", "other_train"), SAME)
+def test_two_spellings_of_one_trial_share_its_uid(sae, train, other_sae, other_train) -> None:
+    assert resolved(sae, train).uid == resolved(other_sae, other_train).uid
+
+
+@pytest.mark.parametrize(("sae", "train"), DIFFERENT)
+def test_whatever_acts_changes_the_uid(sae, train) -> None:
+    assert resolved(sae, train).uid != resolved().uid
+
+
+def test_other_activations_are_another_trial() -> None:
+    assert resolved(source=SOURCE._replace(fingerprint="e" * 12)).uid != resolved().uid
+
+
+def test_nothing_is_automatic_after_resolution() -> None:
+    trial = resolved({"expansion_factor": 2}, {"epochs": 2})
+    assert (trial.n_latents, trial.steps, trial.train.precision) == (128, 781, "fp32")
+    assert trial.train.dead_window_tokens == 781 * 256 // 8
+    assert trial.record["activations"] == {"fingerprint": "f" * 12, "d": 64, "layer": 3}
+    assert "expansion_factor" not in trial.record["sae"]
+    assert "report_every" not in trial.record["train"]
+
+
+@pytest.mark.parametrize(
+    ("sae", "train", "label"),
+    [
+        (
+            {
+                "expansion_factor": 32,
+                "k": 1024,
+                "aux_kind": "usage",
+                "aux_coeff": 1,
+                "aux_target": 0.02,
+            },
+            {},
+            "exp32_k1024_lr3e-04_aux1e+00_tgt2e-02",
+        ),
+        ({"n_latents": 100, "aux_coeff": 0}, {"lr": 1e-3}, "m100_k4_lr1e-03_noaux"),
+        (
+            {"kind": "l1", "l1_alpha": 5},
+            {"seed_init": 2, "seed_data": 2},
+            "exp8_l1a5.0e+00_lr3e-04_s2",
+        ),
+    ],
+)
+def test_the_label_reads_like_the_settings(sae, train, label) -> None:
+    assert resolved(sae, train).label == label
+    assert re.fullmatch(rf"{re.escape(label)}-[0-9a-f]{{12}}", resolved(sae, train).folder)
+
+
+@pytest.mark.parametrize(
+    ("sae", "train", "message"),
+    [
+        ({"expansion_factor": 0.5, "k": 64}, {}, r"sae\.k=64 exceeds sae\.n_latents=32"),
+        ({}, {"dead_window_tokens": 200_000}, "is not below the training length of 100096 tokens"),
+    ],
+)
+def test_what_only_resolution_shows_is_refused(sae, train, message) -> None:
+    with pytest.raises(BadInput, match=message):
+        resolved(sae, train)
+
+
+@pytest.mark.parametrize(
+    ("sae", "train", "risk"),
+    [
+        ({"k": 100, "expansion_factor": 8}, {}, "sae.k=100 is over d=64"),
+        ({"aux_kind": "usage", "aux_target": 0.5}, {}, "is above k/n_latents"),
+        ({}, {"steps": 10}, "under 100 each"),
+        (
+            {"aux_coeff": 0},
+            {"dead_window_tokens": 200_000},
+            "dead_train will be 0 whatever happens",
+        ),
+    ],
+)
+def test_risky_settings_are_allowed_and_named(sae, train, risk) -> None:
+    assert any(risk in one for one in risks(resolved(sae, train)))
+
+
+def test_an_ordinary_trial_has_no_risk() -> None:
+    assert risks(resolved()) == []

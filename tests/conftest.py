@@ -1,0 +1,55 @@
+"""What every test shares: stores on both databases, quiet caches, one thread."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp(prefix="matplotlib-"))
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# a busy machine makes single examples slow, which says nothing of the code
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
+
+POSTGRES = "SAE_SWEEP_TEST_POSTGRES"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out, with the reason, what needs a GPU where there is none."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in on_gpu:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty store, once a database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
+    url = os.environ.get(POSTGRES)
+    if url is None:
+        assert not os.environ.get("CI"), f"{POSTGRES} must be set in CI"
+        pytest.skip(f"{POSTGRES} is not set: no PostgreSQL server to test against")
+    empty(url)
+    yield url
+    empty(url)
+
+
+def empty(url: str) -> None:
+    from sqlalchemy import create_engine
+
+    from sae_sweep.records.store.tables import METADATA
+
+    engine = create_engine(url)
+    METADATA.drop_all(engine)
+    engine.dispose()

@@ -1,0 +1,44 @@
+"""The choice between sparse and dense: what was measured decides."""
+
+import pytest
+import torch
+
+from sae_sweep.kernels import SparseLatents, cpu
+from sae_sweep.kernels.cpu import forms
+
+
+def test_a_measured_shape_takes_the_form_that_was_faster() -> None:
+    for timing in forms.timings():
+        assert forms.is_sparse_faster(*timing[:4]) == (timing.sparse < timing.dense)
+
+
+def test_the_table_holds_both_verdicts_and_no_shape_twice() -> None:
+    assert {timing.sparse < timing.dense for timing in forms.timings()} == {True, False}
+    assert len({timing[:4] for timing in forms.timings()}) == len(forms.timings())
+
+
+@pytest.mark.parametrize(("k", "sparse"), [(1, True), (32, True), (3000, False), (3072, False)])
+def test_a_shape_between_takes_the_nearest_density(k: int, sparse: bool) -> None:
+    assert forms.is_sparse_faster(400, 3072, k, 1000) == sparse
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_form_changes_how_latents_are_written_not_what_they_are(
+    sparse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forms, "is_sparse_faster", lambda *shape: sparse)
+    torch.manual_seed(0)
+    dense, w_dec = torch.randn(6, 12).relu(), torch.randn(12, 5)
+    packed = cpu.compact(dense, cpu.count_active(dense), 5)
+    assert isinstance(packed, SparseLatents) == sparse
+    torch.testing.assert_close(cpu.decode(packed, w_dec), dense @ w_dec)
+    chosen = cpu.top_k(dense, 4)
+    written = cpu.in_faster_form(chosen, w_dec)
+    assert isinstance(written, SparseLatents) == sparse
+    torch.testing.assert_close(cpu.decode(written, w_dec), cpu.decode(chosen, w_dec))
+
+
+def test_latents_that_are_all_zero_can_be_packed() -> None:
+    packed = cpu.compact(torch.zeros(3, 64), torch.zeros(3), 5)
+    assert isinstance(packed, SparseLatents)
+    assert (packed.values == 0).all()

@@ -1,0 +1,126 @@
+"""What every architecture promises."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_sweep.config import L1Config, TopKConfig
+from sae_sweep.sae import AbstractSae, build, calibrate
+from sae_sweep.sae.initialise import TOPK_SHARE
+
+N, D, M, K = 32, 8, 20, 4
+CONFIGS = {
+    "topk": TopKConfig(n_latents=M, k=K),
+    "topk without aux": TopKConfig(n_latents=M, k=K, aux_coeff=0),
+    "topk usage": TopKConfig(n_latents=M, k=K, aux_kind="usage", aux_coeff=1, aux_target=0.2),
+    "l1": L1Config(n_latents=M, l1_alpha=0.5),
+    "l1 unit": L1Config(n_latents=M, l1_alpha=0.5, l1_norm="unit"),
+}
+UNIT_ROWS = ("topk", "topk without aux", "topk usage", "l1 unit")
+
+
+def batch() -> Tensor:
+    return torch.randn(N, D, generator=torch.Generator().manual_seed(1))
+
+
+def dead() -> Tensor:
+    return torch.arange(M) < 5
+
+
+@pytest.fixture(params=CONFIGS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def sae(name: str) -> AbstractSae:
+    built = build(CONFIGS[name], D, seed=0)
+    calibrate(built, batch(), "mean")
+    return built
+
+
+def test_parameters_have_their_names_and_shapes(sae: AbstractSae) -> None:
+    shapes = {name: tuple(parameter.shape) for name, parameter in sae.named_parameters()}
+    assert shapes == {"w_enc": (M, D), "b_enc": (M,), "w_dec": (M, D), "b_dec": (D,)}
+
+
+def test_encode_gives_non_negative_latents_for_every_token(sae: AbstractSae) -> None:
+    latents = sae.encode(batch())
+    assert latents.shape == (N, M)
+    assert (latents >= 0).all()
+
+
+def test_the_training_view_agrees_with_encode_and_decode(sae: AbstractSae) -> None:
+    out = sae(batch(), dead(), 1.0)
+    latents = sae.encode(batch())
+    torch.testing.assert_close(out.x_hat, sae.decode(latents))
+    torch.testing.assert_close(out.l0, (latents > 0).sum() / N)
+    assert out.fired.tolist() == (latents > 0).any(dim=0).tolist()
+
+
+def test_the_loss_is_the_sum_of_its_parts(sae: AbstractSae) -> None:
+    out = sae(batch(), dead(), 1.0)
+    torch.testing.assert_close(out.loss, out.loss_reconstruction + out.loss_sparsity + out.loss_aux)
+
+
+def test_every_parameter_has_a_finite_gradient_that_is_not_all_zero(sae: AbstractSae) -> None:
+    sae(batch(), dead(), 1.0).loss.backward()
+    for parameter in sae.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.abs().sum() > 0
+
+
+def test_looking_changes_nothing(sae: AbstractSae) -> None:
+    before = [parameter.clone() for parameter in sae.parameters()]
+    random_state = torch.get_rng_state()
+    sae.decode(sae.encode(batch()))
+    sae(batch(), dead(), 1.0)
+    assert all(torch.equal(*pair) for pair in zip(before, sae.parameters(), strict=True))
+    assert torch.equal(random_state, torch.get_rng_state())
+
+
+def test_equal_seeds_give_equal_bits_whatever_was_drawn_between(name: str) -> None:
+    first = build(CONFIGS[name], D, seed=3)
+    torch.randn(100)
+    second = build(CONFIGS[name], D, seed=3)
+    other = build(CONFIGS[name], D, seed=4)
+    assert torch.equal(first.w_dec, second.w_dec)
+    assert not torch.equal(first.w_dec, other.w_dec)
+
+
+def test_a_descent_step_keeps_the_constraint(name: str, sae: AbstractSae) -> None:
+    sae(batch(), dead(), 1.0).loss.backward()
+    assert sae.w_dec.grad is not None
+    free = sae.w_dec.grad.clone()
+    sae.project_gradient()
+    along = (sae.w_dec.grad * sae.w_dec).sum(dim=1)
+    with torch.no_grad():
+        sae.w_dec.sub_(0.5 * sae.w_dec.grad)
+    moved = sae.w_dec.detach().clone()
+    sae.renormalise()
+    if name in UNIT_ROWS:
+        torch.testing.assert_close(along, torch.zeros(M), atol=1e-5, rtol=0)
+        torch.testing.assert_close(sae.w_dec.norm(dim=1), torch.ones(M))
+    else:
+        assert torch.equal(sae.w_dec.grad, free)
+        assert torch.equal(sae.w_dec, moved)
+
+
+def test_calibration_finds_the_encoder_scale_of_least_error(name: str) -> None:
+    x = batch()
+    sae = build(CONFIGS[name], D, seed=0)
+    calibrate(sae, x, "mean")
+    if isinstance(sae.config, TopKConfig):  # it starts at a share of that scale
+        with torch.no_grad():
+            sae.w_enc.div_(TOPK_SHARE)
+
+    def error(factor: float) -> float:
+        scaled = build(CONFIGS[name], D, seed=0)
+        scaled.load_state_dict(sae.state_dict())
+        with torch.no_grad():
+            scaled.w_enc.mul_(factor)
+            return (scaled.decode(scaled.encode(x)) - x).square().sum().item()
+
+    assert error(1.0) < min(error(0.98), error(1.02))
+    torch.testing.assert_close(torch.nn.functional.normalize(sae.w_enc, dim=1), sae.w_dec.detach())

@@ -1,0 +1,196 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import forms, operations, quality, quality_table, readme, step, trainers
+from sae_sweep.activations import Activations, describe, open_activations, prepare
+from sae_sweep.cli.compose import compose, validate_run
+from sae_sweep.config import (
+    ActivationsConfig,
+    Source,
+    TopKConfig,
+    TrainConfig,
+    TrialConfig,
+    resolve,
+    validate,
+)
+from sae_sweep.kernels.cpu import forms as cpu_forms
+from sae_sweep.sae import build
+from sae_sweep.search import expand
+from sae_sweep.train import evaluate
+
+SOURCE = Source("f" * 12, 384, 5978, {})
+SYNTHETIC = ActivationsConfig(synthetic={}, d=16, train_tokens=100, validation_tokens=300)
+PEERS = ("sae_lens", "dictionary_learning", "sparsify")
+
+
+@pytest.mark.parametrize(
+    "module", ["quality", "initial_scale", "saelens_export", "step", "forms", "operations"]
+)
+def test_help_needs_no_peer(module: str) -> None:
+    program = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({PEERS})); "
+        "sys.argv = ['bench', '--help']; "
+        f"runpy.run_module('benchmarks.{module}', run_name='__main__')"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    ).stdout
+    assert f"usage: python -m benchmarks.{module}" in shown
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, Activations]:
+    outputs = tmp_path_factory.mktemp("outputs")
+    source = describe(SYNTHETIC, outputs)
+    for _ in prepare(SYNTHETIC, source, outputs):
+        pass
+    return source, open_activations(outputs / "activations" / source.fingerprint)
+
+
+def test_fvu_is_the_projects_own(synthetic: tuple[Source, Activations]) -> None:
+    _, activations = synthetic
+    sae = build(TopKConfig(n_latents=32, k=4), 16, seed=0)
+    x = activations.validation_rows(0, activations.n_validation)
+    expected = evaluate(sae, activations).metrics["fvu"]
+    assert quality.fvu(x, sae.decode(sae.encode(x))) == pytest.approx(expected, rel=1e-9)
+
+
+def test_cells_are_those_of_the_sweep() -> None:
+    settings = compose(["+sweep=topk_12"]).settings
+    run = validate_run(settings)
+    configs = [
+        validate(TrialConfig, point.settings) for point in expand(settings, run.sweep, run.search)
+    ]
+    assert all(config.activations == quality.ACTIVATIONS for config in configs)
+    ours = {quality.make_trial(SOURCE, cell, lr=1e-3, seed=0).uid for cell in quality.CELLS}
+    assert ours == {resolve(config, SOURCE).uid for config in configs}
+
+
+def lines(ours: float, *, seed_noise: float) -> list[dict[str, Any]]:
+    """One cell in which the other trainer's FVU is 0.3 at its best rate."""
+    common = {
+        **{"n_latents": 512, "k": 5, "dead_features": 0.0, "cpu_seconds": 1.0, "version": "1"},
+        **{"steps": 10, "torch": "2", "cpu": "any", "threads": 1, "date": "2026-01-01"},
+    }
+    return [
+        {**common, "trainer": trainer, "lr": lr, "seed": seed, "fvu": fvu * factor}
+        for trainer, fvu in (("ours", ours), ("peer", 0.3))
+        for lr, seed, factor in ((1e-3, 0, 2.0), (2e-3, 0, 1.0), (2e-3, 1, 1 + seed_noise))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "seed_noise", "verdict"),
+    [(0.33, 0.001, "worse"), (0.27, 0.001, "better"), (0.33, 0.1, "equal")],
+)
+def test_a_difference_counts_where_it_exceeds_the_noise(
+    ours: float, seed_noise: float, verdict: str
+) -> None:
+    text = quality_table.render(lines(ours, seed_noise=seed_noise))
+    assert f"against peer | {verdict} |" in text
+    assert f"{verdict} in 1." in text
+    assert "(2e-3)" in text
+    assert "(1e-3)" not in text
+
+
+def test_a_training_is_found_again_by_all_that_defines_it(tmp_path: Path) -> None:
+    task = quality.Task("sae-sweep", "0.1.0", "abc", 584, 5, 512, 1e-3, 0)
+    quality.Results(tmp_path / "new" / "r.jsonl").add({**task._asdict(), "fvu": 0.5})
+    again = quality.Results(tmp_path / "new" / "r.jsonl")
+    assert again.of(task) == {**task._asdict(), "fvu": 0.5}
+    assert again.of(task._replace(seed=1)) is None
+
+
+def test_a_section_is_replaced_and_the_rest_stays(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("above\n<!-- one -->\nold\n<!-- /one -->\nbelow\n")
+    readme.replace(page, "one", "new")
+    assert page.read_text() == "above\n<!-- one -->\n\nnew\n\n<!-- /one -->\nbelow\n"
+    with pytest.raises(ValueError, match=r"lacks <!-- two --> or <!-- /two -->: put both back"):
+        readme.replace(page, "two", "new")
+
+
+class Recording:
+    """Activations that remember which rows were asked for."""
+
+    def __init__(self, activations: Activations) -> None:
+        self._activations = activations
+        self.asked: list[list[int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._activations, name)
+
+    def train_rows(self, indices: torch.Tensor) -> torch.Tensor:
+        self.asked.append(indices.tolist())
+        return self._activations.train_rows(indices)
+
+
+def test_peers_get_the_batches_of_the_engine(synthetic: tuple[Source, Activations]) -> None:
+    source, activations = synthetic
+    config = TrialConfig(
+        activations=SYNTHETIC,
+        sae=TopKConfig(n_latents=32, k=4, aux_coeff=0),
+        train=TrainConfig(batch_size=24, steps=5, seed_init=1, seed_data=1),
+    )
+    trial = resolve(config, source)
+    engines, peers = Recording(activations), Recording(activations)
+    trainers.ours(trial, engines)
+    _, *in_training = engines.asked  # the first batch is read once more, to calibrate
+    list(trainers.batches(trial, peers))
+    assert peers.asked == in_training
+
+
+def test_a_step_lasts_from_batch_to_batch_without_the_first_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = {"sae-sweep": trainers.ours, "reference form": step.eager}
+    monkeypatch.setattr(step, "CONTENDERS", own)
+    monkeypatch.setattr(step, "versions", lambda: "torch 2")
+    shape = step.Shape(d=8, n_latents=16, k=3, batch=4)
+    measured = step.measure(shape, rounds=2, steps=5)
+    assert [line["trainer"] for line in measured] == list(own)
+    assert {line["steps"] for line in measured} == {2 * (5 - 1)}
+    assert all(line["wall_ms"] > 0 for line in measured)
+
+
+def test_the_table_of_steps_compares_with_the_fastest_peer() -> None:
+    speeds = dict(zip(step.CONTENDERS, (400.0, 100.0, 50.0, 80.0, 160.0), strict=True))
+    shape = step.Shape(384, 3072, 32, 1024)._asdict()
+    common = {**shape, "steps": 9, "versions": "torch 2", "cpu": "any", "date": "2026-01-01"}
+    text = step.render(
+        {**common, "trainer": name, "cpu_ms": 1024e3 / speed, "wall_ms": 2048e3 / speed}
+        for name, speed in speeds.items()
+    )
+    assert "| 384, 3072, 32, 1024 | 400 | 100 | 50 | 80 | 160 | cpu | 4.00 | 2.50 |" in text
+    assert "| 200 | 50 | 25 | 40 | 80 | wall | 4.00 | 2.50 |" in text
+
+
+def test_the_forms_measured_are_those_that_training_looks_up() -> None:
+    timing = forms.measure(d=8, n_latents=16, k=4, batch=3)
+    assert timing[:4] == (8, 16, 4, 3)
+    assert min(timing.sparse, timing.dense) > 0
+    shapes = {
+        (d, m, round(density * m), batch)
+        for d in forms.WIDTHS
+        for m in forms.DICTIONARIES
+        for density in forms.DENSITIES
+        for batch in forms.BATCHES
+    }
+    assert {timing[:4] for timing in cpu_forms.timings()} == shapes
+
+
+def test_every_way_to_do_an_operation_gives_the_same_result() -> None:
+    shape = step.Shape(d=16, n_latents=256, k=1, batch=12)
+    for ways in operations.ways(shape).values():
+        first, *others = (way() for way in ways.values())
+        for other in others:
+            torch.testing.assert_close(other, first, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,90 @@
+from typing import Any
+
+import pytest
+
+from sae_sweep.cli.compose import choices, compose, conf_dir, validate_run
+from sae_sweep.config import Source, Trial, TrialConfig, resolve, validate
+from sae_sweep.search import expand
+
+NEEDED = {("activations", "files"): ["activations.files=/somewhere"]}
+TRIALS = {
+    "ab_test": 9,
+    "grid_topk": 16,
+    "l1_grid": 10,
+    "multilingual_grid": 252,
+    "smoke": 4,
+    "topk_12": 12,
+}
+CHOICES = [(group, name) for group, names in choices().items() for name in names]
+
+MINILM_D = 384
+
+
+def composed(sweep: str) -> dict[str, Any]:
+    return compose([f"+sweep={sweep}"]).settings
+
+
+def trials(sweep: str) -> list[Trial]:
+    """Resolve every point of a sweep as if its activations were there."""
+    settings = composed(sweep)
+    run = validate_run(settings)
+    resolved = []
+    for point in expand(settings, run.sweep, run.search):
+        config = validate(TrialConfig, point.settings)
+        d = config.activations.d or MINILM_D
+        source = Source("f" * 12, d, config.activations.train_tokens, {})
+        resolved.append(resolve(config, source))
+    return resolved
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_composes_and_makes_a_run(group: str, name: str) -> None:
+    settings = compose([f"{group}={name}", *NEEDED.get((group, name), [])]).settings
+    validate_run(settings)
+    if group not in {"sweep", "activations", "train", "store"}:
+        assert settings[group]["kind"] == name
+
+
+@pytest.mark.parametrize(("sweep", "count"), TRIALS.items())
+def test_a_sweep_has_its_promised_number_of_different_trials(sweep: str, count: int) -> None:
+    assert len({trial.uid for trial in trials(sweep)}) == count
+
+
+def test_every_shipped_sweep_is_counted() -> None:
+    assert list(TRIALS) == choices()["sweep"]
+
+
+@pytest.mark.parametrize("sweep", TRIALS)
+def test_a_sweep_asks_its_question_and_says_its_cost(sweep: str) -> None:
+    package, cost, *_ = (conf_dir() / f"sweep/{sweep}.yaml").read_text().splitlines()
+    assert package == "# @package _global_"
+    assert cost.startswith(f"# Cost: {TRIALS[sweep]} trials of ")
+    settings = composed(sweep)["sweep"]
+    assert settings["name"] == sweep
+    assert "?" in settings["question"]
+
+
+def test_grid_topk_is_one_pass_of_1024_steps_with_warm_up_and_decay() -> None:
+    for trial in trials("grid_topk"):
+        train = trial.train
+        assert (trial.steps, train.batch_size) == (1024, 256)
+        assert (train.lr_warmup_fraction, train.lr_decay_fraction) == (0.05, 0.2)
+
+
+def test_topk_12_trains_25_epochs_without_aux() -> None:
+    for trial in trials("topk_12"):
+        assert trial.steps == round(25 * 5978 / 256)
+        assert trial.record["sae"]["aux_coeff"] == 0
+        assert trial.train.lr == 1e-3
+
+
+def test_smoke_runs_inline_on_known_features() -> None:
+    settings = composed("smoke")
+    assert settings["executor"]["kind"] == "inline"
+    assert all(trial.n_latents == 64 and trial.source.d == 32 for trial in trials("smoke"))
+
+
+def test_multilingual_grid_covers_the_published_best_trial() -> None:
+    labels = {trial.label for trial in trials("multilingual_grid")}
+    assert "exp32_k1024_lr3e-04_aux1e+00_tgt2e-02" in labels
+    assert "exp128_k4096_lr3e-04_noaux" in labels

@@ -1,0 +1,91 @@
+"""Every command of the README does what it says, in the order in which it stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from analysis.cli import main as analysis
+from sae_sweep.cli import main as sae_sweep
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+MAKE = {"make sweep", "make test"}
+"""Run by CI itself."""
+
+DRY = ("activations.model=", "activations=files", "+sweep=grid_topk")
+"""Too long, or in need of a network, a cluster or a server: composed, validated and estimated."""
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "my_texts.jsonl").write_text('{"text": "a sentence"}\n' * 9)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_commands_run_in_their_order(folder, monkeypatch, capsys) -> None:
+    import numpy as np
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (folder / "my_activations").mkdir()
+    np.save(
+        folder / "my_activations" / "a.npy", np.random.default_rng(0).normal(size=(300_000, 16))
+    )
+    ran = 0
+    for command in commands():
+        if command in MAKE:
+            continue
+        variables, words = _split(command)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert words[:2] == ["python", "-m"], command
+        tool = {"sae_sweep": sae_sweep, "analysis": analysis}[words[2]]
+        extra = ["dry_run=true"] if _is_only_shown(words) else []
+        if "store=postgres" in words:  # no server to be had here: the message is the test
+            assert tool([*words[3:], *extra]) == 2
+            assert "secret" not in capsys.readouterr().err
+            monkeypatch.delenv("SAE_SWEEP_STORE")
+        else:
+            assert tool([*words[3:], *extra]) == 0, command
+        ran += 1
+    assert ran > 15
+    said = capsys.readouterr()
+    assert "Traceback" not in said.out + said.err
+
+
+def _split(command: str) -> tuple[dict[str, str], list[str]]:
+    words = shlex.split(command)
+    variables = {}
+    while "=" in words[0]:
+        name, _, value = words.pop(0).partition("=")
+        variables[name] = value
+    return variables, words
+
+
+def _is_only_shown(words: list[str]) -> bool:
+    long = any(word.startswith(DRY) for word in words)
+    return long and "dry_run=true" not in words
+
+
+def test_the_table_of_sweeps_is_complete() -> None:
+    shipped = {path.stem for path in (README.parent / "conf" / "sweep").glob("*.yaml")}
+    table = set(re.findall(r"^\| `(\w+)` \| +\d+ \|", README.read_text(), re.MULTILINE))
+    assert table == shipped
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_and_paths_of_the_texts_exist(name) -> None:
+    text = (README.parent / name).read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    assert links or name == "CONTRIBUTING.md"
+    assert [link for link in links if not (README.parent / link).exists()] == []

@@ -1,0 +1,96 @@
+"""Resume states on disk."""
+
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from sae_sweep.errors import BadInput
+from sae_sweep.train import State, checkpoint
+
+UID = "0123456789ab"
+
+
+def state(step: int) -> State:
+    generator = torch.Generator().manual_seed(step)
+    tensors = {
+        "w": torch.randn(4, 3, generator=generator),
+        "sums": torch.randn(3, generator=generator, dtype=torch.float64),
+        "count": torch.tensor(step),
+    }
+    return State(tensors, {"step": step, "seconds": 0.1 + 0.2 + step})
+
+
+def same(left: State | None, right: State) -> bool:
+    return (
+        left is not None
+        and left.numbers == right.numbers
+        and left.tensors.keys() == right.tensors.keys()
+        and all(
+            tensor.dtype == right.tensors[name].dtype and torch.equal(tensor, right.tensors[name])
+            for name, tensor in left.tensors.items()
+        )
+    )
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    assert checkpoint.save(tmp_path / "trial", UID, state(7)) == 7
+    assert same(checkpoint.load(tmp_path / "trial", UID), state(7))
+
+
+def test_states_that_are_not_finite_come_back(tmp_path: Path) -> None:
+    odd = State({"w": torch.tensor([math.nan, math.inf])}, {"step": 3, "seconds": 1.0})
+    checkpoint.save(tmp_path, UID, odd)
+    back = checkpoint.load(tmp_path, UID)
+    assert back is not None
+    torch.testing.assert_close(back.tensors["w"], odd.tensors["w"], equal_nan=True)
+
+
+def test_without_a_state_training_starts_afresh(tmp_path: Path) -> None:
+    assert checkpoint.load(tmp_path / "nowhere", UID) is None
+
+
+@pytest.mark.parametrize("kept", [0, 5, 20, -1])
+def test_a_truncated_state_leads_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kept: int
+) -> None:
+    checkpoint.save(tmp_path, UID, state(1))
+    checkpoint.save(tmp_path, UID, state(2))
+    path = tmp_path / "resume.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    with caplog.at_level(logging.WARNING):
+        assert same(checkpoint.load(tmp_path, UID), state(1))
+    assert "cannot be resumed from" in caplog.text
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, UID, state(1))
+    path = tmp_path / "resume.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert checkpoint.load(tmp_path, UID) is None
+
+
+def test_a_process_that_died_between_the_renames_leaves_the_one_before(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, UID, state(1))
+    checkpoint.save(tmp_path, UID, state(2))
+    (tmp_path / "resume.safetensors").unlink()
+    assert same(checkpoint.load(tmp_path, UID), state(1))
+
+
+def test_another_trials_state_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, "ffffffffffff", state(1))
+    with pytest.raises(BadInput, match=rf"state of trial f{{12}}, not of {UID}: move it away"):
+        checkpoint.load(tmp_path, UID)
+
+
+def test_discard_leaves_no_state(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, UID, state(1))
+    checkpoint.save(tmp_path, UID, state(2))
+    (tmp_path / ".resume.safetensors.killed.part").touch()
+    checkpoint.discard(tmp_path)
+    checkpoint.discard(tmp_path)
+    assert list(tmp_path.iterdir()) == []

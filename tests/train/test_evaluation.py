@@ -1,0 +1,116 @@
+"""Metrics against naive formulas over the whole matrix of latents."""
+
+import numpy as np
+import pytest
+import torch
+
+from sae_sweep.config import L1Config, TopKConfig
+from sae_sweep.records import METRICS
+from sae_sweep.sae import AbstractSae, build, calibrate
+from sae_sweep.train import evaluate, report
+
+M = 32
+
+
+def module(activations, config=None) -> AbstractSae:
+    sae = build(config or TopKConfig(n_latents=M, k=3), activations.d, seed=0)
+    calibrate(sae, activations.train[:256], "mean")
+    with torch.no_grad():
+        sae.b_enc[:3] = -100.0  # dead
+        sae.b_enc[3] = 50.0  # always on, and the largest
+    return sae
+
+
+def naive(sae: AbstractSae, activations) -> dict[str, float]:
+    x = activations.validation
+    with torch.no_grad():
+        f = sae.encode(x)
+        x_hat = sae.decode(f).double().numpy()
+    x, f = x.double().numpy(), f.double().numpy()
+    frequency = (f > 0).mean(axis=0)
+    rows = sae.w_dec.detach().double().numpy()[frequency > 0]
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosine = rows @ rows.T - 3 * np.eye(len(rows))
+    strongest_tokens = np.argsort(-f.max(axis=1), kind="stable")[:10]
+    fvu = ((x - x_hat) ** 2).sum() / ((x - x.mean(axis=0)) ** 2).sum()
+    return {
+        "fvu": fvu,
+        "explained_variance": 1 - fvu,
+        "mse": ((x - x_hat) ** 2).mean(),
+        "l0": (f > 0).sum(axis=1).mean(),
+        "l0_fraction": (f > 0).mean(),
+        "dead_features": (frequency == 0).mean(),
+        "rare_features": (frequency < 0.0005).mean(),
+        "always_on": (frequency > 0.8).sum(),
+        "mean_activation": f[f > 0].mean(),
+        "max_activation": f.max(),
+        "diversity": len(set(f[strongest_tokens].argmax(axis=1))),
+        "similarity": cosine.max(axis=1).mean(),
+    }
+
+
+@pytest.mark.parametrize("entries", [2**22, 7 * M])
+@pytest.mark.parametrize("config", [None, L1Config(n_latents=M)], ids=["topk", "l1"])
+def test_every_metric_is_its_naive_formula_however_it_is_cut(
+    activations, monkeypatch: pytest.MonkeyPatch, config, entries: int
+) -> None:
+    monkeypatch.setattr("sae_sweep.train.evaluation.CHUNK_ENTRIES", entries)
+    sae = module(activations, config)
+    found = evaluate(sae, activations)
+    assert found.metrics == pytest.approx(naive(sae, activations), rel=1e-5)
+    assert found.metrics["dead_features"] > 0
+    assert found.always_on_ids[0] == 3
+    assert found.metrics.keys() <= METRICS.keys()
+
+
+def test_predicting_the_mean_scores_exactly_one(activations) -> None:
+    sae = module(activations)
+    with torch.no_grad():
+        sae.w_dec.zero_()
+        sae.b_dec.copy_(activations.validation.double().mean(dim=0))
+    found = evaluate(sae, activations)
+    assert found.metrics["fvu"] == pytest.approx(1, abs=1e-12)
+
+
+def test_a_report_reads_the_first_tokens_only(activations, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sae_sweep.train.evaluation.REPORT_TOKENS", 100)
+    sae = module(activations)
+    found = report(sae, activations)
+    activations.validation = activations.validation[:100]
+    expected = naive(sae, activations)
+    assert found == pytest.approx({name: expected[name] for name in found}, rel=1e-5)
+    assert {"fvu", "l0", "l0_fraction", "dead_features", "always_on"} <= found.keys()
+
+
+def test_frequencies_by_group_average_to_the_frequency(activations) -> None:
+    activations.group_names = ["en", "fr", "de"]
+    sae = module(activations)
+    found = evaluate(sae, activations)
+    with torch.no_grad():
+        fired = (sae.encode(activations.validation) > 0).double()
+    expected = torch.stack([fired[group::3].mean(dim=0) for group in range(3)])
+    torch.testing.assert_close(found.group_frequency, expected)
+    torch.testing.assert_close(found.frequency, fired.mean(dim=0))
+    torch.testing.assert_close(found.group_frequency.mean(dim=0), found.frequency)
+
+
+def test_latents_that_never_fire_leave_undefined_metrics_undefined(activations) -> None:
+    sae = module(activations)
+    with torch.no_grad():
+        sae.b_enc.fill_(-100)
+    metrics = evaluate(sae, activations).metrics
+    assert metrics["dead_features"] == 1
+    assert metrics["max_activation"] == 0
+    assert metrics["diversity"] == 0
+    assert np.isnan(metrics["mean_activation"])
+    assert np.isnan(metrics["similarity"])
+
+
+def test_looking_changes_nothing(activations) -> None:
+    sae = module(activations)
+    before = [parameter.clone() for parameter in sae.parameters()]
+    random_state = torch.get_rng_state()
+    evaluate(sae, activations)
+    report(sae, activations)
+    assert all(torch.equal(*pair) for pair in zip(before, sae.parameters(), strict=True))
+    assert torch.equal(random_state, torch.get_rng_state())

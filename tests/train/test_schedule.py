@@ -1,0 +1,26 @@
+"""Schedules as functions of the step."""
+
+import pytest
+
+from sae_sweep.train.schedule import l1_scale, lr_scale
+
+
+def test_lr_rises_stays_and_falls() -> None:
+    scales = [lr_scale(step, 10, 0.2, 0.3) for step in range(1, 11)]
+    assert scales == pytest.approx([1 / 2, 1, 1, 1, 1, 1, 1, 1, 2 / 3, 1 / 3])
+
+
+def test_without_ramps_lr_is_constant() -> None:
+    assert {lr_scale(step, 7, 0.0, 0.0) for step in range(1, 8)} == {1.0}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 100])
+def test_every_update_moves(steps: int) -> None:
+    scales = [lr_scale(step, steps, 0.5, 0.5) for step in range(1, steps + 1)]
+    assert all(0 < scale <= 1 for scale in scales)
+    assert scales == scales[::-1]
+
+
+def test_sparsity_rises_and_stays() -> None:
+    assert [l1_scale(step, 8, 0.5) for step in range(1, 9)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+    assert l1_scale(1, 8, 0.0) == 1
