@@ -11,6 +11,7 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp(prefix="matplotlib-"))
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TRITON_INTERPRET", "1")  # before a module with kernels is imported
 
 # a busy machine makes single examples slow, which says nothing of the code
 settings.register_profile("no_deadline", deadline=None)

@@ -1,0 +1,136 @@
+"""The latents of many trials in one set of tensors, and what a step needs to know of each trial.
+
+Rows are latents. They are cut into pages; a page belongs to one member at most, and a member's
+pages need not lie side by side, so members come and go and no row ever moves. Everything that a
+step computes for a row depends on that row and on its own member's batch: what else is in the
+table cannot change a bit of it.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float32, Int32, Int64
+from torch import Tensor
+
+PAGE = 128
+"""Latents of a page, and columns of the tile in which they are encoded."""
+
+FREE = -1
+"""Owner of a page that has none; what follows a member's last page."""
+
+IDLE, SPARSE, DENSE = 0, 1, 2
+"""Forms of a member's step: none (an empty slot), by active latents, by whole rows."""
+
+
+class Rows(NamedTuple):
+    """What belongs to latents: parameters, or one of Adam's moments of each."""
+
+    w_enc: Float32[Tensor, "r d"]
+    b_enc: Float32[Tensor, " r"]
+    w_dec: Float32[Tensor, "r d"]
+
+
+class Operands(NamedTuple):
+    """What products read: the weights themselves in float32, their copies in bfloat16 otherwise."""
+
+    w_enc: Float[Tensor, "r d"]
+    w_dec: Float[Tensor, "r d"]
+
+
+class Biases(NamedTuple):
+    """The decoder's bias of each member, and Adam's moments of it."""
+
+    b_dec: Float32[Tensor, "members d"]
+    first: Float32[Tensor, "members d"]
+    second: Float32[Tensor, "members d"]
+
+
+class Table(NamedTuple):
+    """All members' parameters and optimiser state, and who owns which page."""
+
+    weights: Rows
+    first: Rows
+    second: Rows
+    operands: Operands
+    biases: Biases
+    silent_tokens: Int64[Tensor, " r"]
+    """Tokens since each latent last fired."""
+    page_member: Int32[Tensor, " pages"]
+    """Slot of each page's owner; `FREE` where it has none."""
+    page_latents: Int32[Tensor, " pages"]
+    """Rows of the page that are latents: fewer than a page in a member's last one, 0 where free."""
+    member_pages: Int32[Tensor, "members pages"]
+    """Each member's pages, ascending, so that its rows ascend as its latents do; then `FREE`."""
+
+    @property
+    def page(self) -> int:
+        """Latents of a page."""
+        return len(self.silent_tokens) // len(self.page_member)
+
+
+class Settings(NamedTuple):
+    """What a step is told of each member, by slot. All on the device: a graph can replay it."""
+
+    form: Int32[Tensor, " members"]
+    """`IDLE`, `SPARSE` or `DENSE`."""
+    k: Int32[Tensor, " members"]
+    """Active latents a token; 0: all positive ones (l1)."""
+    unit_rows: Int32[Tensor, " members"]
+    """1: decoder rows have unit norm; 0: they are free, and a latent's price has its norm."""
+    step_size: Float32[Tensor, " members"]
+    """Adam's lr / (1 - beta1^t)."""
+    correction: Float32[Tensor, " members"]
+    """Adam's sqrt(1 - beta2^t)."""
+    beta1: Float32[Tensor, " members"]
+    beta2: Float32[Tensor, " members"]
+    complement1: Float32[Tensor, " members"]
+    """1 - beta1, rounded once: from a rounded beta2 it would be off by 5e-5."""
+    complement2: Float32[Tensor, " members"]
+    """1 - beta2."""
+    price: Float32[Tensor, " members"]
+    """l1_alpha, times the share of it that acts, over the batch size; 0 without a penalty."""
+    aux_coeff: Float32[Tensor, " members"]
+    """Weight of AuxK; 0 where it is off."""
+    dead_window: Int64[Tensor, " members"]
+    """Tokens of silence after which a latent is dead."""
+
+
+def empty_table(
+    pages: int,
+    members: int,
+    d: int,
+    *,
+    page: int = PAGE,
+    device: torch.device | str = "cuda",
+    operand: torch.dtype = torch.float32,
+) -> Table:
+    """Make a table of free pages.
+
+    Args:
+        pages: room for latents.
+        members: room for trials.
+        d: width of the activations.
+        page: latents of a page.
+        device: where it lives.
+        operand: type of what products read, float32 or bfloat16.
+    """
+    r = pages * page
+
+    def rows() -> Rows:
+        wide = torch.zeros(2, r, d, device=device)
+        return Rows(wide[0], torch.zeros(r, device=device), wide[1])
+
+    weights = rows()
+    same = operand == torch.float32
+    operands = [weight if same else weight.to(operand) for weight in (weights.w_enc, weights.w_dec)]
+    return Table(
+        weights=weights,
+        first=rows(),
+        second=rows(),
+        operands=Operands(*operands),
+        biases=Biases(*torch.zeros(3, members, d, device=device)),
+        silent_tokens=torch.zeros(r, dtype=torch.int64, device=device),
+        page_member=torch.full((pages,), FREE, dtype=torch.int32, device=device),
+        page_latents=torch.zeros(pages, dtype=torch.int32, device=device),
+        member_pages=torch.full((members, pages), FREE, dtype=torch.int32, device=device),
+    )
