@@ -42,8 +42,8 @@ def sum_kernel(
     inside = column < d
     if term < pages:
         group = term.to(tl.int64) * GROUPS + tl.arange(0, GROUPS)
-        at = group[:, None] * d + column[None, :]
-        total = tl.sum(tl.load(partials + at, mask=inside[None, :], other=0.0), axis=0)
+        shares = group[:, None] * d + column[None, :]
+        total = tl.sum(tl.load(partials + shares, mask=inside[None, :], other=0.0), axis=0)
     else:
         token = (term - pages) % blocks * TOKENS + tl.arange(0, TOKENS)
         at = (member.to(tl.int64) * b + token)[:, None] * d + column[None, :]

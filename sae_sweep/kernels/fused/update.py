@@ -19,8 +19,8 @@ from sae_sweep.kernels.reference import Adam
 ROWS = 8
 """Latents of a program: one more row of sums for the decoder's bias is written for each."""
 
-TOKENS = 4
-"""Tokens whose vectors a program has under way at once."""
+TOKENS = {torch.bfloat16: 4, torch.float32: 2}
+"""Tokens whose vectors a program has under way at once, by their type: 128 registers a thread."""
 
 CHUNK = 128
 """Tokens of a part of a latent that is active on many: at least two parts are made."""
@@ -68,6 +68,7 @@ def _walk(
     barrier for all of them. They stay in the operands' type until used, so bfloat16 needs half
     the registers.
     """
+    column = tl.max_contiguous(column, 4)  # as many as a load of float32 takes: one layout for all
     into_bias = 0.0
     activity = 0.0
     for j in range(begin, end, TOKENS):
@@ -75,10 +76,10 @@ def _walk(
         there = at < end
         token = tl.load(tokens + at, mask=there, other=0).to(tl.int64)
         z = tl.load(values + at, mask=there, other=0.0)
-        offset = token[:, None] * d + column[None, :]
+        offset = (token * d)[:, None]
         mask = there[:, None] & inside[None, :]
-        upstream = tl.load(g + offset, mask=mask, other=0.0).to(tl.float32)
-        x = tl.load(centred + offset, mask=mask, other=0.0).to(tl.float32)
+        upstream = tl.load(g + offset + column[None, :], mask=mask, other=0.0).to(tl.float32)
+        x = tl.load(centred + offset + column[None, :], mask=mask, other=0.0).to(tl.float32)
         dz = tl.where(there, tl.sum(upstream * w[None, :], axis=1) + price, 0.0)
         into_dec += tl.sum(z[:, None] * upstream, axis=0)
         into_enc += tl.sum(dz[:, None] * x, axis=0)
@@ -180,6 +181,7 @@ def update_kernel(
     complement2 = tl.load(complements2 + member)
     column = tl.arange(0, WIDTH)
     inside = column < d
+    quads = tl.max_contiguous(column, 4)
     wide = d.to(tl.int64)
     to_bias = tl.zeros([WIDTH], tl.float32)
     last_row = tl.minimum((group + 1) * ROWS, page * PAGE + tl.load(page_latents + page))
@@ -187,8 +189,8 @@ def update_kernel(
     for row in range(group * ROWS, last_row):
         begin = end
         end = tl.load(start + row + 1)
-        at = row * wide + column
-        w = tl.load(w_dec + at, mask=inside, other=0.0)
+        at = row * wide
+        w = tl.load(w_dec + at + column, mask=inside, other=0.0)
         row_price, norm = _row_price(w, member_price, unit)
         parts = (end - begin) // CHUNK
         parts = tl.where(parts < 2, 0, parts)
@@ -199,24 +201,24 @@ def update_kernel(
         )  # fmt: skip
         first_part = tl.cdiv(begin, CHUNK)
         for part in range(first_part, first_part + parts):
-            offset = part * wide + column
-            into_dec += tl.load(part_dec + offset, mask=inside, other=0.0)
-            into_enc += tl.load(part_enc + offset, mask=inside, other=0.0)
+            offset = part * wide
+            into_dec += tl.load(part_dec + offset + column, mask=inside, other=0.0)
+            into_enc += tl.load(part_enc + offset + column, mask=inside, other=0.0)
             into_bias += tl.load(part_sums + 2 * part)
             activity += tl.load(part_sums + 2 * part + 1)
         if DENSE:
             there = tl.load(filled + row) != 0
-            into_dec += tl.load(dense_w_dec + at, mask=inside & there, other=0.0)
-            into_enc += tl.load(dense_w_enc + at, mask=inside & there, other=0.0)
+            into_dec += tl.load(dense_w_dec + at + column, mask=inside & there, other=0.0)
+            into_enc += tl.load(dense_w_enc + at + column, mask=inside & there, other=0.0)
             into_bias += tl.load(dense_b_enc + row, mask=there, other=0.0)
             activity += tl.load(dense_activity + row, mask=there, other=0.0)
 
         # all of Adam's loads before the first reduction, so that they travel together
-        first_dec = tl.load(first_w_dec + at, mask=inside, other=0.0)
-        second_dec = tl.load(second_w_dec + at, mask=inside, other=0.0)
-        u = tl.load(w_enc + at, mask=inside, other=0.0)
-        first_enc = tl.load(first_w_enc + at, mask=inside, other=0.0)
-        second_enc = tl.load(second_w_enc + at, mask=inside, other=0.0)
+        first_dec = tl.load(first_w_dec + at + column, mask=inside, other=0.0)
+        second_dec = tl.load(second_w_dec + at + column, mask=inside, other=0.0)
+        u = tl.load(w_enc + at + column, mask=inside, other=0.0)
+        first_enc = tl.load(first_w_enc + at + column, mask=inside, other=0.0)
+        second_enc = tl.load(second_w_enc + at + column, mask=inside, other=0.0)
         b = tl.load(b_enc + row)
         first_b = tl.load(first_b_enc + row)
         second_b = tl.load(second_b_enc + row)
@@ -233,21 +235,21 @@ def update_kernel(
         )  # fmt: skip
         norm = tl.sqrt(tl.sum(tl.where(inside, w * w, 0.0), axis=0))
         w = w / tl.where(unit != 0, tl.maximum(norm, _TINY), 1.0)
-        tl.store(w_dec + at, w, mask=inside)
-        tl.store(first_w_dec + at, first_dec, mask=inside)
-        tl.store(second_w_dec + at, second_dec, mask=inside)
+        tl.store(w_dec + at + column, w, mask=inside)
+        tl.store(first_w_dec + at + column, first_dec, mask=inside)
+        tl.store(second_w_dec + at + column, second_dec, mask=inside)
 
         to_bias -= into_bias * u
         u, first_enc, second_enc = adam(
             u, first_enc, second_enc, into_enc,
             step_size, correction, complement1, beta2, complement2, eps,
         )  # fmt: skip
-        tl.store(w_enc + at, u, mask=inside)
-        tl.store(first_w_enc + at, first_enc, mask=inside)
-        tl.store(second_w_enc + at, second_enc, mask=inside)
+        tl.store(w_enc + at + column, u, mask=inside)
+        tl.store(first_w_enc + at + column, first_enc, mask=inside)
+        tl.store(second_w_enc + at + column, second_enc, mask=inside)
         if COPIES:
-            tl.store(copy_dec + at, w.to(copy_dec.dtype.element_ty), mask=inside)
-            tl.store(copy_enc + at, u.to(copy_enc.dtype.element_ty), mask=inside)
+            tl.store(copy_dec + at + quads, w.to(copy_dec.dtype.element_ty), mask=inside)
+            tl.store(copy_enc + at + quads, u.to(copy_enc.dtype.element_ty), mask=inside)
 
         b, first_b, second_b = adam(
             b, first_b, second_b, into_bias,
@@ -260,7 +262,11 @@ def update_kernel(
 
 
 def warps(width: int) -> int:
-    """Choose warps for programs that hold whole rows in registers: 8 numbers of a row a thread."""
+    """Choose warps for programs that hold whole rows in registers: 8 numbers of a row a thread.
+
+    With nine rows and their addresses that is 128 registers, and two programs of d = 2048 on a
+    multiprocessor: while one waits for its tokens, the other's moments travel.
+    """
     return min(max(width // 256, 1), 16)
 
 
@@ -294,7 +300,7 @@ def update_rows(
     partials = torch.empty(r // ROWS, d, device=g.device)
     width = triton.next_power_of_2(d)
     lists = (tokens, values, start, centred, g)
-    sizes = {"PAGE": table.page, "WIDTH": width, "TOKENS": TOKENS, "CHUNK": CHUNK}
+    sizes = {"PAGE": table.page, "WIDTH": width, "TOKENS": TOKENS[g.dtype], "CHUNK": CHUNK}
     split_kernel[(windows,)](
         table.weights.w_dec, table.page_member, settings.form, settings.unit_rows, settings.price,
         *lists, part_enc, part_dec, part_sums, r, d, **sizes, num_warps=warps(width),
