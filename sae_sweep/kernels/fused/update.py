@@ -294,7 +294,7 @@ def update_rows(
     """
     tokens, values, start = by_latent
     r, d = table.weights.w_enc.shape
-    windows = triton.cdiv(len(tokens), CHUNK)
+    windows = max(triton.cdiv(len(tokens), CHUNK), 1)
     part_enc, part_dec = torch.empty(2, windows, d, device=g.device)
     part_sums = torch.empty(windows, 2, device=g.device)
     partials = torch.empty(r // ROWS, d, device=g.device)
