@@ -41,8 +41,10 @@ def dead_threshold_kernel(
         if count > k_most:
             listed = rows + tl.load(first + member)
             values = pre + token * r.to(tl.int64)
+            low = tl.cast(1, tl.int32)  # these change their type nowhere in the search
+            high = tl.cast(ABOVE_KEYS, tl.int32)
             kth, last, _collected = kth_largest(
-                values, listed, count, k_most, 1, ABOVE_KEYS, mine, 1, CANDIDATES
+                values, listed, count, k_most, low, high, mine, 1, CANDIDATES
             )
         if count > 0:
             tl.store(threshold + pair, tl.cast(kth, tl.float32, bitcast=True))
