@@ -9,9 +9,9 @@ from torch import Tensor
 from sae_sweep.kernels.fused.columns import dead_columns
 from sae_sweep.kernels.fused.dense import activate, block_of, decode
 from sae_sweep.kernels.fused.dense_gradients import add_gradients
+from sae_sweep.kernels.fused.gradients import RowGradients
 from sae_sweep.kernels.fused.radix import ABOVE_KEYS, kth_largest
 from sae_sweep.kernels.fused.table import Settings, Table
-from sae_sweep.kernels.fused.update import RowGradients
 
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 

@@ -125,7 +125,7 @@ def decode_error(
     g: Float[Tensor, "members b d"],
     squared_error: Float32[Tensor, "members b"],
 ) -> None:
-    """Reconstruct, for members with columns: g = 2/b (x_hat - x), and each token's squared error."""
+    """Reconstruct, for members with columns: g = 2/b (x_hat - x), and tokens' squared errors."""
     members, b, _ = centred.shape
     factors = torch.full((members,), 2 / b, device=g.device)
     squared = decode(table, columns, latents, (centred, 1.0), (g, factors))

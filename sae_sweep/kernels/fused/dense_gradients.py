@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sae_sweep.kernels.fused.columns import Columns
 from sae_sweep.kernels.fused.dense import block_of, tile_sides
+from sae_sweep.kernels.fused.gradients import RowGradients
 from sae_sweep.kernels.fused.table import Settings, Table
-from sae_sweep.kernels.fused.update import RowGradients
 
 
 @triton.jit

@@ -5,25 +5,25 @@ gradient of the weights is ever stored. A row moves 26 bytes a weight (three ten
 written in float32, a bfloat16 copy written); the rest of the design keeps that traffic flowing.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
+from sae_sweep.kernels.fused.gradients import (
+    CHUNK,
+    TOKENS,
+    RowGradients,
+    gather_gradients,
+    row_price,
+    split_kernel,
+)
 from sae_sweep.kernels.fused.table import IDLE, Settings, Table
 from sae_sweep.kernels.reference import Adam
 
 ROWS = 8
 """Latents of a program: one more row of sums for the decoder's bias is written for each."""
-
-TOKENS = {torch.bfloat16: 4, torch.float32: 2}
-"""Tokens whose vectors a program has under way at once, by their type: 128 registers a thread."""
-
-CHUNK = 128
-"""Tokens of a part of a latent that is active on many: at least two parts are made."""
 
 EPS: float = Adam._field_defaults["eps"]
 
@@ -31,114 +31,15 @@ _IDLE = tl.constexpr(IDLE)
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 
 
-class RowGradients(NamedTuple):
-    """Gradients that products over whole tiles have left for the update, by row."""
-
-    w_enc: Float32[Tensor, "r d"]
-    b_enc: Float32[Tensor, " r"]
-    w_dec: Float32[Tensor, "r d"]
-    activity: Float32[Tensor, " r"]
-    """Sum of a latent's activations over the batch, where they have a price."""
-    filled: Int32[Tensor, " r"]
-    """1 where a row has any; elsewhere the others are not read. A step begins with zeros."""
-
-
-def empty_gradients(r: int, d: int, device: torch.device) -> RowGradients:
-    """Make room for every row's gradients, none filled."""
-    wide, narrow = torch.empty(2, r, d, device=device), torch.empty(2, r, device=device)
-    filled = torch.zeros(r, dtype=torch.int32, device=device)
-    return RowGradients(wide[0], narrow[0], wide[1], narrow[1], filled)
-
-
 @triton.jit
-def _row_price(w, price, unit_rows):
-    """What a unit of activation costs: with free rows it is multiplied by the row's norm."""
-    norm = tl.sqrt(tl.sum(w * w, axis=0))
-    return tl.where(unit_rows != 0, price, price * norm), norm
-
-
-@triton.jit
-def _walk(
-    tokens, values, begin, end, w, price, g, centred, d, into_dec, into_enc, column, inside,
-    TOKENS: tl.constexpr,
-):  # fmt: skip
-    """Add the gradients of one latent's tokens in [begin, end) to its rows, in their order.
-
-    The vectors of several tokens are loaded and reduced together: one trip to memory and one
-    barrier for all of them. They stay in the operands' type until used, so bfloat16 needs half
-    the registers.
-    """
-    column = tl.max_contiguous(column, 4)  # as many as a load of float32 takes: one layout for all
-    into_bias = 0.0
-    activity = 0.0
-    for j in range(begin, end, TOKENS):
-        at = j + tl.arange(0, TOKENS)
-        there = at < end
-        token = tl.load(tokens + at, mask=there, other=0).to(tl.int64)
-        z = tl.load(values + at, mask=there, other=0.0)
-        offset = (token * d)[:, None]
-        mask = there[:, None] & inside[None, :]
-        upstream = tl.load(g + offset + column[None, :], mask=mask, other=0.0).to(tl.float32)
-        x = tl.load(centred + offset + column[None, :], mask=mask, other=0.0).to(tl.float32)
-        dz = tl.where(there, tl.sum(upstream * w[None, :], axis=1) + price, 0.0)
-        into_dec += tl.sum(z[:, None] * upstream, axis=0)
-        into_enc += tl.sum(dz[:, None] * x, axis=0)
-        into_bias += tl.sum(dz, axis=0)
-        activity += tl.sum(z, axis=0)
-    return into_dec, into_enc, into_bias, activity
-
-
-@triton.jit(do_not_specialize=["rows"])
-def split_kernel(
-    w_dec, page_member, form, unit_rows, price, tokens, values, start, centred, g,
-    part_enc, part_dec, part_sums, rows, d,
-    PAGE: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHUNK: tl.constexpr,
-):  # fmt: skip
-    """Sum the parts of latents with two CHUNKs of tokens or more, one part a program.
-
-    Parts begin a multiple of CHUNK after the latent's own first token, so they do not depend on
-    where its list lies. Part q is summed by the program whose window, of CHUNK entries of all
-    lists, is the q-th to begin inside the latent's list; there is one for every part, the last of
-    which takes what is left over.
-    """
-    window = tl.program_id(0)
-    position = window * CHUNK
-    if position >= tl.load(start + rows):
-        return
-    row = 0
-    above = rows
-    while above - row > 1:  # the row whose list contains `position`
-        middle = (row + above) // 2
-        before = tl.load(start + middle) <= position
-        row = tl.where(before, middle, row)
-        above = tl.where(before, above, middle)
-    begin = tl.load(start + row)
-    end = tl.load(start + row + 1)
-    part = window - tl.cdiv(begin, CHUNK)
-    parts = (end - begin) // CHUNK
-    if (parts < 2) | (part >= parts):
-        return
-    member = tl.load(page_member + row // PAGE)
-    if member < 0:
-        return
-    if tl.load(form + member) == _IDLE:
-        return
-    column = tl.arange(0, WIDTH)
-    inside = column < d
-    w = tl.load(w_dec + row.to(tl.int64) * d + column, mask=inside, other=0.0)
-    row_price, _ = _row_price(w, tl.load(price + member), tl.load(unit_rows + member))
-    zeros = tl.zeros([WIDTH], tl.float32)
-    first = begin + part * CHUNK
-    last = tl.where(part == parts - 1, end, first + CHUNK)
-    into_dec, into_enc, into_bias, activity = _walk(
-        tokens, values, first, last, w, row_price, g, centred, d, zeros, zeros, column, inside,
-        TOKENS,
+def load_adam(step_sizes, corrections, complements1, betas2, complements2, member):
+    """Read what `adam` needs to know of a member."""
+    step_size = tl.load(step_sizes + member)
+    correction = tl.load(corrections + member)
+    complement1 = tl.load(complements1 + member)
+    return (
+        step_size, correction, complement1, tl.load(betas2 + member), tl.load(complements2 + member)
     )  # fmt: skip
-    offset = window.to(tl.int64) * d + column
-    tl.store(part_enc + offset, into_enc, mask=inside)
-    tl.store(part_dec + offset, into_dec, mask=inside)
-    tl.store(part_sums + 2 * window, into_bias)
-    tl.store(part_sums + 2 * window + 1, activity)
 
 
 @triton.jit
@@ -174,11 +75,8 @@ def update_kernel(
         return
     unit = tl.load(unit_rows + member)
     member_price = tl.load(price + member)
-    step_size = tl.load(step_sizes + member)
-    correction = tl.load(corrections + member)
-    complement1 = tl.load(complements1 + member)
-    beta2 = tl.load(betas2 + member)
-    complement2 = tl.load(complements2 + member)
+    settings = load_adam(step_sizes, corrections, complements1, betas2, complements2, member)
+    step_size, correction, complement1, beta2, complement2 = settings
     column = tl.arange(0, WIDTH)
     inside = column < d
     quads = tl.max_contiguous(column, 4)
@@ -191,27 +89,16 @@ def update_kernel(
         end = tl.load(start + row + 1)
         at = row * wide
         w = tl.load(w_dec + at + column, mask=inside, other=0.0)
-        row_price, norm = _row_price(w, member_price, unit)
-        parts = (end - begin) // CHUNK
-        parts = tl.where(parts < 2, 0, parts)
-        zeros = tl.zeros([WIDTH], tl.float32)
-        into_dec, into_enc, into_bias, activity = _walk(
-            tokens, values, begin, tl.where(parts > 0, begin, end), w, row_price, g, centred, d,
-            zeros, zeros, column, inside, TOKENS,
+        unit_price, norm = row_price(w, member_price, unit)
+        into_dec, into_enc, into_bias, activity = gather_gradients(
+            tokens, values, begin, end, w, unit_price, g, centred, part_enc, part_dec, part_sums,
+            d, column, inside, TOKENS, CHUNK,
         )  # fmt: skip
-        first_part = tl.cdiv(begin, CHUNK)
-        for part in range(first_part, first_part + parts):
-            offset = part * wide
-            into_dec += tl.load(part_dec + offset + column, mask=inside, other=0.0)
-            into_enc += tl.load(part_enc + offset + column, mask=inside, other=0.0)
-            into_bias += tl.load(part_sums + 2 * part)
-            activity += tl.load(part_sums + 2 * part + 1)
-        if DENSE:
-            if tl.load(filled + row) != 0:
-                into_dec += tl.load(dense_w_dec + at + column, mask=inside, other=0.0)
-                into_enc += tl.load(dense_w_enc + at + column, mask=inside, other=0.0)
-                into_bias += tl.load(dense_b_enc + row)
-                activity += tl.load(dense_activity + row)
+        if DENSE and tl.load(filled + row) != 0:
+            into_dec += tl.load(dense_w_dec + at + column, mask=inside, other=0.0)
+            into_enc += tl.load(dense_w_enc + at + column, mask=inside, other=0.0)
+            into_bias += tl.load(dense_b_enc + row)
+            activity += tl.load(dense_activity + row)
 
         # all of Adam's loads before the first reduction, so that they travel together
         first_dec = tl.load(first_w_dec + at + column, mask=inside, other=0.0)
@@ -219,9 +106,6 @@ def update_kernel(
         u = tl.load(w_enc + at + column, mask=inside, other=0.0)
         first_enc = tl.load(first_w_enc + at + column, mask=inside, other=0.0)
         second_enc = tl.load(second_w_enc + at + column, mask=inside, other=0.0)
-        b = tl.load(b_enc + row)
-        first_b = tl.load(first_b_enc + row)
-        second_b = tl.load(second_b_enc + row)
 
         # a unit row's gradient loses its part along the row, a free row's gets the norm's share
         along = tl.where(
@@ -252,7 +136,7 @@ def update_kernel(
             tl.store(copy_enc + at + quads, u.to(copy_enc.dtype.element_ty), mask=inside)
 
         b, first_b, second_b = adam(
-            b, first_b, second_b, into_bias,
+            tl.load(b_enc + row), tl.load(first_b_enc + row), tl.load(second_b_enc + row), into_bias,
             step_size, correction, complement1, beta2, complement2, eps,
         )  # fmt: skip
         tl.store(b_enc + row, b)

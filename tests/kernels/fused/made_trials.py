@@ -216,8 +216,9 @@ class Batch:
             self.g[slot] = (2 / b) * (f @ s["w_dec"] - self.centred[slot])
             self.squared_error[slot] = (f @ s["w_dec"] - self.centred[slot]).square().sum(dim=1)
             token, latent = f.nonzero().unbind(1)
-            pairs += zip(rows[latent].tolist(), (token + slot * b).tolist(), f[token, latent])
-        pairs.sort(key=lambda pair: pair[:2])
+            tokens = (token + slot * b).tolist()
+            pairs += zip(rows[latent].tolist(), tokens, f[token, latent].tolist(), strict=True)
+        pairs.sort()
         padding = 3  # as where a token has fewer than k positive pre-activations
         ids = torch.tensor([pair[0] for pair in pairs], dtype=torch.int64)
         self.by_latent = (

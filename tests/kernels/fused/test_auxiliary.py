@@ -12,8 +12,9 @@ from sae_sweep.kernels.fused.bias import update_biases
 from sae_sweep.kernels.fused.columns import dense_columns
 from sae_sweep.kernels.fused.dense import activate, decode_error
 from sae_sweep.kernels.fused.dense_gradients import add_gradients
+from sae_sweep.kernels.fused.gradients import empty_gradients
 from sae_sweep.kernels.fused.table import DENSE, SPARSE
-from sae_sweep.kernels.fused.update import empty_gradients, update_rows
+from sae_sweep.kernels.fused.update import update_rows
 
 
 def step(trials: list[Trial], pages: int, slots: list[int] | None = None):

@@ -21,8 +21,9 @@ from sae_sweep.kernels.fused.bias import update_biases
 from sae_sweep.kernels.fused.columns import dead_columns, dense_columns
 from sae_sweep.kernels.fused.dense import activate, decode_error
 from sae_sweep.kernels.fused.dense_gradients import add_gradients
+from sae_sweep.kernels.fused.gradients import RowGradients, empty_gradients
 from sae_sweep.kernels.fused.table import DENSE, FREE
-from sae_sweep.kernels.fused.update import RowGradients, empty_gradients, update_rows
+from sae_sweep.kernels.fused.update import update_rows
 
 
 def poisoned_gradients(r: int, d: int) -> RowGradients:
