@@ -117,7 +117,7 @@ def split_kernel(
         return
     column = tl.arange(0, WIDTH)
     inside = column < d
-    w = tl.load(w_dec + row.to(tl.int64) * d + column, mask=inside, other=0.0)
+    w = tl.load(w_dec + tl.cast(row, tl.int64) * d + column, mask=inside, other=0.0)
     unit_price, _ = row_price(w, tl.load(price + member), tl.load(unit_rows + member))
     zeros = tl.zeros([WIDTH], tl.float32)
     first = begin + part * CHUNK

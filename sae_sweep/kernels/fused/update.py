@@ -54,6 +54,21 @@ def adam(
 
 
 @triton.jit
+def update_scalar(
+    parameter, first, second, gradient, step_size, correction, complement1, beta2, complement2,
+    eps,
+):  # fmt: skip
+    """Take the step in place, with one number."""
+    p, m, v = adam(
+        tl.load(parameter), tl.load(first), tl.load(second), gradient,
+        step_size, correction, complement1, beta2, complement2, eps,
+    )  # fmt: skip
+    tl.store(parameter, p)
+    tl.store(first, m)
+    tl.store(second, v)
+
+
+@triton.jit
 def update_kernel(
     w_enc, b_enc, w_dec,
     first_w_enc, first_b_enc, first_w_dec, second_w_enc, second_b_enc, second_w_dec,
@@ -135,13 +150,10 @@ def update_kernel(
             tl.store(copy_dec + at + quads, w.to(copy_dec.dtype.element_ty), mask=inside)
             tl.store(copy_enc + at + quads, u.to(copy_enc.dtype.element_ty), mask=inside)
 
-        b, first_b, second_b = adam(
-            tl.load(b_enc + row), tl.load(first_b_enc + row), tl.load(second_b_enc + row), into_bias,
+        update_scalar(
+            b_enc + row, first_b_enc + row, second_b_enc + row, into_bias,
             step_size, correction, complement1, beta2, complement2, eps,
         )  # fmt: skip
-        tl.store(b_enc + row, b)
-        tl.store(first_b_enc + row, first_b)
-        tl.store(second_b_enc + row, second_b)
     tl.store(partials + group * wide + column, to_bias, mask=inside)
 
 

@@ -66,11 +66,16 @@ def rows_of(trial: Trial, page: int = PAGE) -> Tensor:
     return torch.cat([torch.arange(page) + p * page for p in trial.pages])[: trial.n]
 
 
-def placed(trials: list[Trial], pages: int, slots: list[int] | None = None) -> Table:
+def placed(
+    trials: list[Trial],
+    pages: int,
+    slots: list[int] | None = None,
+    operand: torch.dtype = torch.float32,
+) -> Table:
     """Put trials into a table in which everything else is NaN."""
     d = trials[0].state["x"].shape[1]
     slots = list(range(len(trials))) if slots is None else slots
-    table = empty_table(pages, max(slots) + 1, d, page=PAGE, device="cpu")
+    table = empty_table(pages, max(slots) + 1, d, page=PAGE, device="cpu", operand=operand)
     for rows in (table.weights, table.first, table.second, table.biases):
         for tensor in rows:
             tensor.fill_(torch.nan)

@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_trials import PAGE, Batch, Trial, assert_state, placed, settings_of, stepped, taken
+from made_trials import (
+    PAGE,
+    Batch,
+    Trial,
+    assert_near,
+    assert_state,
+    placed,
+    rows_of,
+    settings_of,
+    stepped,
+    taken,
+)
 
 from sae_sweep.kernels.fused import update
 from sae_sweep.kernels.fused.bias import update_biases
@@ -121,3 +132,24 @@ def test_a_step_writes_nothing_but_its_members_rows() -> None:
     for rows in (table.weights, table.first, table.second):
         for tensor in rows:
             assert tensor[free].isnan().all()
+
+
+def test_bfloat16_operands_are_read_exactly_and_written_beside_the_weights() -> None:
+    trials, slots = crowd(), [3, 0, 1]
+    settings = settings_of(trials, slots)
+    tables = [placed(trials, 10, slots, kind) for kind in (torch.float32, torch.bfloat16)]
+    batch = Batch(trials, tables[0], slots)
+    rounded = batch.centred.bfloat16(), batch.g.bfloat16()
+    found = update_rows(tables[1], settings, batch.by_latent, *rounded)
+    exact = (tensor.float() for tensor in rounded)
+    expected = update_rows(tables[0], settings, batch.by_latent, *exact)
+    for trial, slot in zip(trials, slots, strict=True):
+        states = [taken(table, trial, slot) for table in tables]
+        for name, tensor in states[1].items():
+            assert_near(tensor, states[0][name].double())
+        rows = rows_of(trial)
+        for copy, weight in zip(tables[1].operands, tables[1].weights[::2], strict=True):
+            # the interpreter cuts off what a GPU rounds
+            torch.testing.assert_close(copy[rows].float(), weight[rows], rtol=2**-7, atol=0)
+        groups = [group for page in trial.pages for group in (2 * page, 2 * page + 1)]
+        assert_near(found[groups], expected[groups].double())
