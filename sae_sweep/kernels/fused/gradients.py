@@ -60,7 +60,6 @@ def walk(
     barrier for all of them. They stay in the operands' type until used, so bfloat16 needs half
     the registers.
     """
-    column = tl.max_contiguous(column, 4)  # as many as a load of float32 takes: one layout for all
     into_bias = 0.0
     activity = 0.0
     for j in range(begin, end, TOKENS):
@@ -115,7 +114,8 @@ def split_kernel(
         return
     if tl.load(form + member) == _IDLE:
         return
-    column = tl.arange(0, WIDTH)
+    # four at a time, which is a load of float32, so that bfloat16 has the same layout
+    column = tl.max_contiguous(tl.arange(0, WIDTH), 4)
     inside = column < d
     w = tl.load(w_dec + tl.cast(row, tl.int64) * d + column, mask=inside, other=0.0)
     unit_price, _ = row_price(w, tl.load(price + member), tl.load(unit_rows + member))

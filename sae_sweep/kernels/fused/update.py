@@ -54,6 +54,18 @@ def adam(
 
 
 @triton.jit
+def store_row(
+    parameter, first, second, copy, p, m, v, column, inside, COPIES: tl.constexpr
+):  # fmt: skip
+    """Write a row, its moments, and what products will read of it."""
+    tl.store(parameter + column, p, mask=inside)
+    tl.store(first + column, m, mask=inside)
+    tl.store(second + column, v, mask=inside)
+    if COPIES:
+        tl.store(copy + column, p.to(copy.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def update_scalar(
     parameter, first, second, gradient, step_size, correction, complement1, beta2, complement2,
     eps,
@@ -92,24 +104,31 @@ def update_kernel(
     member_price = tl.load(price + member)
     settings = load_adam(step_sizes, corrections, complements1, betas2, complements2, member)
     step_size, correction, complement1, beta2, complement2 = settings
-    column = tl.arange(0, WIDTH)
+    # four at a time, which is a load of float32, so that bfloat16 has the same layout
+    column = tl.max_contiguous(tl.arange(0, WIDTH), 4)
     inside = column < d
-    quads = tl.max_contiguous(column, 4)
     wide = d.to(tl.int64)
     to_bias = tl.zeros([WIDTH], tl.float32)
     last_row = tl.minimum((group + 1) * ROWS, page * PAGE + tl.load(page_latents + page))
     end = tl.load(start + group * ROWS)
+    next_end = tl.load(start + group * ROWS + 1)
     for row in range(group * ROWS, last_row):
         begin = end
-        end = tl.load(start + row + 1)
+        end = next_end
+        next_end = tl.load(
+            start + tl.minimum(row + 2, last_row)
+        )  # a row early: the walk waits for it
         at = row * wide
+        further = 0
+        if DENSE:
+            further = tl.load(filled + row)
         w = tl.load(w_dec + at + column, mask=inside, other=0.0)
         unit_price, norm = row_price(w, member_price, unit)
         into_dec, into_enc, into_bias, activity = gather_gradients(
             tokens, values, begin, end, w, unit_price, g, centred, part_enc, part_dec, part_sums,
             d, column, inside, TOKENS, CHUNK,
         )  # fmt: skip
-        if DENSE and tl.load(filled + row) != 0:
+        if further != 0:
             into_dec += tl.load(dense_w_dec + at + column, mask=inside, other=0.0)
             into_enc += tl.load(dense_w_enc + at + column, mask=inside, other=0.0)
             into_bias += tl.load(dense_b_enc + row)
@@ -134,22 +153,19 @@ def update_kernel(
         )  # fmt: skip
         norm = tl.sqrt(tl.sum(tl.where(inside, w * w, 0.0), axis=0))
         w = w / tl.where(unit != 0, tl.maximum(norm, _TINY), 1.0)
-        tl.store(w_dec + at + column, w, mask=inside)
-        tl.store(first_w_dec + at + column, first_dec, mask=inside)
-        tl.store(second_w_dec + at + column, second_dec, mask=inside)
-
+        store_row(
+            w_dec + at, first_w_dec + at, second_w_dec + at, copy_dec + at,
+            w, first_dec, second_dec, column, inside, COPIES,
+        )  # fmt: skip
         to_bias -= into_bias * u
         u, first_enc, second_enc = adam(
             u, first_enc, second_enc, into_enc,
             step_size, correction, complement1, beta2, complement2, eps,
         )  # fmt: skip
-        tl.store(w_enc + at + column, u, mask=inside)
-        tl.store(first_w_enc + at + column, first_enc, mask=inside)
-        tl.store(second_w_enc + at + column, second_enc, mask=inside)
-        if COPIES:
-            tl.store(copy_dec + at + quads, w.to(copy_dec.dtype.element_ty), mask=inside)
-            tl.store(copy_enc + at + quads, u.to(copy_enc.dtype.element_ty), mask=inside)
-
+        store_row(
+            w_enc + at, first_w_enc + at, second_w_enc + at, copy_enc + at,
+            u, first_enc, second_enc, column, inside, COPIES,
+        )  # fmt: skip
         update_scalar(
             b_enc + row, first_b_enc + row, second_b_enc + row, into_bias,
             step_size, correction, complement1, beta2, complement2, eps,
