@@ -22,6 +22,9 @@ from sae_sweep.kernels.fused.gradients import (
 from sae_sweep.kernels.fused.table import IDLE, Settings, Table
 from sae_sweep.kernels.reference import Adam
 
+REGISTERS = 128
+"""Most of a thread: two programs of 8 warps on a multiprocessor. Nothing spills."""
+
 ROWS = 8
 """Latents of a program: one more row of sums for the decoder's bias is written for each."""
 
@@ -225,6 +228,6 @@ def update_rows(
         settings.complement1, settings.beta2, settings.complement2, settings.price,
         *lists, part_enc, part_dec, part_sums, *given, partials, d, EPS,
         ROWS=ROWS, COPIES=table.operands.w_enc.dtype != torch.float32, DENSE=dense is not None,
-        **sizes, num_warps=warps(width),
+        **sizes, num_warps=warps(width), maxnreg=REGISTERS,
     )  # fmt: skip
     return partials
