@@ -16,6 +16,7 @@ class ShapeKey(NamedTuple):
     activations: str
     d: int
     batch_size: int
+    kernels: str
     precision: str
     reproducible: bool
     kind: str
@@ -28,6 +29,7 @@ def shape_key(trial: Trial) -> ShapeKey:
         trial.source.fingerprint,
         trial.source.d,
         train.batch_size,
+        train.kernels,
         train.precision,
         train.reproducible,
         trial.sae.kind,
