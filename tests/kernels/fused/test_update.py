@@ -1,0 +1,123 @@
+"""Gradients by active latents, Adam and unit norm against autograd in float64."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from made_trials import PAGE, Batch, Trial, assert_state, placed, settings_of, stepped, taken
+
+from sae_sweep.kernels.fused import update
+from sae_sweep.kernels.fused.bias import update_biases
+from sae_sweep.kernels.fused.update import update_rows
+
+
+def step(trials: list[Trial], pages: int, slots: list[int] | None = None):
+    slots = list(range(len(trials))) if slots is None else slots
+    table, settings = placed(trials, pages, slots), settings_of(trials, slots)
+    batch = Batch(trials, table, slots)
+    partials = update_rows(table, settings, batch.by_latent, batch.centred, batch.g)
+    update_biases(table, settings, batch.g, partials)
+    return [taken(table, trial, slot) for trial, slot in zip(trials, slots, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "d", "b"), [(20, 4, 13, 9), (16, 1, 5, 4), (7, 7, 8, 6), (50, 3, 40, 16)]
+)
+@pytest.mark.parametrize("unit", [True, False])
+def test_a_step_is_that_of_autograd(n: int, k: int, d: int, b: int, unit: bool) -> None:
+    trial = Trial(n, k, (1, 3, 4, 6), unit=unit, seed=n).with_state(d, b)
+    (found,) = step([replace(trial, pages=trial.pages[: -(-n // PAGE)])], 8)
+    assert_state(found, stepped(trial)[0])
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_a_price_of_activations_is_that_of_autograd(unit: bool) -> None:
+    trial = Trial(20, 0, (0, 2), unit=unit, l1_alpha=0.7).with_state(7, 12)
+    (found,) = step([trial], 4)
+    assert_state(found, stepped(trial)[0])
+
+
+def test_a_free_row_of_zeros_is_pulled_nowhere() -> None:
+    trial = Trial(20, 0, (0, 2), unit=False, l1_alpha=0.7).with_state(7, 12)
+    w_dec = trial.state["w_dec"].clone()
+    w_dec[[3, 17]] = 0.0
+    trial = trial.altered(w_dec=w_dec)
+    (found,) = step([trial], 4)
+    assert_state(found, stepped(trial)[0])
+
+
+def test_latents_on_every_token_and_on_none() -> None:
+    trial = Trial(20, 4, (0, 2)).with_state(7, 12)
+    b_enc = trial.state["b_enc"].clone()
+    b_enc[3], b_enc[[0, 15, 19]] = 50.0, -50.0
+    trial = trial.altered(b_enc=b_enc)
+    (found,) = step([trial], 4)
+    assert_state(found, stepped(trial)[0])
+
+
+def test_tokens_without_a_positive_pre_activation() -> None:
+    trial = Trial(20, 4, (0, 2)).with_state(7, 12)
+    trial = trial.altered(b_enc=torch.full((20,), -50.0))
+    (found,) = step([trial], 4)
+    assert_state(found, stepped(trial)[0])
+
+
+@pytest.mark.parametrize("chunk", [2, 3, 5])
+def test_latents_active_on_many_tokens_are_summed_in_parts(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "CHUNK", chunk)
+    trials = [Trial(20, 6, (0, 2)).with_state(7, 16), Trial(30, 0, (1, 4)).with_state(7, 16)]
+    b_enc = trials[0].state["b_enc"].clone()
+    b_enc[[3, 4, 19]] = 50.0
+    trials[0] = trials[0].altered(b_enc=b_enc)
+    for found, trial in zip(step(trials, 6), trials, strict=True):
+        assert_state(found, stepped(trial)[0])
+
+
+def crowd() -> list[Trial]:
+    trials = [
+        Trial(40, 3, (2, 5, 7), lr=0.03, seed=1),
+        Trial(16, 1, (3,), lr=0.2, beta1=0.5, beta2=0.9, step=1, seed=2),
+        Trial(33, 0, (0, 4, 8), unit=False, l1_alpha=0.3, step=70, seed=3),
+    ]
+    return [trial.with_state(11, 10) for trial in trials]
+
+
+def test_members_that_share_a_table_step_as_by_autograd() -> None:
+    trials = crowd()
+    for found, trial in zip(step(trials, 10, [3, 0, 1]), trials, strict=True):
+        assert_state(found, stepped(trial)[0])
+
+
+@pytest.mark.parametrize("chunk", [3, update.CHUNK])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_neighbours_do_not_change_a_bit(
+    which: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "CHUNK", chunk)
+    trial = crowd()[which]
+    together = step(crowd(), 10, [3, 0, 1])[which]
+    elsewhere = (1, 2, 6, 8)[: len(trial.pages)]
+    (alone,) = step([replace(trial, pages=elsewhere)], 12, [1])
+    for name, tensor in alone.items():
+        assert torch.equal(tensor, together[name]), name
+
+
+def test_a_step_writes_nothing_but_its_members_rows() -> None:
+    trials = crowd()
+    table, settings = placed(trials, 10, [3, 0, 1]), settings_of(trials, [3, 0, 1])
+    batch = Batch(trials, table, [3, 0, 1])
+    settings.form[0] = 0
+    before = taken(table, trials[1], 0)
+    partials = update_rows(table, settings, batch.by_latent, batch.centred, batch.g)
+    update_biases(table, settings, batch.g, partials)
+    for name, tensor in taken(table, trials[1], 0).items():
+        assert torch.equal(tensor, before[name]), name
+    free = torch.ones(len(table.silent_tokens), dtype=torch.bool)
+    for trial in trials:
+        pages = torch.tensor(trial.pages)
+        free[(pages[:, None] * PAGE + torch.arange(PAGE)).flatten()[: trial.n]] = False
+    for rows in (table.weights, table.first, table.second):
+        for tensor in rows:
+            assert tensor[free].isnan().all()
