@@ -48,8 +48,8 @@ def decode_token(
             listed = first + ahead < active
             value = tl.load(values + here, mask=listed, other=0.0)
             row = tl.load(rows + here, mask=listed, other=0).to(tl.int64)
-            # a padded place names no row
-            weight = tl.load(w_dec + row * d + column, mask=inside & (value != 0), other=0.0)
+            width = tl.where(value != 0, d, 0)  # a padded place names no row
+            weight = tl.load(w_dec + row * d + column, mask=column < width, other=0.0)
             x_hat += value * weight.to(tl.float32)
     error += x_hat
     tl.store(g + place * d + column, error * scale, mask=inside)

@@ -14,7 +14,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sae_sweep.kernels.fused import encode, select
+from sae_sweep.kernels.fused import by_latent, decode, encode, select, sums
 from sae_sweep.kernels.fused.table import PAGE
 
 WIDTHS = (384, 2048, 4096)
@@ -26,11 +26,21 @@ TABLE = {
     "page_member": "*i32",
     "page_latents": "*i32",
 }
-INTEGERS = dict.fromkeys(("members", "tokens", "pages", "capacity", "d"), "i32")
+INTEGERS = dict.fromkeys(
+    ("members", "tokens", "pages", "capacity", "d", "n_rows", "entries"), "i32"
+)
 LISTS = {"candidate_pages": "*i32", "n_candidates": "*i32", "bounds": "*i32", "rows": "*i32"}
 EXTENTS = {"n_pages": "*i32", "n_pages_of": "*i32", "first_page": "*i32", "first_page_of": "*i32"}
 CHOICE = {"scratch": "*i32", "last_row": "*i32", "overflow": "*i32"}
-TYPES = TABLE | INTEGERS | LISTS | EXTENTS | CHOICE
+SUMS = {"error": "*fp64", "energy": "*fp64", "scale": "fp32", "sorted_tokens": "*i32"}
+COUNTS = {
+    "start": "*i32",
+    "last_tie": "*i32",
+    "silent_tokens": "*i64",
+    "active": "*i64",
+    "order": "*i64",
+}
+TYPES = TABLE | INTEGERS | LISTS | EXTENTS | CHOICE | COUNTS | SUMS
 """Types of arguments, by name; float32 tensors are not named."""
 
 
@@ -55,14 +65,27 @@ def cases() -> dict[str, Compiled]:
             encode.multiply_pages, sizes | {"EVEN": True}, tile.warps, tile.stages, bfloat16, ("d",)
         )
 
-    return {
+    found = {
         "encode bfloat16": product(encode.BFLOAT16, "centred", "w_enc"),
         "encode bfloat16, few": product(encode.BFLOAT16_FEW, "centred", "w_enc"),
         "encode float32": product(encode.FLOAT32),
         "find_extents": Compiled(select.find_extents, {"CHUNK": select.PAGES}),
         "find_candidates": Compiled(select.find_candidates, {"CHUNK": select.PAGES}, warps=1),
         "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}),
+        "gather_entries": Compiled(by_latent.gather_entries, {"BLOCK": by_latent.BLOCK}),
+        "add_tokens": Compiled(sums.add_tokens, {"CHUNK": sums.CHUNK}),
+        "count_page": Compiled(sums.count_page, {"PAGE": PAGE, "TOKENS": sums.TOKENS}),
     }
+    for d in WIDTHS:
+        width = triton.next_power_of_2(d)
+        constants = {"WIDTH": width, "AT_ONCE": decode.AT_ONCE}
+        warps = decode.warps_for(width)
+        for name, bfloat16 in (("bfloat16", ("w_dec", "g")), ("float32", ())):
+            found[f"decode {name} {d}"] = Compiled(
+                decode.decode_token, constants, warps, bfloat16=bfloat16, aligned=("d",)
+            )
+        found[f"square {d}"] = Compiled(sums.square_token, {"WIDTH": width}, aligned=("d",))
+    return found
 
 
 def resources(case: Compiled) -> dict[str, int]:
