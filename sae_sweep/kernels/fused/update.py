@@ -207,11 +207,11 @@ def update_kernel(
             into_bias += tl.load(part_sums + 2 * part)
             activity += tl.load(part_sums + 2 * part + 1)
         if DENSE:
-            there = tl.load(filled + row) != 0
-            into_dec += tl.load(dense_w_dec + at + column, mask=inside & there, other=0.0)
-            into_enc += tl.load(dense_w_enc + at + column, mask=inside & there, other=0.0)
-            into_bias += tl.load(dense_b_enc + row, mask=there, other=0.0)
-            activity += tl.load(dense_activity + row, mask=there, other=0.0)
+            if tl.load(filled + row) != 0:
+                into_dec += tl.load(dense_w_dec + at + column, mask=inside, other=0.0)
+                into_enc += tl.load(dense_w_enc + at + column, mask=inside, other=0.0)
+                into_bias += tl.load(dense_b_enc + row)
+                activity += tl.load(dense_activity + row)
 
         # all of Adam's loads before the first reduction, so that they travel together
         first_dec = tl.load(first_w_dec + at + column, mask=inside, other=0.0)
@@ -294,7 +294,7 @@ def update_rows(
     """
     tokens, values, start = by_latent
     r, d = table.weights.w_enc.shape
-    windows = triton.cdiv(len(tokens), CHUNK)
+    windows = max(triton.cdiv(len(tokens), CHUNK), 1)
     part_enc, part_dec = torch.empty(2, windows, d, device=g.device)
     part_sums = torch.empty(windows, 2, device=g.device)
     partials = torch.empty(r // ROWS, d, device=g.device)

@@ -206,7 +206,7 @@ class Batch:
             if trial.k:
                 kept = reference.top_k(pre, trial.k)
                 f = torch.zeros_like(pre).scatter(1, kept.indices, kept.values)
-                lowest = kept.values[:, -1]
+                lowest = kept.values.amin(dim=1)
                 last = torch.where(kept.values == lowest[:, None], rows[kept.indices], -1).amax(1)
             else:
                 f, lowest, last = pre.relu(), torch.zeros(b), torch.full((b,), -1)

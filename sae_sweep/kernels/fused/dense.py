@@ -1,0 +1,167 @@
+"""Decoding by products over whole tiles: for members with many active latents, and dead ones.
+
+Activations and their gradients lie in buffers [tokens, columns]; `columns` says which latent a
+column is. Each sum runs over a member's own columns, or its batch, in their order.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Float32, Int32
+from torch import Tensor
+
+from sae_sweep.kernels.fused.columns import Columns
+from sae_sweep.kernels.fused.table import Table
+
+
+@triton.jit(do_not_specialize=["b"])
+def activate_kernel(
+    pre, threshold, last_tie, rows, tile_member, latents, b, r,
+    PAGE: tl.constexpr, TOKENS: tl.constexpr,
+):  # fmt: skip
+    """Write the activations of one tile of columns, zeros included."""
+    tile = tl.program_id(0)
+    member = tl.load(tile_member + tile)
+    if member < 0:
+        return
+    column = tile * PAGE + tl.arange(0, PAGE)
+    row = tl.load(rows + column)
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
+    there = token < b
+    lowest = tl.load(threshold + member * b + token, mask=there, other=0.0)[:, None]
+    last = tl.load(last_tie + member * b + token, mask=there, other=0)[:, None]
+    at = token.to(tl.int64)[:, None] * r
+    valid = there[:, None] & (row >= 0)[None, :]
+    value = tl.load(pre + at + row[None, :], mask=valid, other=0.0)
+    tie = (value == lowest) & (row[None, :] <= last)
+    value = tl.where((value > 0) & ((value > lowest) | tie), value, 0.0)
+    into = latents + at + column[None, :]
+    tl.store(into, value.to(latents.dtype.element_ty), mask=there[:, None])
+
+
+@triton.jit(do_not_specialize=["b"])
+def decode_kernel(
+    latents, w_dec, rows, first, counts, target, factors, error, squared, b, r, d, target_factor,
+    TOKENS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Write factor (latents w_dec - target_factor target), and the squares' sums over a block."""
+    member = tl.program_id(2)
+    count = tl.load(counts + member)
+    if count == 0:
+        return
+    start = tl.load(first + member)
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
+    dim = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    there = (token < b)[:, None]
+    inside = (dim < d)[None, :]
+    activations = latents + token.to(tl.int64)[:, None] * r
+    total = tl.zeros([TOKENS, COLUMNS], tl.float32)
+    depth = tl.arange(0, DEPTH)
+    row_ahead = tl.load(rows + start + depth)
+    for i in range(0, count, DEPTH):
+        # rows come a turn early: a load whose address is itself under way is not pipelined
+        row = row_ahead
+        ahead = i + DEPTH + depth
+        row_ahead = tl.load(rows + start + ahead, mask=ahead < count, other=-1)
+        column = tl.multiple_of(start + i, 16) + depth
+        z = tl.load(activations + column[None, :], mask=there, other=0.0)
+        weights = w_dec + row.to(tl.int64)[:, None] * d + dim[None, :]
+        w = tl.load(weights, mask=(row >= 0)[:, None] & inside, other=0.0)
+        total = tl.dot(z, w, total, input_precision="ieee")
+    at = (member.to(tl.int64) * b + token)[:, None] * d + dim[None, :]
+    wanted = tl.load(target + at, mask=there & inside, other=0.0).to(tl.float32)
+    total = tl.where(there & inside, total - target_factor * wanted, 0.0)
+    blocks = tl.num_programs(0)
+    sums = squared + (member.to(tl.int64) * b + token) * blocks + tl.program_id(0)
+    tl.store(sums, tl.sum(total * total, axis=1), mask=token < b)
+    total *= tl.load(factors + member)
+    tl.store(error + at, total.to(error.dtype.element_ty), mask=there & inside)
+
+
+@triton.jit(do_not_specialize=["b", "blocks"])
+def sum_squares_kernel(
+    squared, counts, squared_error, b, blocks, TOKENS: tl.constexpr, BLOCKS: tl.constexpr
+):
+    """Add up a token's blocks."""
+    member = tl.program_id(1)
+    if tl.load(counts + member) == 0:
+        return
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    block = tl.arange(0, BLOCKS)
+    at = (member.to(tl.int64) * b + token)[:, None] * blocks + block[None, :]
+    valid = (token < b)[:, None] & (block < blocks)[None, :]
+    total = tl.sum(tl.load(squared + at, mask=valid, other=0.0), axis=1)
+    tl.store(squared_error + member * b + token, total, mask=token < b)
+
+
+def activate(
+    columns: Columns,
+    pre: Float32[Tensor, "b r"],
+    threshold: Float32[Tensor, "members b"],
+    last_tie: Int32[Tensor, "members b"],
+    latents: Float[Tensor, "b r"],
+) -> None:
+    """Write activations by column: pre-activations that the selection takes, zeros elsewhere."""
+    b, r = pre.shape
+    tiles = len(columns.tile_member)
+    tokens = block_of(b, 32)
+    activate_kernel[(tiles, triton.cdiv(b, tokens))](
+        pre, threshold, last_tie, columns.rows, columns.tile_member, latents, b, r,
+        PAGE=r // tiles, TOKENS=tokens, num_warps=4,
+    )  # fmt: skip
+
+
+def decode_error(
+    table: Table,
+    columns: Columns,
+    latents: Float[Tensor, "b r"],
+    centred: Float[Tensor, "members b d"],
+    g: Float[Tensor, "members b d"],
+    squared_error: Float32[Tensor, "members b"],
+) -> None:
+    """Reconstruct, for members with columns: g = 2/b (x_hat - x), and each token's squared error."""
+    members, b, _ = centred.shape
+    factors = torch.full((members,), 2 / b, device=g.device)
+    squared = decode(table, columns, latents, (centred, 1.0), (g, factors))
+    tokens, blocks = block_of(b, 128), squared.shape[2]
+    sum_squares_kernel[(triton.cdiv(b, tokens), members)](
+        squared, columns.counts, squared_error, b, blocks,
+        TOKENS=tokens, BLOCKS=triton.next_power_of_2(blocks), num_warps=4,
+    )  # fmt: skip
+
+
+def decode(
+    table: Table,
+    columns: Columns,
+    latents: Float[Tensor, "b r"],
+    target: tuple[Float[Tensor, "members b d"], float],
+    out: tuple[Float[Tensor, "members b d"], Float32[Tensor, " members"]],
+) -> Float32[Tensor, "members b blocks"]:
+    """Decode, less a target times a number; write the error times a factor of each member.
+
+    Returns:
+        The error's squares, summed over each block of dimensions.
+    """
+    wanted, target_factor = target
+    error, factors = out
+    members, b, d = wanted.shape
+    side, depth = tile_sides(table)
+    tokens, dims = block_of(b, side), block_of(d, side)
+    blocks = triton.cdiv(d, dims)
+    squared = torch.empty(members, b, blocks, device=error.device)
+    decode_kernel[(blocks, triton.cdiv(b, tokens), members)](
+        latents, table.operands.w_dec, columns.rows, columns.first, columns.counts,
+        wanted, factors, error, squared, b, latents.shape[1], d, target_factor,
+        TOKENS=tokens, COLUMNS=dims, DEPTH=min(depth, table.page), num_warps=8, num_stages=3,
+    )  # fmt: skip
+    return squared
+
+
+def tile_sides(table: Table) -> tuple[int, int]:
+    """Choose sides of a tile of output, and its products' depth: what registers hold."""
+    return (64, 32) if table.operands.w_dec.dtype == torch.float32 else (128, 64)
+
+
+def block_of(size: int, most: int) -> int:
+    """Cut `size` into blocks: as `tl.dot` wants them, no wider than `most`."""
+    return min(max(triton.next_power_of_2(size), 16), most)
