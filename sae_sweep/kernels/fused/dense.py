@@ -13,11 +13,15 @@ from torch import Tensor
 from sae_sweep.kernels.fused.columns import Columns
 from sae_sweep.kernels.fused.table import Table
 
+TURNS = 8
+"""Blocks of tokens that a program activates one after the other: most tiles hold no dead latent,
+and programs that end at once still have to be started."""
+
 
 @triton.jit(do_not_specialize=["b"])
 def activate_kernel(
     pre, threshold, last_tie, rows, tile_member, latents, b, r,
-    PAGE: tl.constexpr, TOKENS: tl.constexpr,
+    PAGE: tl.constexpr, TOKENS: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
     """Write the activations of one tile of columns, zeros included."""
     tile = tl.program_id(0)
@@ -26,17 +30,19 @@ def activate_kernel(
         return
     column = tile * PAGE + tl.arange(0, PAGE)
     row = tl.load(rows + column)
-    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
-    there = token < b
-    lowest = tl.load(threshold + member * b + token, mask=there, other=0.0)[:, None]
-    last = tl.load(last_tie + member * b + token, mask=there, other=0)[:, None]
-    at = token.to(tl.int64)[:, None] * r
-    valid = there[:, None] & (row >= 0)[None, :]
-    value = tl.load(pre + at + row[None, :], mask=valid, other=0.0)
-    tie = (value == lowest) & (row[None, :] <= last)
-    value = tl.where((value > 0) & ((value > lowest) | tie), value, 0.0)
-    into = latents + at + column[None, :]
-    tl.store(into, value.to(latents.dtype.element_ty), mask=there[:, None])
+    first = tl.program_id(1) * TOKENS * TURNS
+    for i in range(first, tl.minimum(first + TOKENS * TURNS, b), TOKENS):
+        token = i + tl.arange(0, TOKENS)
+        there = token < b
+        lowest = tl.load(threshold + member * b + token, mask=there, other=0.0)[:, None]
+        last = tl.load(last_tie + member * b + token, mask=there, other=0)[:, None]
+        at = token.to(tl.int64)[:, None] * r
+        valid = there[:, None] & (row >= 0)[None, :]
+        value = tl.load(pre + at + row[None, :], mask=valid, other=0.0)
+        tie = (value == lowest) & (row[None, :] <= last)
+        value = tl.where((value > 0) & ((value > lowest) | tie), value, 0.0)
+        into = latents + at + column[None, :]
+        tl.store(into, value.to(latents.dtype.element_ty), mask=there[:, None])
 
 
 @triton.jit(do_not_specialize=["b"])
@@ -105,9 +111,9 @@ def activate(
     b, r = pre.shape
     tiles = len(columns.tile_member)
     tokens = block_of(b, 32)
-    activate_kernel[(tiles, triton.cdiv(b, tokens))](
+    activate_kernel[(tiles, triton.cdiv(b, tokens * TURNS))](
         pre, threshold, last_tie, columns.rows, columns.tile_member, latents, b, r,
-        PAGE=r // tiles, TOKENS=tokens, num_warps=4,
+        PAGE=r // tiles, TOKENS=tokens, TURNS=TURNS, num_warps=4,
     )  # fmt: skip
 
 

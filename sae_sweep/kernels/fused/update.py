@@ -40,7 +40,7 @@ class RowGradients(NamedTuple):
     activity: Float32[Tensor, " r"]
     """Sum of a latent's activations over the batch, where they have a price."""
     filled: Int32[Tensor, " r"]
-    """1 where a row has any; elsewhere the others are not read."""
+    """1 where a row has any; elsewhere the others are not read. A step begins with zeros."""
 
 
 def empty_gradients(r: int, d: int, device: torch.device) -> RowGradients:
