@@ -26,12 +26,10 @@ def sort_keys(values):
 @triton.jit
 def candidates(pre, blocks, first, n_blocks, WIDTH: tl.constexpr, TILE: tl.constexpr):
     """Read rows and keys of the TILE candidates from block `first` on; key 0 past the last."""
-    lane = tl.arange(0, TILE)
-    block = first + lane // WIDTH
-    inside = block < n_blocks
-    row = tl.load(blocks + block, mask=inside, other=0) * WIDTH + lane % WIDTH
-    if WIDTH % 4 == 0:
-        row = tl.max_contiguous(tl.multiple_of(row, 4), 4)  # so that four are read at once
+    block = first + tl.arange(0, TILE // WIDTH)
+    first_row = tl.load(blocks + block, mask=block < n_blocks, other=0) * WIDTH
+    row = tl.reshape(first_row[:, None] + tl.arange(0, WIDTH)[None, :], [TILE])
+    inside = first + tl.arange(0, TILE) // WIDTH < n_blocks
     return row, sort_keys(tl.load(pre + row, mask=inside, other=-1.0))
 
 

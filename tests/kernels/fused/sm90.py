@@ -14,7 +14,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sae_sweep.kernels.fused import by_latent, decode, encode, select, sums
+from sae_sweep.kernels.fused import by_latent, candidates, decode, encode, select, sums
 from sae_sweep.kernels.fused.table import PAGE
 
 WIDTHS = (384, 2048, 4096)
@@ -69,8 +69,8 @@ def cases() -> dict[str, Compiled]:
         "encode bfloat16": product(encode.BFLOAT16, "centred", "w_enc"),
         "encode bfloat16, few": product(encode.BFLOAT16_FEW, "centred", "w_enc"),
         "encode float32": product(encode.FLOAT32),
-        "find_extents": Compiled(select.find_extents, {"CHUNK": select.PAGES}),
-        "find_candidates": Compiled(select.find_candidates, {"CHUNK": select.PAGES}, warps=1),
+        "find_extents": Compiled(candidates.find_extents, {"CHUNK": candidates.PAGES}),
+        "list_pages": Compiled(candidates.list_pages, {"CHUNK": candidates.PAGES}, warps=1),
         "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}),
         "gather_entries": Compiled(by_latent.gather_entries, {"BLOCK": by_latent.BLOCK}),
         "add_tokens": Compiled(sums.add_tokens, {"CHUNK": sums.CHUNK}),
@@ -118,9 +118,13 @@ def resources(case: Compiled) -> dict[str, int]:
     (line,) = [line for line in text.splitlines() if "REG:" in line]
     usage = {key: int(value) for key, value in (word.split(":")[:2] for word in line.split())}
     shared = compiled.metadata.shared
-    Path("/tmp/k.ptx").write_text(compiled.asm["ptx"])
-    Path("/tmp/k.ttgir").write_text(compiled.asm["ttgir"])
-    return {"registers": usage["REG"], "stack": usage["STACK"] + usage["LOCAL"], "shared": shared}
+    on_tensor_cores = compiled.asm["ptx"].count("wgmma.mma_async")
+    return {
+        "registers": usage["REG"],
+        "stack": usage["STACK"] + usage["LOCAL"],
+        "shared": shared,
+        "wgmma": on_tensor_cores,
+    }
 
 
 if __name__ == "__main__":

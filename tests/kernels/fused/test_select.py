@@ -8,6 +8,7 @@ from packed import NAN, SEVERAL, SOLO, Packed, Trial, pack, poisoned
 from torch import Tensor
 
 from sae_sweep.kernels import reference
+from sae_sweep.kernels.fused.candidates import PAGES
 from sae_sweep.kernels.fused.select import TILE_PAGES, select
 from sae_sweep.kernels.fused.table import DENSE, IDLE, SPARSE
 
@@ -36,24 +37,39 @@ class Chosen(NamedTuple):
         return pre.relu().where((pre.relu() > bound) | ties, 0.0)
 
 
-def run(trials: list[Trial], pre: list[Tensor], capacity: int | None = None) -> Chosen:
+def run(
+    trials: list[Trial],
+    pre: list[Tensor],
+    capacity: int | None = None,
+    reread: list[Tensor] | None = None,
+) -> Chosen:
+    """Select; pre-activations are `reread` where maxima are not all that is looked at."""
     packed = pack(trials, 3)
-    table = packed.table
-    tokens, pages = len(pre[0]), len(table.page_member)
-    by_row = poisoned(tokens, pages, table.page)
-    by_row[:, table.page_member >= 0] = -float("inf")
-    by_row = by_row.view(tokens, -1)
-    for own, found in zip(packed.rows, pre, strict=True):
-        by_row[:, own] = found
-    largest = by_row.view(tokens, pages, -1).amax(dim=2)
+    pages = len(packed.table.page_member)
+    largest = by_rows(packed, pre).view(len(pre[0]), pages, -1).amax(dim=2)
+    by_row = by_rows(packed, reread or pre)
+    tokens = len(by_row)
     if capacity is None:
         capacity = max([trial.k for trial in trials if trial.form == SPARSE], default=0)
     shape = (len(trials), tokens)
     rows = poisoned(*shape, capacity, dtype=torch.int32)
     values, threshold = poisoned(*shape, capacity), poisoned(*shape)
     last_tie, overflow = poisoned(*shape, dtype=torch.int32), poisoned(len(trials)).int()
-    select(table, packed.settings, by_row, largest, rows, values, threshold, last_tie, overflow)
+    select(
+        packed.table, packed.settings, by_row, largest, rows, values, threshold, last_tie, overflow
+    )
     return Chosen(packed, rows, values, threshold, last_tie, overflow)
+
+
+def by_rows(packed: Packed, pre: list[Tensor]) -> Tensor:
+    """What `encode` leaves: -inf where a row is no latent, anything where a page is free."""
+    table = packed.table
+    found = poisoned(len(pre[0]), len(table.page_member), table.page)
+    found[:, table.page_member >= 0] = -float("inf")
+    found = found.view(len(found), -1)
+    for own, of_member in zip(packed.rows, pre, strict=True):
+        found[:, own] = of_member
+    return found
 
 
 def expected(pre: Tensor, k: int) -> Tensor:
@@ -161,6 +177,30 @@ def test_a_token_with_more_active_latents_than_fit_is_reported() -> None:
     assert chosen.overflow.tolist() == [1, 0, 0]
     assert torch.equal(chosen.rows[0], chosen.packed.rows[0][:5].int().expand(TOKENS, 5))
     assert torch.equal(chosen.written_out(1), pre[1].relu())
+
+
+@pytest.mark.parametrize("k", [3, 600])
+def test_more_pages_than_are_looked_at_at_a_time_all_count(k: int) -> None:
+    torch.manual_seed(0)
+    n = (PAGES + 3) * 16
+    pre = [torch.randn(2, n)]
+    assert_chosen(run([Trial(n, k)], pre), pre)
+
+
+def test_pages_that_cannot_hold_one_of_the_largest_are_not_read() -> None:
+    torch.manual_seed(0)
+    pre, k = torch.randn(TOKENS, 3 * TILE), 5
+    pages = pre.view(TOKENS, -1, 16)
+    maxima = pages.amax(dim=2, keepdim=True)
+    short = maxima < maxima.topk(k, dim=1).values[:, -1:]
+    poison = torch.where(short, NAN, pages).view(TOKENS, -1)
+    assert poison.isnan().sum() == TOKENS * (3 * TILE - k * 16)
+    assert_chosen(run([Trial(3 * TILE, k)], [pre], reread=[poison]), [pre])
+
+
+def test_a_program_takes_several_tokens_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sae_sweep.kernels.fused.select.PROGRAMS", 3)
+    test_members_choose_for_themselves()
 
 
 def test_members_choose_for_themselves() -> None:
