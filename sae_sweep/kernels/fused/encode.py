@@ -106,6 +106,7 @@ def multiply_pages(
         pre + token.to(tl.int64)[:, None] * (pages * PAGE) + row[None, :],
         total,
         mask=exists[:, None],
+        eviction_policy="evict_first",  # few are read again; the operands are, by the next wave
     )
     tl.store(largest + token.to(tl.int64) * pages + page, tl.max(total, 1), mask=exists)
 

@@ -96,7 +96,7 @@ def count_dense(
     return count
 
 
-@triton.jit(do_not_specialize=["tokens", "n_rows"])
+@triton.jit(do_not_specialize=["tokens"])
 def count_page(
     start,
     pre,

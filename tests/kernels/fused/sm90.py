@@ -74,7 +74,9 @@ def cases() -> dict[str, Compiled]:
         "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}),
         "gather_entries": Compiled(by_latent.gather_entries, {"BLOCK": by_latent.BLOCK}),
         "add_tokens": Compiled(sums.add_tokens, {"CHUNK": sums.CHUNK}),
-        "count_page": Compiled(sums.count_page, {"PAGE": PAGE, "TOKENS": sums.TOKENS}),
+        "count_page": Compiled(
+            sums.count_page, {"PAGE": PAGE, "TOKENS": sums.TOKENS}, aligned=("n_rows",)
+        ),
     }
     for d in WIDTHS:
         width = triton.next_power_of_2(d)

@@ -43,7 +43,7 @@ def run(
     capacity: int | None = None,
     reread: list[Tensor] | None = None,
 ) -> Chosen:
-    """Select; pre-activations are `reread` where maxima are not all that is looked at."""
+    """Select; `reread` is what is found where pre-activations are read again."""
     packed = pack(trials, 3)
     pages = len(packed.table.page_member)
     largest = by_rows(packed, pre).view(len(pre[0]), pages, -1).amax(dim=2)
