@@ -13,13 +13,19 @@ GOLDEN = 0x1E3779B97F4A7C15
 
 
 def batch_indices(seed: int, step: int, batch_size: int, n: int) -> Int64[Tensor, " batch"]:
-    """Rows of one training step.
+    """Rows of one training step; a batch may straddle epochs."""
+    return rows_between(seed, step * batch_size, (step + 1) * batch_size, n)
 
-    Position p = step * batch_size + i falls into epoch p // n, and every epoch visits each of the
-    `n` rows once, in an order of its own. A batch may straddle epochs. Since only p counts, one
-    call with a batch twice as large gives two steps at once.
+
+def rows_between(
+    seed: int, start: int, stop: int, n: int, device: torch.device | str = "cpu"
+) -> Int64[Tensor, " batch"]:
+    """Rows at these positions of training, the same ones on every device.
+
+    Position p falls into epoch p // n, and every epoch visits each of the `n` rows once, in an
+    order of its own. Several steps are one call: only positions count.
     """
-    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
+    positions = torch.arange(start, stop, device=device)
     return permute(positions % n, n, seed, positions // n)
 
 
@@ -56,7 +62,8 @@ def _network(
 def _keys(seed: int, epochs: Int64[Tensor, " batch"]) -> Int64[Tensor, "rounds batch"]:
     """One pseudo-random number a round and epoch."""
     first, last = int(epochs.min()), int(epochs.max())
-    start = _mix(_mix(torch.tensor(seed + GOLDEN)) + torch.arange(first, last + 1))
+    numbers = torch.arange(first, last + 1, device=epochs.device)
+    start = _mix(_mix(torch.tensor(seed + GOLDEN)).to(epochs.device) + numbers)
     keys = torch.stack([_mix(start + number * GOLDEN) for number in range(ROUNDS)])
     return keys[:, epochs - first]
 

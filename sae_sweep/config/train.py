@@ -60,8 +60,11 @@ class TrainConfig(Strict):
     dead_window_tokens: Count | None = None
     """Tokens of silence after which a latent is dead; min(10 M, training tokens / 8) where null."""
 
-    precision: Literal["auto", "fp32"] = "auto"
-    """Arithmetic of training; auto is fp32."""
+    kernels: Literal["auto", "fused"] = "auto"
+    """auto: the device's own operations; fused: many trials in one program (GPU, Triton)."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of training; bf16: operands of products (fused); auto: bf16 if fused, or fp32."""
 
     reproducible: bool = True
     """Same settings, same bits, on one kind of device with the same number of threads."""
@@ -89,6 +92,11 @@ class TrainConfig(Strict):
                 f"train.lr_warmup_fraction={self.lr_warmup_fraction:g} and "
                 f"train.lr_decay_fraction={self.lr_decay_fraction:g} add to more than 1: "
                 "shorten one of them"
+            )
+        if self.precision == "bf16" and self.kernels != "fused":
+            raise ValueError(
+                f"train.precision=bf16 with train.kernels={self.kernels}: only fused kernels have "
+                "it; use train.kernels=fused or train.precision=fp32"
             )
         if self.resample_after is not None and self.resample_every is None:
             raise ValueError(

@@ -90,6 +90,7 @@ def resolve(config: TrialConfig, source: Source) -> Trial:
     sae = _rebuilt(config.sae, n_latents=max(1, width), expansion_factor=None)
     train = _resolved_train(config.train, source)
     _refuse_idle_aux(sae, train)
+    _refuse_unfused(sae, train)
     identity = digest(
         {
             "result_version": RESULT_VERSION,
@@ -119,8 +120,23 @@ def _resolved_train(train: TrainConfig, source: Source) -> TrainConfig:
         tokens=None,
         dead_window_tokens=window,
         resample_after=resample_after,
-        precision="fp32" if train.precision == "auto" else train.precision,
+        precision=_precision(train),
     )
+
+
+def _precision(train: TrainConfig) -> str:
+    if train.precision != "auto":
+        return train.precision
+    return "bf16" if train.kernels == "fused" else "fp32"
+
+
+def _refuse_unfused(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
+    usage = isinstance(sae, TopKConfig) and sae.aux_kind == "usage" and sae.aux_coeff > 0
+    if train.kernels == "fused" and usage:
+        raise BadInput(
+            "sae.aux_kind=usage with train.kernels=fused: there is no fused form of that loss; "
+            "use train.kernels=auto or sae.aux_kind=auxk"
+        )
 
 
 def _refuse_idle_aux(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
@@ -148,6 +164,8 @@ def _active_sae(sae: TopKConfig | L1Config) -> dict[str, Any]:
 
 def _active_train(train: TrainConfig, sae: TopKConfig | L1Config) -> dict[str, Any]:
     inactive = CADENCES | LENGTHS
+    if train.kernels == "auto":
+        inactive |= {"kernels"}
     if isinstance(sae, TopKConfig):
         inactive |= {"l1_warmup_fraction", "resample_every", "resample_after"}
     return train.model_dump(exclude=inactive, exclude_none=True)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from sae_sweep.config import Trial
 from sae_sweep.records import Outcome, Row, Status
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.member import Member
+from sae_sweep.train.solo import Solo
 from sae_sweep.train.source import ActivationSource
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Engine:
         self._device = torch.device(device)
         self._waiting: dict[str, tuple[Trial, State | None]] = {}
         self._members: dict[str, Member] = {}
+        self._solos: dict[str, Solo] = {}
         if self._device.type == "cuda":
             # cuBLAS reads it when it starts, and is not deterministic without
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -67,7 +70,7 @@ class Engine:
     def remove(self, uid: str) -> None:
         """Let a member go, without an outcome."""
         if uid in self._members:
-            del self._members[uid]
+            del self._members[uid], self._solos[uid]
         else:
             del self._waiting[uid]
 
@@ -107,7 +110,7 @@ class Engine:
             member = self._member(uid)
             on_cuda = self._device.type == "cuda"
             with _deterministic(on=on_cuda and member.trial.train.reproducible):
-                yield from member.advance(steps)
+                yield from _train(member, self._solos[uid], steps)
         except Exception as error:
             # the trial's boundary: what happened is recorded, and the other members go on
             logger.debug("trial %s failed", uid, exc_info=True)
@@ -119,12 +122,23 @@ class Engine:
         """The member, built where it has only been added."""
         if uid not in self._members:
             trial, state = self._waiting[uid]
-            member = Member(trial, self._activations, self._trials, self._device)
+            solo = Solo(trial, self._activations, self._device)
+            member = Member(trial, solo, self._activations, self._trials)
             if state is not None:
                 member.state = state
-            self._members[uid] = member
+            self._members[uid], self._solos[uid] = member, solo
             del self._waiting[uid]
         return self._members[uid]
+
+
+def _train(member: Member, solo: Solo, steps: int) -> Iterator[Row | Outcome]:
+    """Make up to `steps` updates; a row at every report, an outcome at the end."""
+    for _ in range(min(steps, member.trial.steps - member.step)):
+        began = time.perf_counter()
+        solo.update(member.step + 1)
+        member.step += 1
+        member.seconds += time.perf_counter() - began
+        yield from member.look()
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -11,15 +11,46 @@ place of 819,200, and inputs are taken relative to b_dec, which this encoder sub
 import hashlib
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from sae_sweep.config import L1Config, Trial
 from sae_sweep.kernels import Moments, normalise_rows
 from sae_sweep.sae import AbstractSae
 from sae_sweep.train.evaluation import chunk_rows
+from sae_sweep.train.source import ActivationSource
 
 RESAMPLE_TOKENS = 8192
 ENCODER_SHARE = 0.2
+
+
+def is_due(trial: Trial, step: int) -> bool:
+    """Whether silent latents are to be restarted after this update."""
+    every = trial.train.resample_every
+    if every is None or not isinstance(trial.sae, L1Config):
+        return False
+    # after the last update nothing would train what was restarted
+    return step % every == 0 and step < trial.steps
+
+
+def resample_silent(
+    trial: Trial,
+    step: int,
+    sae: AbstractSae,
+    moments: dict[str, Moments],
+    silent_tokens: Int64[Tensor, " m"],
+    activations: ActivationSource,
+) -> None:
+    """Restart, in place, the latents that a trial's settings call silent after this update."""
+    settings = trial.train
+    assert settings.resample_after is not None
+    silent = silent_tokens >= settings.resample_after * settings.batch_size
+    generator = generator_at(settings.seed_init, step)
+    n = activations.n_train
+    indices = torch.randint(n, (min(n, RESAMPLE_TOKENS),), generator=generator)
+    x = activations.train_rows(indices).to(sae.w_enc.device)
+    resample(sae, moments, silent, x, generator)
+    silent_tokens.masked_fill_(silent, 0)
 
 
 def generator_at(seed: int, step: int) -> torch.Generator:

@@ -6,6 +6,9 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float32, Int16, Int64
 from torch import Tensor
 
+from sae_sweep.activations.order import batch_indices
+from sae_sweep.config import TrainConfig
+
 
 @runtime_checkable  # so that signatures can be checked in tests
 class ActivationSource(Protocol):
@@ -43,3 +46,9 @@ class ActivationSource(Protocol):
 
     def validation_groups(self, start: int, stop: int) -> Int16[Tensor, " n"]:
         """Each of these rows' group, as an index into `group_names`."""
+
+
+def batch(activations: ActivationSource, train: TrainConfig, step: int) -> Float32[Tensor, "n d"]:
+    """Rows that the update after `step` others is made with; they depend on nothing else."""
+    indices = batch_indices(train.seed_data, step, train.batch_size, activations.n_train)
+    return activations.train_rows(indices)

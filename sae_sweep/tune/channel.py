@@ -38,7 +38,13 @@ class Orders(NamedTuple):
     """Trials to take up, from their checkpoint where they have one."""
 
 
-Item = Started | Row | Outcome
+class Room(NamedTuple):
+    """How many trials the slot takes at once from now on."""
+
+    members: int
+
+
+Item = Started | Row | Outcome | Room
 
 
 class Channel(Protocol):

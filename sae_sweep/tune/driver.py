@@ -13,8 +13,8 @@ from sae_sweep.records import FINAL, Outcome, Row, Status, TrialRecord
 from sae_sweep.records.store import Store
 from sae_sweep.sae import WEIGHTS_FILE
 from sae_sweep.train import checkpoint
-from sae_sweep.tune.channel import Item, Job, Orders, Started
-from sae_sweep.tune.plan import ShapeKey, cohort_size, shape_key
+from sae_sweep.tune.channel import Item, Job, Orders, Room, Started
+from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key
 
 DEATHS_TOGETHER = 2
 """After this many deaths of the process around it, a trial is retried alone; then it fails."""
@@ -66,7 +66,6 @@ class Driver:
     ) -> None:
         executor = config.executor
         self.slots = executor.slots or 1
-        self.memory: int | None = None
         self.threads = executor.threads
         self._limit = executor.cohort
         self._keep_weights = config.store.weights != "none"
@@ -150,7 +149,7 @@ class Driver:
             if key is None:
                 return None
             free = self.slots - len(self._running)
-            size = cohort_size(self._queues[key], free, self._limit, self.memory)
+            size = cohort_size(len(self._queues[key]), free, self._limit)
             slot = SlotRecord(key, size, alone=False)
             self._fill(slot)
         number = self._next_slot
@@ -164,7 +163,9 @@ class Driver:
         if slot.alone or self.interrupted:
             return
         queue = self._queues.get(slot.key, ())
-        while queue and len(slot.residents) < slot.capacity:
+        alike = [one.residents for one in self._running.values() if one.key == slot.key]
+        share = fair_share(len(queue) + sum(map(len, alike)), self.slots)
+        while queue and len(slot.residents) < min(slot.capacity, share):
             slot.give(queue.popleft())
 
     # -- what a slot says ----------------------------------------------------------------------
@@ -184,6 +185,8 @@ class Driver:
                         watcher.reported(item)
                 case Outcome():
                     self._ended(slot.residents.pop(item.uid), item)
+                case Room():
+                    slot.capacity = item.members
         self._fill(slot)
 
     def pull(self, number: int) -> Orders:

@@ -92,15 +92,16 @@ def describe_cost(
 
 def _cohorts(todo: Sequence[Trial], slots: int, config: RunConfig) -> list[str]:
     gpus = config.executor.kind == "ray" and torch.cuda.is_available()
-    memory = torch.cuda.get_device_properties(0).total_memory if gpus else None
-    size = cohort_size(todo, slots, config.executor.cohort, memory)
+    size = cohort_size(len(todo), slots, config.executor.cohort)
     keys = Counter(shape_key(trial) for trial in todo)
     peak = max(memory_bytes(trial) for trial in todo)
     where = "GPUs" if gpus else "cores"
+    grows = config.executor.cohort is None and any(key.kernels == "fused" for key in keys)
+    at_once = "as many at once as pay" if grows else f"{size} trials at once"
     return [
         f"cohorts: {len(keys)} of trials that can share a program; {slots} slots on {where}, "
-        f"{size} trials at once in each",
-        f"memory: about {_size(peak * size)} a slot beside the activations",
+        f"{at_once} in each",
+        f"memory: about {_size(peak)} a trial beside the activations",
     ]
 
 

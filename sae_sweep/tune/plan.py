@@ -1,13 +1,9 @@
 """Which trials can be trained together, and how many of them fit."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from sae_sweep.config import Trial
-
-MEMORY_SHARE = 0.8
-"""Share of a device's memory that a cohort may plan with."""
 
 
 class ShapeKey(NamedTuple):
@@ -16,6 +12,7 @@ class ShapeKey(NamedTuple):
     activations: str
     d: int
     batch_size: int
+    kernels: str
     precision: str
     reproducible: bool
     kind: str
@@ -28,6 +25,7 @@ def shape_key(trial: Trial) -> ShapeKey:
         trial.source.fingerprint,
         trial.source.d,
         train.batch_size,
+        train.kernels,
         train.precision,
         train.reproducible,
         trial.sae.kind,
@@ -58,15 +56,16 @@ def _parameter_bytes(trial: Trial) -> int:
     return 4 * 2 * trial.n_latents * trial.source.d
 
 
-def cohort_size(trials: Sequence[Trial], slots: int, limit: int | None, memory: int | None) -> int:
-    """How many trials a slot takes at once.
+def cohort_size(waiting: int, slots: int, limit: int | None) -> int:
+    """How many trials a slot takes at first.
 
-    Spread over the slots first, then bounded by `limit` (executor.cohort) and by the device's
-    memory in bytes; without a device (`memory` None, a CPU) together is no faster than one after
-    another, so one at a time unless `limit` asks for more.
+    Spread over the slots, then bounded by `limit` (executor.cohort). Without a limit one: on a CPU
+    together is no faster than one after another, and a GPU's slot finds out how many pay there
+    (`sizing`).
     """
-    share = max(1, math.ceil(len(trials) / slots))
-    if memory is None:
-        return min(share, limit or 1)
-    fits = max(1, int(memory * MEMORY_SHARE) // max(memory_bytes(trial) for trial in trials))
-    return min(share, fits, limit or share)
+    return min(fair_share(waiting, slots), limit or 1)
+
+
+def fair_share(trials: int, slots: int) -> int:
+    """The most that a slot may take, so that no other is left without while trials last."""
+    return max(1, math.ceil(trials / slots))

@@ -37,9 +37,6 @@ SETTINGS = {
 REMIND_SECONDS = 0.5
 """How often an interrupted sweep repeats its orders to leave."""
 
-ASSUMED_GPU_BYTES = 16 * 2**30
-"""Memory of a GPU that the driver cannot ask, on another node."""
-
 
 def _prepare_environment(address: str | None) -> None:
     for name, value in SETTINGS.items():
@@ -87,7 +84,7 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
     """Run the driver's slots on the cluster until it has no more.
 
     Args:
-        driver: what to run; its slots and memory are set from the cluster.
+        driver: what to run; its slots are set from the cluster.
         config: how many slots; one a GPU, else one a core, where it does not say.
         scratch: folder for Tune's own files, removed at the end.
     """
@@ -98,7 +95,6 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
     gpus = int(resources.get("GPU", 0))
     cores = len(os.sched_getaffinity(0)) if config.address is None else int(resources["CPU"])
     driver.slots = config.slots or gpus or cores
-    driver.memory = _gpu_memory() if gpus else None
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
     try:
         tuner = tune.Tuner(
@@ -146,14 +142,6 @@ def _knock(address: str) -> None:
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.rpartition("/")[2], int(port)), timeout=5).close()
-
-
-def _gpu_memory() -> int:
-    import torch
-
-    if not torch.cuda.is_available():
-        return ASSUMED_GPU_BYTES
-    return torch.cuda.get_device_properties(0).total_memory
 
 
 class Mailbox:

@@ -10,8 +10,10 @@ from sae_sweep.config import Trial
 from sae_sweep.errors import BadInput
 from sae_sweep.records import Outcome
 from sae_sweep.train import Engine, checkpoint
-from sae_sweep.tune.channel import Channel, Item, Job, Orders, Started
+from sae_sweep.tune.channel import Channel, Item, Job, Orders, Room, Started
 from sae_sweep.tune.environment import place
+from sae_sweep.tune.plan import memory_bytes
+from sae_sweep.tune.sizing import Observed, Sizing
 
 SECONDS_BETWEEN_PULLS = 0.5
 """How long a slot trains before it looks for orders again."""
@@ -32,9 +34,11 @@ def train_slot(job: Job, channel: Channel) -> None:
             if not items:
                 return
             continue  # what was ordered has ended at once: there may be more
-        began = time.monotonic()
+        began, members = time.monotonic(), slot.engine.uids
         results: list[Item] = list(slot.engine.advance(steps))
         elapsed = max(time.monotonic() - began, 1e-6)
+        if members == slot.engine.uids:  # nobody ended on the way
+            results += slot.resize(steps, elapsed)
         steps = max(1, min(4 * steps, round(steps * SECONDS_BETWEEN_PULLS / elapsed)))
         results += slot.save_due()
         if results:
@@ -47,7 +51,10 @@ class _SlotEngine:
     def __init__(self, job: Job) -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.engine = Engine(open_activations(job.activations), job.trials, device, job.threads)
+        self._device = device
         self._job = job
+        self._sizing: Sizing | None = None
+        self._compiled_for = 0
         self._here = place(device, job.threads)
         self._trials: dict[str, Trial] = {}
         self._saved: dict[str, tuple[int, float]] = {}
@@ -74,6 +81,25 @@ class _SlotEngine:
             self._saved[trial.uid] = (step, time.monotonic())
             items.append(Started(trial.uid, step, self._here))
         return items
+
+    def resize(self, steps: int, seconds: float) -> list[Item]:
+        """Find out how many trials pay, on a GPU; tells the driver when it is another number."""
+        uids = self.engine.uids
+        fused = self._trials[uids[0]].train.kernels == "fused"
+        if self._device.type != "cuda" or not fused:
+            return []
+        if self._compiled_for != len(uids):  # the first steps with so many compile and record
+            self._compiled_for = len(uids)
+            torch.cuda.reset_peak_memory_stats(self._device)
+            return []
+        if self._sizing is None:
+            estimate = max(memory_bytes(self._trials[uid]) for uid in uids)
+            total = torch.cuda.get_device_properties(self._device).total_memory
+            self._sizing = Sizing(estimate, total)
+        before = self._sizing.members
+        peak = torch.cuda.max_memory_allocated(self._device)
+        after = self._sizing.observe(Observed(len(uids), seconds / steps, peak))
+        return [Room(after)] if after != before else []
 
     def save_due(self) -> list[Item]:
         """Write the checkpoints whose time has come; returns the trials that this ended."""

@@ -15,6 +15,10 @@ ABOVE_KEYS = tl.constexpr(0x7FFFFFFF)
 BINS = tl.constexpr(256)
 """Parts into which a pass over the candidates cuts the range of the k-th key."""
 
+OCTAVE = tl.constexpr(1 << 23)
+"""Distance of the keys of x and 2 x. The k-th largest is mostly few of them below the largest,
+which a range from 1 on would not tell: most keys are of floats that do not occur."""
+
 
 @triton.jit
 def sort_keys(values):
@@ -26,12 +30,10 @@ def sort_keys(values):
 @triton.jit
 def candidates(pre, blocks, first, n_blocks, WIDTH: tl.constexpr, TILE: tl.constexpr):
     """Read rows and keys of the TILE candidates from block `first` on; key 0 past the last."""
-    lane = tl.arange(0, TILE)
-    block = first + lane // WIDTH
-    inside = block < n_blocks
-    row = tl.load(blocks + block, mask=inside, other=0) * WIDTH + lane % WIDTH
-    if WIDTH % 4 == 0:
-        row = tl.max_contiguous(tl.multiple_of(row, 4), 4)  # so that four are read at once
+    block = first + tl.arange(0, TILE // WIDTH)
+    first_row = tl.load(blocks + block, mask=block < n_blocks, other=0) * WIDTH
+    row = tl.reshape(first_row[:, None] + tl.arange(0, WIDTH)[None, :], [TILE])
+    inside = first + tl.arange(0, TILE) // WIDTH < n_blocks
     return row, sort_keys(tl.load(pre + row, mask=inside, other=-1.0))
 
 
@@ -88,7 +90,7 @@ def kth_of_rows(pre, rows, n_rows, k, low, high, TILE: tl.constexpr):
     row, key = candidates(pre, rows, 0, n_rows, 1, TILE)
     at_least = n_rows
     while (at_least != k) & (high - low > 1):
-        middle = low + ((high - low) >> 1)
+        middle = tl.maximum(low + ((high - low) >> 1), high - 4 * OCTAVE)
         count = tl.sum((key >= middle).to(tl.int32), 0)
         if count >= k:
             low = middle
@@ -148,9 +150,22 @@ def kth_largest(
     above = 0
     found = collect(pre, blocks, n_blocks, low, high, scratch, WIDTH, TILE)
     collected = found
+    reach = 8 * OCTAVE
     while (found > TILE) & (high - low > 1):
         collected = -1
-        low, high, found, above = narrow(pre, blocks, n_blocks, k, low, high, above, WIDTH, TILE)
+        cut = tl.maximum(low, high - reach)
+        part_low, part_high, inside, beyond = narrow(
+            pre, blocks, n_blocks, k, cut, high, above, WIDTH, TILE
+        )
+        if (beyond + inside < k) & (cut > low):  # it is below the cut; what is there is not known
+            high = cut
+            above = beyond + inside
+            reach = ABOVE_KEYS + 0
+        else:
+            low = part_low
+            high = part_high
+            found = inside
+            above = beyond
     if above + found >= k:
         if found > TILE:  # one key, many times
             collected = -1

@@ -1,0 +1,173 @@
+"""What a step reports of each member: sums over its batch, and which latents were silent."""
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float32, Float64, Int32, Int64
+from torch import Tensor
+
+from sae_sweep.kernels.fused.table import DENSE, FREE, IDLE, Settings, Table
+
+TOKENS = 32
+"""Tokens of a page's pre-activations that are looked at at a time."""
+
+CHUNK = 1024
+"""Tokens' sums that are added at a time."""
+
+_DENSE, _IDLE, _FREE = tl.constexpr(DENSE), tl.constexpr(IDLE), tl.constexpr(FREE)
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def square_token(centred, b_dec, form, squares, tokens, d, WIDTH: tl.constexpr):
+    """Sum x^2 of one token."""
+    token = tl.program_id(0)
+    member = tl.program_id(1)
+    if tl.load(form + member) == _IDLE:
+        return
+    place = member.to(tl.int64) * tokens + token
+    column = tl.arange(0, WIDTH)
+    inside = column < d
+    x = tl.load(centred + place * d + column, mask=inside, other=0.0)
+    x += tl.load(b_dec + member.to(tl.int64) * d + column, mask=inside, other=0.0)
+    tl.store(squares + place, tl.sum(x * x, 0))
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def add_tokens(squared_error, squares, form, error, energy, tokens, CHUNK: tl.constexpr):
+    """Add up one member's tokens, in their order, in float64."""
+    member = tl.program_id(0)
+    if tl.load(form + member) == _IDLE:
+        return
+    errors = tl.zeros([CHUNK], tl.float64)
+    energies = tl.zeros([CHUNK], tl.float64)
+    for first in range(0, tokens, CHUNK):
+        token = first + tl.arange(0, CHUNK)
+        place = member.to(tl.int64) * tokens + token
+        exists = token < tokens
+        errors += tl.load(squared_error + place, mask=exists, other=0.0).to(tl.float64)
+        energies += tl.load(squares + place, mask=exists, other=0.0).to(tl.float64)
+    tl.store(error + member, tl.sum(errors, 0))
+    tl.store(energy + member, tl.sum(energies, 0))
+
+
+def member_sums(
+    table: Table,
+    settings: Settings,
+    centred: Float32[Tensor, "members n d"],
+    squared_error: Float32[Tensor, "members n"],
+    error: Float64[Tensor, " members"],
+    energy: Float64[Tensor, " members"],
+) -> None:
+    """Sum each member's error and input over its batch; idle members' sums are left as they are.
+
+    Args:
+        table: the decoders' biases.
+        settings: which members take part.
+        centred: x - b_dec of each member, in float32.
+        squared_error: each token's sum over d of (x_hat - x)^2.
+        error: set: its sum over tokens, n times `reference.reconstruction_loss`.
+        energy: set: sum of x^2 over tokens and d.
+    """
+    members, tokens, d = centred.shape
+    squares = torch.empty_like(squared_error)
+    width = triton.next_power_of_2(d)
+    square_token[tokens, members](
+        centred, table.biases.b_dec, settings.form, squares, tokens, d, WIDTH=width
+    )
+    add_tokens[members,](squared_error, squares, settings.form, error, energy, tokens, CHUNK=CHUNK)
+
+
+@triton.jit
+def count_dense(
+    pre, threshold, last_tie, member, row, tokens, n_rows, PAGE: tl.constexpr, TOKENS: tl.constexpr
+):
+    """Count the tokens that choose each row of a page."""
+    count = tl.zeros([PAGE], tl.int32)
+    for first in range(0, tokens, TOKENS):
+        token = first + tl.arange(0, TOKENS)
+        exists = token < tokens
+        place = member.to(tl.int64) * tokens + token
+        at = token.to(tl.int64)[:, None] * n_rows + row[None, :]
+        value = tl.load(pre + at, mask=exists[:, None], other=-1.0)
+        bound = tl.load(threshold + place, mask=exists, other=0.0)[:, None]
+        last = tl.load(last_tie + place, mask=exists, other=-1)[:, None]
+        chosen = (value > bound) | ((value == bound) & (value > 0) & (row[None, :] <= last))
+        count += tl.sum(chosen.to(tl.int32), 0)
+    return count
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def count_page(
+    start,
+    pre,
+    threshold,
+    last_tie,
+    form,
+    page_member,
+    page_latents,
+    silent_tokens,
+    active,
+    tokens,
+    n_rows,
+    PAGE: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    """Count how often each latent of a page was chosen, and how long it has not been."""
+    page = tl.program_id(0)
+    member = tl.load(page_member + page)
+    if member == _FREE:
+        return
+    acts = tl.load(form + member)
+    if acts == _IDLE:
+        return
+    latent = tl.arange(0, PAGE)
+    row = page * PAGE + latent
+    if acts == _DENSE:
+        count = count_dense(pre, threshold, last_tie, member, row, tokens, n_rows, PAGE, TOKENS)
+    else:
+        count = tl.load(start + row + 1) - tl.load(start + row)
+    is_latent = latent < tl.load(page_latents + page)
+    silent = tl.load(silent_tokens + row)
+    silent = tl.where(count > 0, 0, silent + tokens)
+    tl.store(silent_tokens + row, silent, mask=is_latent)
+    # integers: any order gives the same sum
+    tl.atomic_add(active + member, tl.sum(count.to(tl.int64), 0))
+
+
+def count_active(
+    table: Table,
+    settings: Settings,
+    start: Int32[Tensor, " r_and_1"],
+    pre: Float32[Tensor, "n r"],
+    threshold: Float32[Tensor, "members n"],
+    last_tie: Int32[Tensor, "members n"],
+    active: Int64[Tensor, " members"],
+) -> None:
+    """Count each member's active latents over its batch, and the tokens its latents were silent.
+
+    Args:
+        table: whose `silent_tokens` grow by n, or become 0 where the latent is active.
+        settings: which members take part, and in which form.
+        start: where each row's activations begin, of `by_latent`, for `SPARSE` members.
+        pre: pre-activations, for `DENSE` members.
+        threshold: their smallest chosen activation of each token.
+        last_tie: the last row chosen among its equals.
+        active: set: the count, n times the batch's l0; 0 for idle members.
+    """
+    tokens, n_rows = pre.shape
+    active.zero_()
+    count_page[len(table.page_member),](
+        start,
+        pre,
+        threshold,
+        last_tie,
+        settings.form,
+        table.page_member,
+        table.page_latents,
+        table.silent_tokens,
+        active,
+        tokens,
+        n_rows,
+        PAGE=table.page,
+        TOKENS=TOKENS,
+    )

@@ -1,0 +1,123 @@
+"""A trial's updates by plain operations, on tensors of its own."""
+
+import torch
+from jaxtyping import Bool, Float, Float64, Shaped
+from torch import Tensor
+
+from sae_sweep.config import Trial
+from sae_sweep.kernels import Adam, Moments, adam_step
+from sae_sweep.sae import AbstractSae, Normalisation, SaeOutput, build, calibrate
+from sae_sweep.train.checkpoint import State
+from sae_sweep.train.resample import is_due, resample_silent
+from sae_sweep.train.schedule import l1_scale, lr_scale
+from sae_sweep.train.source import ActivationSource, batch
+from sae_sweep.train.training import LOSSES
+
+
+def initial_sae(trial: Trial, activations: ActivationSource) -> AbstractSae:
+    """Build what a trial starts from; on the CPU, so that every device starts from equal bits."""
+    sae = build(trial.sae, activations.d, trial.train.seed_init)
+    calibrate(sae, batch(activations, trial.train, 0).cpu(), trial.sae.b_dec_init)
+    sae.normalisation = Normalisation(activations.mean.float(), activations.scale)
+    return sae
+
+
+class Solo:
+    """The training of one trial, which shares nothing with any other."""
+
+    def __init__(self, trial: Trial, activations: ActivationSource, device: torch.device) -> None:
+        self._trial = trial
+        self._activations = activations
+        self._device = device
+        self._sae = initial_sae(trial, activations).to(device)
+        self._moments = {
+            name: Moments(torch.zeros_like(parameter), torch.zeros_like(parameter))
+            for name, parameter in self._sae.named_parameters()
+        }
+        self._silent_tokens = torch.zeros(trial.n_latents, dtype=torch.int64, device=device)
+        self._last_half = torch.zeros(3, dtype=torch.float64, device=device)
+        self._diverged_at = torch.zeros((), dtype=torch.int64, device=device)
+        self._out: SaeOutput | None = None
+
+    def module(self) -> AbstractSae:
+        """The autoencoder as it is now."""
+        return self._sae
+
+    def losses(self) -> dict[str, float]:
+        """The last update's loss and its parts."""
+        assert self._out is not None
+        return {name: getattr(self._out, name).item() for name in LOSSES}
+
+    def dead(self) -> Bool[Tensor, " m"]:
+        """Latents that have been silent for the trial's window."""
+        window = self._trial.train.dead_window_tokens
+        assert window is not None
+        return self._silent_tokens >= window
+
+    def diverged_at(self) -> int:
+        """The first update whose loss was not finite; 0 while there is none."""
+        return int(self._diverged_at)
+
+    def last_half(self) -> Float64[Tensor, "3"]:
+        """Mean of the batch's fvu and l0_fraction, and summed squared deviation of the latter."""
+        return self._last_half
+
+    def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
+        """All of it by name, not copied."""
+        return {
+            **dict(self._sae.named_parameters()),
+            **{f"first.{name}": both.first for name, both in self._moments.items()},
+            **{f"second.{name}": both.second for name, both in self._moments.items()},
+            "silent_tokens": self._silent_tokens,
+            "last_half": self._last_half,
+            "diverged_at": self._diverged_at,
+        }
+
+    @torch.no_grad()
+    def load(self, state: State) -> None:
+        """Take over a checkpoint's tensors."""
+        for name, tensor in self.tensors().items():
+            tensor.copy_(state.tensors[name])
+
+    def update(self, step: int) -> None:
+        """Make the update with this number, 1 being the first."""
+        sae, settings = self._sae, self._trial.train
+        x = batch(self._activations, settings, step - 1).to(self._device)
+        sparsity = l1_scale(step, self._trial.steps, settings.l1_warmup_fraction)
+        out = sae.step_gradients(x, self.dead(), sparsity)
+        sae.project_gradient()
+        self._adam(step)
+        sae.renormalise()
+        self._count(step, x, out)
+        if is_due(self._trial, step):
+            resample_silent(
+                self._trial, step, sae, self._moments, self._silent_tokens, self._activations
+            )
+        self._out = out
+
+    def _adam(self, step: int) -> None:
+        settings = self._trial.train
+        scale = lr_scale(
+            step, self._trial.steps, settings.lr_warmup_fraction, settings.lr_decay_fraction
+        )
+        adam = Adam(settings.lr * scale, settings.beta1, settings.beta2)
+        for name, parameter in self._sae.named_parameters():
+            assert parameter.grad is not None
+            adam_step(parameter, parameter.grad, self._moments[name], step, adam)
+
+    @torch.no_grad()
+    def _count(self, step: int, x: Float[Tensor, "n d"], out: SaeOutput) -> None:
+        """Update the counters, in place and without waiting for the device."""
+        self._silent_tokens.add_(len(x)).masked_fill_(out.fired, 0)
+        bad = ~out.loss.isfinite() & (self._diverged_at == 0)
+        self._diverged_at.masked_fill_(bad, step)
+        number = step - self._trial.steps // 2
+        if number > 0:
+            error = (out.x_hat - x).double().square().sum()
+            fvu = error / x.double().square().sum()
+            density = out.l0.double() / self._trial.n_latents
+            fvu_mean, density_mean, deviation = self._last_half
+            step_away = density - density_mean  # Welford's update: exactly 0 where l0 is constant
+            fvu_mean.add_((fvu - fvu_mean) / number)
+            density_mean.add_(step_away / number)
+            deviation.add_(step_away * (density - density_mean))

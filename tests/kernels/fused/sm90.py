@@ -1,0 +1,137 @@
+"""Compile the kernels for an H200 on a machine without one; print what each of them takes.
+
+Run by test_compile.py in a process of its own: there the kernels are compiled, not interpreted.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from sae_sweep.kernels.fused import by_latent, candidates, decode, encode, select, sums
+from sae_sweep.kernels.fused.table import PAGE
+
+WIDTHS = (384, 2048, 4096)
+TILE = select.TILE_PAGES * PAGE
+TABLE = {
+    "form": "*i32",
+    "k_of": "*i32",
+    "member_pages": "*i32",
+    "page_member": "*i32",
+    "page_latents": "*i32",
+}
+INTEGERS = dict.fromkeys(
+    ("members", "tokens", "pages", "capacity", "d", "n_rows", "entries"), "i32"
+)
+LISTS = {"candidate_pages": "*i32", "n_candidates": "*i32", "bounds": "*i32", "rows": "*i32"}
+EXTENTS = {"n_pages": "*i32", "n_pages_of": "*i32", "first_page": "*i32", "first_page_of": "*i32"}
+CHOICE = {"scratch": "*i32", "last_row": "*i32", "overflow": "*i32"}
+SUMS = {"error": "*fp64", "energy": "*fp64", "scale": "fp32", "sorted_tokens": "*i32"}
+COUNTS = {
+    "start": "*i32",
+    "last_tie": "*i32",
+    "silent_tokens": "*i64",
+    "active": "*i64",
+    "order": "*i64",
+}
+TYPES = TABLE | INTEGERS | LISTS | EXTENTS | CHOICE | COUNTS | SUMS
+"""Types of arguments, by name; float32 tensors are not named."""
+
+
+class Compiled(NamedTuple):
+    """One way in which a kernel is compiled."""
+
+    kernel: Any
+    constants: dict[str, Any]
+    warps: int = 4
+    stages: int = 3
+    bfloat16: tuple[str, ...] = ()
+    aligned: tuple[str, ...] = ()
+    """Integers that are multiples of 16, as Triton finds at a launch."""
+
+
+def cases() -> dict[str, Compiled]:
+    """List the kernels that do not depend on the width, and those that do at each of `WIDTHS`."""
+
+    def product(tile: encode.Tile, *bfloat16: str) -> Compiled:
+        sizes = {"PAGE": PAGE, "TOKENS": tile.tokens, "DEPTH": tile.depth, "GROUP": encode.GROUP}
+        return Compiled(
+            encode.multiply_pages, sizes | {"EVEN": True}, tile.warps, tile.stages, bfloat16, ("d",)
+        )
+
+    found = {
+        "encode bfloat16": product(encode.BFLOAT16, "centred", "w_enc"),
+        "encode bfloat16, few": product(encode.BFLOAT16_FEW, "centred", "w_enc"),
+        "encode float32": product(encode.FLOAT32),
+        "find_extents": Compiled(candidates.find_extents, {"CHUNK": candidates.PAGES}),
+        "list_pages": Compiled(candidates.list_pages, {"CHUNK": candidates.PAGES}, warps=1),
+        "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}),
+        "gather_entries": Compiled(by_latent.gather_entries, {"BLOCK": by_latent.BLOCK}),
+        "add_tokens": Compiled(sums.add_tokens, {"CHUNK": sums.CHUNK}),
+        "count_page": Compiled(
+            sums.count_page, {"PAGE": PAGE, "TOKENS": sums.TOKENS}, aligned=("n_rows",)
+        ),
+    }
+    for d in WIDTHS:
+        width = triton.next_power_of_2(d)
+        constants = {"WIDTH": width, "AT_ONCE": decode.AT_ONCE}
+        warps = decode.warps_for(width)
+        for name, bfloat16 in (("bfloat16", ("w_dec", "g")), ("float32", ())):
+            found[f"decode {name} {d}"] = Compiled(
+                decode.decode_token, constants, warps, bfloat16=bfloat16, aligned=("d",)
+            )
+        found[f"square {d}"] = Compiled(sums.square_token, {"WIDTH": width}, aligned=("d",))
+    return found
+
+
+def resources(case: Compiled) -> dict[str, int]:
+    """Compile one case and read what a thread of it takes."""
+    names = case.kernel.arg_names
+    types = (
+        TYPES | dict.fromkeys(case.bfloat16, "*bf16") | dict.fromkeys(case.constants, "constexpr")
+    )
+    signature = {name: types.get(name, "*fp32") for name in names}
+    multiples = [
+        i for i, name in enumerate(names) if signature[name][0] == "*" or name in case.aligned
+    ]
+    source = ASTSource(
+        fn=case.kernel,
+        signature=signature,
+        constexprs=case.constants,
+        attrs={(i,): [["tt.divisibility", 16]] for i in multiples},
+    )
+    compiled = triton.compile(
+        source,
+        target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": case.warps, "num_stages": case.stages},
+    )
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as binary:
+        binary.write(compiled.asm["cubin"])
+        binary.flush()
+        command = [tool, "--dump-resource-usage", binary.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in text.splitlines() if "REG:" in line]
+    usage = {key: int(value) for key, value in (word.split(":")[:2] for word in line.split())}
+    shared = compiled.metadata.shared
+    on_tensor_cores = compiled.asm["ptx"].count("wgmma.mma_async")
+    return {
+        "registers": usage["REG"],
+        "stack": usage["STACK"] + usage["LOCAL"],
+        "shared": shared,
+        "wgmma": on_tensor_cores,
+    }
+
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:]
+    found = {
+        name: resources(case) for name, case in cases().items() if not chosen or name in chosen
+    }
+    print(json.dumps(found, indent=1))
