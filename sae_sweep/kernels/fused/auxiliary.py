@@ -137,7 +137,8 @@ def add_aux_k(
         table: weights and `silent_tokens` are read.
         settings: of each member; those with `aux_coeff` 0 get nothing.
         pre: pre-activations.
-        batch: centred activations; the reconstruction loss's gradient with respect to x_hat.
+        batch: centred activations; the reconstruction loss's gradient with respect to x_hat; both
+            in the operands' type.
         room: activations and their gradients, overwritten.
         into: gets the gradients added in rows that are filled, written elsewhere.
 

@@ -125,7 +125,10 @@ def decode_error(
     g: Float[Tensor, "members b d"],
     squared_error: Float32[Tensor, "members b"],
 ) -> None:
-    """Reconstruct, for members with columns: g = 2/b (x_hat - x), and tokens' squared errors."""
+    """Reconstruct, for members with columns: g = 2/b (x_hat - x), and tokens' squared errors.
+
+    Others' g and squared errors stay; `centred` may be float32 or of the operands' type.
+    """
     members, b, _ = centred.shape
     factors = torch.full((members,), 2 / b, device=g.device)
     squared = decode(table, columns, latents, (centred, 1.0), (g, factors))
@@ -151,7 +154,7 @@ def decode(
     wanted, target_factor = target
     error, factors = out
     members, b, d = wanted.shape
-    side, depth = tile_sides(table)
+    side, depth = tile_sides(table.operands.w_dec.dtype)
     tokens, dims = block_of(b, side), block_of(d, side)
     blocks = triton.cdiv(d, dims)
     squared = torch.empty(members, b, blocks, device=error.device)
@@ -163,9 +166,9 @@ def decode(
     return squared
 
 
-def tile_sides(table: Table) -> tuple[int, int]:
+def tile_sides(operand: torch.dtype) -> tuple[int, int]:
     """Choose sides of a tile of output, and its products' depth: what registers hold."""
-    return (64, 32) if table.operands.w_dec.dtype == torch.float32 else (128, 64)
+    return (64, 32) if operand == torch.float32 else (128, 64)
 
 
 def block_of(size: int, most: int) -> int:

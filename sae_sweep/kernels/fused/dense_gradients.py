@@ -150,7 +150,7 @@ def add_gradients(
     d = centred.shape[2]
     page = table.page
     tiles = r // page
-    side, depth = tile_sides(table)
+    side, depth = tile_sides(table.operands.w_dec.dtype)
     tokens, dims = block_of(b, side), block_of(d, side)
     blocks = triton.cdiv(b, tokens)
     dz_sums, z_sums = torch.empty(2, blocks, r, device=g.device)

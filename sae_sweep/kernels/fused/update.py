@@ -8,9 +8,10 @@ written in float32, a bfloat16 copy written); the rest of the design keeps that 
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Float32, Int32
+from jaxtyping import Float, Float32
 from torch import Tensor
 
+from sae_sweep.kernels.fused.by_latent import ByLatent
 from sae_sweep.kernels.fused.gradients import (
     CHUNK,
     TOKENS,
@@ -188,7 +189,7 @@ def warps(width: int) -> int:
 def update_rows(
     table: Table,
     settings: Settings,
-    by_latent: tuple[Int32[Tensor, " nnz"], Float32[Tensor, " nnz"], Int32[Tensor, " r_1"]],
+    active: ByLatent,
     centred: Float[Tensor, "members b d"],
     g: Float[Tensor, "members b d"],
     dense: RowGradients | None = None,
@@ -198,8 +199,8 @@ def update_rows(
     Args:
         table: weights, moments and operands change.
         settings: of each member.
-        by_latent: tokens, activations and each latent's first entry of the lists of active pairs.
-        centred: activations less the decoder's bias.
+        active: the active latents of `SPARSE` members, by row.
+        centred: activations less the decoder's bias, in the operands' type as g.
         g: gradient of the loss with respect to the reconstruction.
         dense: further gradients, which stay as they are.
 
@@ -207,7 +208,7 @@ def update_rows(
         What `update_biases` needs: shares of the gradient of the decoder's bias, `ROWS` latents
         each, undefined where a page is free or its member idle.
     """
-    tokens, values, start = by_latent
+    tokens, values, start = active
     r, d = table.weights.w_enc.shape
     windows = max(triton.cdiv(len(tokens), CHUNK), 1)
     part_enc, part_dec = torch.empty(2, windows, d, device=g.device)

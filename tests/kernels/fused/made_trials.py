@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels import reference
+from sae_sweep.kernels.fused.by_latent import ByLatent
 from sae_sweep.kernels.fused.table import (
     DENSE,
     FREE,
@@ -226,7 +227,7 @@ class Batch:
         pairs.sort()
         padding = 3  # as where a token has fewer than k positive pre-activations
         ids = torch.tensor([pair[0] for pair in pairs], dtype=torch.int64)
-        self.by_latent = (
+        self.by_latent = ByLatent(
             torch.tensor([pair[1] for pair in pairs] + [0] * padding, dtype=torch.int32),
             torch.tensor([pair[2] for pair in pairs] + [0.0] * padding),
             torch.searchsorted(ids, torch.arange(r + 1)).int(),

@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import triton
@@ -55,6 +57,10 @@ class Compiled(NamedTuple):
     bfloat16: tuple[str, ...] = ()
     aligned: tuple[str, ...] = ()
     """Integers that are multiples of 16, as Triton finds at a launch."""
+    types: Mapping[str, str] = MappingProxyType({})
+    """Types of arguments that are not those in `TYPES`."""
+    registers: int | None = None
+    """Most that the launch allows."""
 
 
 def cases() -> dict[str, Compiled]:
@@ -94,9 +100,8 @@ def cases() -> dict[str, Compiled]:
 def resources(case: Compiled) -> dict[str, int]:
     """Compile one case and read what a thread of it takes."""
     names = case.kernel.arg_names
-    types = (
-        TYPES | dict.fromkeys(case.bfloat16, "*bf16") | dict.fromkeys(case.constants, "constexpr")
-    )
+    bfloat16 = dict.fromkeys(case.bfloat16, "*bf16")
+    types = TYPES | dict(case.types) | bfloat16 | dict.fromkeys(case.constants, "constexpr")
     signature = {name: types.get(name, "*fp32") for name in names}
     multiples = [
         i for i, name in enumerate(names) if signature[name][0] == "*" or name in case.aligned
@@ -110,7 +115,11 @@ def resources(case: Compiled) -> dict[str, int]:
     compiled = triton.compile(
         source,
         target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": case.warps, "num_stages": case.stages},
+        options={
+            "num_warps": case.warps,
+            "num_stages": case.stages,
+            "maxnreg": case.registers,
+        },
     )
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as binary:
@@ -130,9 +139,11 @@ def resources(case: Compiled) -> dict[str, int]:
     }
 
 
-if __name__ == "__main__":
-    chosen = sys.argv[1:]
-    found = {
-        name: resources(case) for name, case in cases().items() if not chosen or name in chosen
-    }
+def report(named: Mapping[str, Compiled], chosen: list[str]) -> None:
+    """Print what the chosen cases take; all, if none is chosen."""
+    found = {name: resources(case) for name, case in named.items() if not chosen or name in chosen}
     print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    report(cases(), sys.argv[1:])
