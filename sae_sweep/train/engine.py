@@ -138,6 +138,7 @@ class Engine:
                 pack.update({self._packed[uid]: self._members[uid].step for uid in uids}, count)
             except Exception as error:
                 # all of them shared the step that failed
+                logger.debug("trials %s failed", ", ".join(uids), exc_info=True)
                 for uid in uids:
                     yield self._failure(uid, error)
                     self.remove(uid)
@@ -161,13 +162,13 @@ class Engine:
                     yield last
         except Exception as error:
             # the trial's boundary: what happened is recorded, and the other members go on
+            logger.debug("trial %s failed", uid, exc_info=True)
             last = self._failure(uid, error)
             yield last
         if isinstance(last, Outcome):
             self.remove(uid)
 
     def _failure(self, uid: str, error: Exception) -> Outcome:
-        logger.debug("trial %s failed", uid, exc_info=error)
         status: Status = "oom" if _is_out_of_memory(error) else "failed"
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return Outcome(uid, status, self.step(uid), {}, reason, self.seconds(uid))

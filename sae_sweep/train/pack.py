@@ -11,7 +11,7 @@ from torch import Tensor
 from sae_sweep.config import L1Config, TopKConfig, Trial
 from sae_sweep.kernels import Moments
 from sae_sweep.kernels.fused import pages
-from sae_sweep.kernels.fused.table import DENSE, PAGE, SPARSE, Table, empty_table
+from sae_sweep.kernels.fused.table import DENSE, PAGE, SPARSE, SPARSE_UP_TO, Table, empty_table
 from sae_sweep.sae import AbstractSae
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.pack_steps import PackSteps, Part
@@ -19,10 +19,6 @@ from sae_sweep.train.resample import is_due, resample_silent
 from sae_sweep.train.solo import initial_sae
 from sae_sweep.train.source import ActivationSource
 from sae_sweep.train.training import LOSSES
-
-SPARSE_UP_TO = 1 / 100
-"""Share of latents that are active up to which a step by active latents pays on a GPU: an estimate
-from bytes and operations (a gathered row costs a memory read, a dense one a share of a product)."""
 
 FORM_STEPS = 256
 """Updates after which an l1 trial's form is chosen anew, by its l0: its own steps and batches
@@ -130,9 +126,7 @@ class Packed:
 class Pack:
     """Trials that advance together. A trial's bits do not depend on who else is in it."""
 
-    def __init__(
-        self, activations: ActivationSource, key: PackKey, device: torch.device
-    ) -> None:
+    def __init__(self, activations: ActivationSource, key: PackKey, device: torch.device) -> None:
         self.device = device
         self._activations = activations
         self._operand = torch.bfloat16 if key.precision == "bf16" else torch.float32
@@ -165,6 +159,7 @@ class Pack:
         slot = pages.free_slots(self.table)[0]
         sae = initial_sae(trial, self._activations).to(self.device)
         pages.occupy(self.table, slot, trial.n_latents)
+        self.steps.company_changed()
         packed = Packed(self, slot, trial, sae)
         fresh = {name: parameter.detach() for name, parameter in sae.named_parameters()}
         state = {
@@ -183,6 +178,7 @@ class Pack:
     def leave(self, packed: Packed) -> None:
         """Let a trial go; its pages are free for another."""
         pages.vacate(self.table, packed.slot)
+        self.steps.company_changed()
         del self._members[packed.slot]
 
     def update(self, made: Mapping[Packed, int], count: int) -> None:

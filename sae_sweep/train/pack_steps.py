@@ -88,8 +88,16 @@ class PackSteps:
         for new, old in zip(self.counters, before, strict=True):
             new[: len(old)] = old
         self._table = table
-        self._step: Step | None = None
         self._ahead: _Ahead | None = None
+        self._forget_step()
+
+    def company_changed(self) -> None:
+        """A member has joined or left: the library's products were of others."""
+        if not self._exact:
+            self._forget_step()
+
+    def _forget_step(self) -> None:
+        self._step: Step | None = None
         self._graphs: dict[Kernels, torch.cuda.CUDAGraph] = {}
 
     def most(self, parts: Mapping[int, Part]) -> int:
@@ -106,8 +114,8 @@ class PackSteps:
         """
         room = max((part.room for part in parts.values()), default=1)
         if self._step is None or room > self._step.room:
+            self._forget_step()  # first: there may not be memory for both
             self._step = Step(self._table, self._batch_size, room, exact=self._exact)
-            self._graphs = {}
         step = self._step
         ahead = self._load(step, parts, count)
         kernels = _kernels(parts)

@@ -3,7 +3,8 @@
 import math
 from typing import NamedTuple
 
-from sae_sweep.config import Trial
+from sae_sweep.config import TopKConfig, Trial
+from sae_sweep.kernels.fused.table import PAGE, SPARSE_UP_TO
 
 
 class ShapeKey(NamedTuple):
@@ -36,10 +37,31 @@ def memory_bytes(trial: Trial) -> int:
     """Estimate what training a trial takes, apart from the activations.
 
     Parameters, gradients and two moments in fp32 for both matrices, and four [batch, n_latents]
-    buffers of the forward and backward pass.
+    buffers of the forward and backward pass; in a pack what `kernels.fused` keeps and makes.
     """
     n_latents, d = trial.n_latents, trial.source.d
+    if trial.train.kernels == "fused":
+        return _packed_bytes(trial)
     return 4 * (4 * 2 * n_latents * d + 4 * trial.train.batch_size * n_latents)
+
+
+def _packed_bytes(trial: Trial) -> int:
+    d, batch, sae = trial.source.d, trial.train.batch_size, trial.sae
+    rows = PAGE * math.ceil(trial.n_latents / PAGE)
+    operand = 2 if trial.train.precision == "bf16" else 4
+    copies = 0 if operand == 4 else 2 * operand * rows * d
+    # both matrices: weights, two moments, and the module that is looked at
+    kept = 4 * 2 * (3 * rows + trial.n_latents) * d + copies
+    tokens = batch * d * (4 + operand + (operand if copies else 0))  # centred, its copy, g
+    pre = 4 * batch * rows
+    k = sae.k if isinstance(sae, TopKConfig) else trial.n_latents
+    if k > SPARSE_UP_TO * trial.n_latents:
+        # both gradients, activations and theirs
+        return kept + tokens + pre + 2 * 4 * rows * d + 2 * operand * batch * rows
+    aux = isinstance(sae, TopKConfig) and sae.aux_coeff > 0
+    dead = 2 * 4 * rows * d + 2 * operand * batch * rows if aux else 0
+    # lists by token and by latent, what sorting takes, parts of latents with many tokens
+    return kept + tokens + pre + dead + batch * k * (8 + 32 + d // 16) + rows * d // 2
 
 
 def result_bytes(trial: Trial, *, weights: bool) -> int:

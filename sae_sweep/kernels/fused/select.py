@@ -147,7 +147,7 @@ def select(
         values: set for `SPARSE` members: their activations, > 0, then 0.
         threshold: set: the k-th largest activation; 0 where fewer than k are positive.
         last_tie: set: the last row chosen of those that equal the threshold, -1 where it is 0.
-        overflow: set to 1 for `SPARSE` members of which a token chooses more than there is room for,
+        overflow: set to 1 for `SPARSE` members of which a token chooses more than it has room for,
             else to 0.
     """
     members, tokens = threshold.shape

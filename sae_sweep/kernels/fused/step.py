@@ -14,10 +14,12 @@ from sae_sweep.kernels.fused.centre import centre
 from sae_sweep.kernels.fused.columns import dense_columns
 from sae_sweep.kernels.fused.dense_gradients import add_gradients
 from sae_sweep.kernels.fused.encode import encode
+from sae_sweep.kernels.fused.encode_by_library import encode_by_library, runs_of
+from sae_sweep.kernels.fused.gradients import RowGradients, empty_gradients
 from sae_sweep.kernels.fused.select import select
-from sae_sweep.kernels.fused.sums import count_active, member_sums
+from sae_sweep.kernels.fused.sums import count_active, member_penalties, member_sums
 from sae_sweep.kernels.fused.table import IDLE, Settings, Table
-from sae_sweep.kernels.fused.update import RowGradients, empty_gradients, update_rows
+from sae_sweep.kernels.fused.update import update_rows
 
 NUMBERS = (
     *("step_size", "correction", "beta1", "beta2"),
@@ -50,7 +52,10 @@ class Sums(NamedTuple):
 
 
 class Step:
-    """Room for a step of every member, and the settings it reads; all at fixed addresses."""
+    """Room for a step of every member, and the settings it reads; all at fixed addresses.
+
+    Good until a member joins or leaves, where pre-activations are not exact.
+    """
 
     def __init__(self, table: Table, batch: int, room: int, *, exact: bool) -> None:
         """Allocate.
@@ -86,11 +91,12 @@ class Step:
             **dict(zip(NUMBERS, self.numbers[0], strict=True)),
         )
         self._table = table
-        self._exact = exact
+        self._runs = None if exact else runs_of(table)
         self._centred = real(members, batch, d)
         same = operand == torch.float32
         self._operand = self._centred if same else self._centred.to(operand)
         self._pre, self._largest = real(batch, r), real(batch, pages)
+        self._pre.fill_(-torch.inf)  # for rows that are no latents, where the library encodes
         self._rows, self._values = whole(members, batch, room), real(members, batch, room)
         self._threshold, self._last_tie = real(members, batch), whole(members, batch)
         self._overflow = whole(members)
@@ -120,7 +126,10 @@ class Step:
         """
         table, settings = self._table, self.settings
         centre(table, settings, (x, at, self.stream), self._centred, self._operand)
-        encode(table, settings, self._operand, self._pre, self._largest)
+        if self._runs is None:
+            encode(table, settings, self._operand, self._pre, self._largest)
+        else:
+            encode_by_library(table, self._runs, self._operand, self._pre, self._largest)
         # members that are not sparse any more must not be found in the lists
         self._rows.fill_(len(table.silent_tokens))
         self._values.zero_()
@@ -152,8 +161,9 @@ class Step:
             *(self._threshold, self._last_tie, self._sums.active),
         )
         given = self._gradients if kernels.dense or kernels.aux else None
-        partials = update_rows(table, settings, lists, self._operand, self._g, given)
-        update_biases(table, settings, self._g, partials)
+        shares = update_rows(table, settings, lists, self._operand, self._g, given)
+        update_biases(table, settings, self._g, shares.bias)
+        member_penalties(table, settings, shares.penalty, self._sums.penalty)
         return self._sums
 
     def _by_active_latents(self, kernels: Kernels) -> ByLatent:

@@ -171,3 +171,47 @@ def count_active(
         PAGE=table.page,
         TOKENS=TOKENS,
     )
+
+
+@triton.jit(do_not_specialize=["pages"])
+def add_pages(penalties, member_pages, form, penalty, pages, GROUPS: tl.constexpr):
+    """Add up the shares of one member's pages, in their order."""
+    member = tl.program_id(0)
+    if tl.load(form + member) == _IDLE:
+        return
+    mine = member_pages + member.to(tl.int64) * pages
+    group = tl.arange(0, GROUPS)
+    totals = tl.zeros([GROUPS], tl.float32)
+    place = 0
+    page = tl.load(mine)
+    while page >= 0:
+        totals += tl.load(penalties + page * GROUPS + group)
+        place += 1
+        page = tl.load(mine + place, mask=place < pages, other=-1)
+    tl.store(penalty + member, tl.sum(totals, 0))
+
+
+def member_penalties(
+    table: Table,
+    settings: Settings,
+    shares: Float32[Tensor, " groups"],
+    penalty: Float32[Tensor, " members"],
+) -> None:
+    """Add up each member's sparsity term; idle members' are left as they are.
+
+    Args:
+        table: whose pages the shares are of.
+        settings: which members take part.
+        shares: of groups of latents, as `update_rows` leaves them.
+        penalty: set: `reference.l1_penalty`, coefficient included.
+    """
+    pages = len(table.page_member)
+    add_pages[len(penalty),](
+        shares,
+        table.member_pages,
+        settings.form,
+        penalty,
+        pages,
+        GROUPS=len(shares) // pages,
+        num_warps=1,
+    )

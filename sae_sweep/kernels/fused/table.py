@@ -21,6 +21,10 @@ FREE = -1
 IDLE, SPARSE, DENSE = 0, 1, 2
 """Forms of a member's step: none (an empty slot), by active latents, by whole rows."""
 
+SPARSE_UP_TO = 1 / 100
+"""Share of latents that are active up to which a step by active latents pays on a GPU: an estimate
+from bytes and operations (a gathered row costs a memory read, a dense one a share of a product)."""
+
 
 class Rows(NamedTuple):
     """What belongs to latents: parameters, or one of Adam's moments of each."""

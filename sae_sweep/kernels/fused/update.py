@@ -5,6 +5,8 @@ gradient of the weights is ever stored. A row moves 26 bytes a weight (three ten
 written in float32, a bfloat16 copy written); the rest of the design keeps that traffic flowing.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -92,7 +94,7 @@ def update_kernel(
     form, unit_rows, step_sizes, corrections, complements1, betas2, complements2, price,
     tokens, values, start, centred, g,
     part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity, filled,
-    partials, d, eps,
+    partials, penalties, d, eps,
     PAGE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr,
     CHUNK: tl.constexpr, COPIES: tl.constexpr, DENSE: tl.constexpr,
 ):  # fmt: skip
@@ -113,6 +115,7 @@ def update_kernel(
     inside = column < d
     wide = d.to(tl.int64)
     to_bias = tl.zeros([WIDTH], tl.float32)
+    penalty = 0.0
     last_row = tl.minimum((group + 1) * ROWS, page * PAGE + tl.load(page_latents + page))
     end = tl.load(start + group * ROWS)
     next_end = tl.load(start + group * ROWS + 1)
@@ -137,6 +140,7 @@ def update_kernel(
             into_enc += tl.load(dense_w_enc + at + column, mask=inside, other=0.0)
             into_bias += tl.load(dense_b_enc + row)
             activity += tl.load(dense_activity + row)
+        penalty += unit_price * activity
 
         # all of Adam's loads before the first reduction, so that they travel together
         first_dec = tl.load(first_w_dec + at + column, mask=inside, other=0.0)
@@ -175,6 +179,16 @@ def update_kernel(
             step_size, correction, complement1, beta2, complement2, eps,
         )  # fmt: skip
     tl.store(partials + group * wide + column, to_bias, mask=inside)
+    tl.store(penalties + group, penalty)
+
+
+class Shares(NamedTuple):
+    """What `ROWS` latents have to give; undefined where a page is free or its member idle."""
+
+    bias: Float32[Tensor, "groups d"]
+    """Of the gradient of the decoder's bias."""
+    penalty: Float32[Tensor, " groups"]
+    """Of the sparsity term, coefficient included."""
 
 
 def warps(width: int) -> int:
@@ -193,7 +207,7 @@ def update_rows(
     centred: Float[Tensor, "members b d"],
     g: Float[Tensor, "members b d"],
     dense: RowGradients | None = None,
-) -> Float32[Tensor, "groups d"]:
+) -> Shares:
     """Take one Adam step with the encoder, its bias and the decoder of every member, in place.
 
     Args:
@@ -205,15 +219,17 @@ def update_rows(
         dense: further gradients, which stay as they are.
 
     Returns:
-        What `update_biases` needs: shares of the gradient of the decoder's bias, `ROWS` latents
-        each, undefined where a page is free or its member idle.
+        What is left to be added up for each member.
     """
     tokens, values, start = active
     r, d = table.weights.w_enc.shape
     windows = max(triton.cdiv(len(tokens), CHUNK), 1)
     part_enc, part_dec = torch.empty(2, windows, d, device=g.device)
     part_sums = torch.empty(windows, 2, device=g.device)
-    partials = torch.empty(r // ROWS, d, device=g.device)
+    shares = Shares(
+        bias=torch.empty(r // ROWS, d, device=g.device),
+        penalty=torch.empty(r // ROWS, device=g.device),
+    )
     width = triton.next_power_of_2(d)
     lists = (tokens, values, start, centred, g)
     sizes = {"PAGE": table.page, "WIDTH": width, "TOKENS": TOKENS[g.dtype], "CHUNK": CHUNK}
@@ -227,8 +243,8 @@ def update_rows(
         table.page_member, table.page_latents,
         settings.form, settings.unit_rows, settings.step_size, settings.correction,
         settings.complement1, settings.beta2, settings.complement2, settings.price,
-        *lists, part_enc, part_dec, part_sums, *given, partials, d, EPS,
+        *lists, part_enc, part_dec, part_sums, *given, *shares, d, EPS,
         ROWS=ROWS, COPIES=table.operands.w_enc.dtype != torch.float32, DENSE=dense is not None,
         **sizes, num_warps=warps(width), maxnreg=REGISTERS,
     )  # fmt: skip
-    return partials
+    return shares

@@ -174,6 +174,7 @@ def stepped(trial: Trial) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         reference.normalise_rows(w_dec)
     kept = {k: state[k].detach() for k in state if k not in ("x", "silent")}
     out = {"squared_error": squared, "aux": aux, "f": f, "pre": pre, "x_hat": x_hat}
+    out["penalty"] = price
     return kept, {name: tensor.detach() for name, tensor in out.items()}
 
 

@@ -34,8 +34,8 @@ def step(trials: list[Trial], pages: int, slots: list[int] | None = None):
     room[0].fill_(torch.nan)
     room[1].fill_(torch.nan)
     loss = add_aux_k(table, settings, batch.pre, vectors, room, into)
-    partials = update_rows(table, settings, batch.by_latent, *vectors, into)
-    update_biases(table, settings, batch.g, partials)
+    shares = update_rows(table, settings, batch.by_latent, *vectors, into)
+    update_biases(table, settings, batch.g, shares.bias)
     return [taken(table, trial, slot) for trial, slot in zip(trials, slots, strict=True)], loss[
         slots
     ]

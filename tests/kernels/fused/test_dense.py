@@ -45,8 +45,8 @@ def step(trials: list[Trial], pages: int, slots: list[int] | None = None):
     into = poisoned_gradients(batch.pre.shape[1], batch.g.shape[2])
     vectors = batch.centred, batch.g
     add_gradients(table, columns, (latents, dz), vectors, into, settings)
-    partials = update_rows(table, settings, batch.by_latent, *vectors, into)
-    update_biases(table, settings, batch.g, partials)
+    shares = update_rows(table, settings, batch.by_latent, *vectors, into)
+    update_biases(table, settings, batch.g, shares.bias)
     states = [taken(table, trial, slot) for trial, slot in zip(trials, slots, strict=True)]
     return states, [batch.squared_error[slot] for slot in slots]
 

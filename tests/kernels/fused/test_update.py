@@ -19,6 +19,7 @@ from made_trials import (
 
 from sae_sweep.kernels.fused import update
 from sae_sweep.kernels.fused.bias import update_biases
+from sae_sweep.kernels.fused.sums import member_penalties
 from sae_sweep.kernels.fused.update import update_rows
 
 
@@ -26,8 +27,8 @@ def step(trials: list[Trial], pages: int, slots: list[int] | None = None):
     slots = list(range(len(trials))) if slots is None else slots
     table, settings = placed(trials, pages, slots), settings_of(trials, slots)
     batch = Batch(trials, table, slots)
-    partials = update_rows(table, settings, batch.by_latent, batch.centred, batch.g)
-    update_biases(table, settings, batch.g, partials)
+    shares = update_rows(table, settings, batch.by_latent, batch.centred, batch.g)
+    update_biases(table, settings, batch.g, shares.bias)
     return [taken(table, trial, slot) for trial, slot in zip(trials, slots, strict=True)]
 
 
@@ -46,6 +47,22 @@ def test_a_price_of_activations_is_that_of_autograd(unit: bool) -> None:
     trial = Trial(20, 0, (0, 2), unit=unit, l1_alpha=0.7).with_state(7, 12)
     (found,) = step([trial], 4)
     assert_state(found, stepped(trial)[0])
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_the_penalty_is_that_of_the_reference(unit: bool) -> None:
+    trials = [
+        Trial(20, 0, (0, 3), unit=unit, l1_alpha=0.7).with_state(7, 12),
+        Trial(9, 0, (1,), unit=not unit, l1_alpha=0.2, seed=1).with_state(7, 12),
+    ]
+    table, settings = placed(trials, 4, [1, 0]), settings_of(trials, [1, 0])
+    batch = Batch(trials, table, [1, 0])
+    shares = update_rows(table, settings, batch.by_latent, batch.centred, batch.g)
+    found = torch.full((2,), torch.nan)
+    member_penalties(table, settings, shares.penalty, found)
+    for trial, slot in zip(trials, (1, 0), strict=True):
+        expected = stepped(trial)[1]["penalty"].item()
+        assert found[slot].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_free_row_of_zeros_is_pulled_nowhere() -> None:
@@ -121,8 +138,8 @@ def test_a_step_writes_nothing_but_its_members_rows() -> None:
     batch = Batch(trials, table, [3, 0, 1])
     settings.form[0] = 0
     before = taken(table, trials[1], 0)
-    partials = update_rows(table, settings, batch.by_latent, batch.centred, batch.g)
-    update_biases(table, settings, batch.g, partials)
+    shares = update_rows(table, settings, batch.by_latent, batch.centred, batch.g)
+    update_biases(table, settings, batch.g, shares.bias)
     for name, tensor in taken(table, trials[1], 0).items():
         assert torch.equal(tensor, before[name]), name
     free = torch.ones(len(table.silent_tokens), dtype=torch.bool)
@@ -152,4 +169,5 @@ def test_bfloat16_operands_are_read_exactly_and_written_beside_the_weights() -> 
             # the interpreter cuts off what a GPU rounds
             torch.testing.assert_close(copy[rows].float(), weight[rows], rtol=2**-7, atol=0)
         groups = [group for page in trial.pages for group in (2 * page, 2 * page + 1)]
-        assert_near(found[groups], expected[groups].double())
+        for share, wanted in zip(found, expected, strict=True):
+            assert_near(share[groups], wanted[groups].double())
