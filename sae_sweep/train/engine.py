@@ -3,9 +3,11 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +17,10 @@ from sae_sweep.train.checkpoint import State
 from sae_sweep.train.member import Member
 from sae_sweep.train.solo import Solo
 from sae_sweep.train.source import ActivationSource
+from sae_sweep.train.training import Training
+
+if TYPE_CHECKING:
+    from sae_sweep.train.pack import Pack, Packed, PackKey
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +56,8 @@ class Engine:
         self._waiting: dict[str, tuple[Trial, State | None]] = {}
         self._members: dict[str, Member] = {}
         self._solos: dict[str, Solo] = {}
+        self._packed: dict[str, Packed] = {}
+        self._packs: dict[PackKey, Pack] = {}
         if self._device.type == "cuda":
             # cuBLAS reads it when it starts, and is not deterministic without
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -69,10 +77,15 @@ class Engine:
 
     def remove(self, uid: str) -> None:
         """Let a member go, without an outcome."""
-        if uid in self._members:
-            del self._members[uid], self._solos[uid]
-        else:
+        if uid not in self._members:
             del self._waiting[uid]
+            return
+        del self._members[uid]
+        if uid in self._solos:
+            del self._solos[uid]
+        else:
+            packed = self._packed.pop(uid)
+            packed.pack.leave(packed)
 
     def step(self, uid: str) -> int:
         """Steps that a member has trained."""
@@ -97,38 +110,103 @@ class Engine:
         self._member(uid).state = state
 
     def advance(self, steps: int) -> list[Row | Outcome]:
-        """Give every member up to `steps` updates; returns what there is to report, in order."""
+        """Give every member up to `steps` updates; returns what there is to report."""
         events: list[Row | Outcome] = []
+        self._make_room()
         for uid in self.uids:
-            events += self._advance(uid, steps)
-            if events and isinstance(events[-1], Outcome) and events[-1].uid == uid:
-                self.remove(uid)
+            events += self._guarded(uid, partial(self._begin, uid, steps))
+        for pack in list(self._packs.values()):
+            events += self._advance_pack(pack, steps)
         return events
 
-    def _advance(self, uid: str, steps: int) -> Iterator[Row | Outcome]:
+    def _begin(self, uid: str, steps: int) -> Iterator[Row | Outcome]:
+        """Build a member that has only been added; advance one that trains on its own."""
+        member = self._member(uid)
+        if uid in self._solos:
+            yield from _train(member, self._solos[uid], steps)
+
+    def _advance_pack(self, pack: "Pack", steps: int) -> Iterator[Row | Outcome]:
+        """Advance the members of a pack together; each is looked at on its own."""
+        while uids := [uid for uid, packed in self._packed.items() if packed.pack is pack]:
+            members = [self._members[uid] for uid in uids]
+            count = min(steps, *(member.steps_to_look for member in members))
+            if not count:
+                return
+            steps -= count
+            began = time.perf_counter()
+            try:
+                pack.update({self._packed[uid]: self._members[uid].step for uid in uids}, count)
+            except Exception as error:
+                # all of them shared the step that failed
+                for uid in uids:
+                    yield self._failure(uid, error)
+                    self.remove(uid)
+                return
+            share = (time.perf_counter() - began) / len(members)
+            for uid, member in zip(uids, members, strict=True):
+                member.step += count
+                member.seconds += share
+                yield from self._guarded(uid, member.look)
+
+    def _guarded(
+        self, uid: str, work: Callable[[], Iterator[Row | Outcome]]
+    ) -> Iterator[Row | Outcome]:
+        """Pass on what work for one member yields; an error is its outcome, which ends it."""
+        last: Row | Outcome | None = None
+        trial = self._members[uid].trial if uid in self._members else self._waiting[uid][0]
         try:
-            member = self._member(uid)
             on_cuda = self._device.type == "cuda"
-            with _deterministic(on=on_cuda and member.trial.train.reproducible):
-                yield from _train(member, self._solos[uid], steps)
+            with _deterministic(on=on_cuda and trial.train.reproducible):
+                for last in work():
+                    yield last
         except Exception as error:
             # the trial's boundary: what happened is recorded, and the other members go on
-            logger.debug("trial %s failed", uid, exc_info=True)
-            status: Status = "oom" if _is_out_of_memory(error) else "failed"
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            yield Outcome(uid, status, self.step(uid), {}, reason, self.seconds(uid))
+            last = self._failure(uid, error)
+            yield last
+        if isinstance(last, Outcome):
+            self.remove(uid)
+
+    def _failure(self, uid: str, error: Exception) -> Outcome:
+        logger.debug("trial %s failed", uid, exc_info=error)
+        status: Status = "oom" if _is_out_of_memory(error) else "failed"
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Outcome(uid, status, self.step(uid), {}, reason, self.seconds(uid))
 
     def _member(self, uid: str) -> Member:
         """The member, built where it has only been added."""
         if uid not in self._members:
             trial, state = self._waiting[uid]
-            solo = Solo(trial, self._activations, self._device)
-            member = Member(trial, solo, self._activations, self._trials)
-            if state is not None:
-                member.state = state
-            self._members[uid], self._solos[uid] = member, solo
+            training: Training
+            if trial.train.kernels == "fused":
+                training = self._packed[uid] = self._pack(trial).join(trial)
+            else:
+                training = self._solos[uid] = Solo(trial, self._activations, self._device)
+            self._members[uid] = Member(trial, training, self._activations, self._trials)
             del self._waiting[uid]
+            if state is not None:
+                self._members[uid].state = state
         return self._members[uid]
+
+    def _pack(self, trial: Trial) -> "Pack":
+        """The pack that a trial can join."""
+        # imported here: Triton is there only where a GPU is
+        from sae_sweep.train.pack import Pack, pack_key
+
+        key = pack_key(trial)
+        if key not in self._packs:
+            self._packs[key] = Pack(self._activations, key, self._device)
+        return self._packs[key]
+
+    def _make_room(self) -> None:
+        """Grow the packs once for all who are about to join."""
+        joining: dict[Pack, list[Trial]] = {}
+        for trial, _ in self._waiting.values():
+            if trial.train.kernels == "fused":
+                joining.setdefault(self._pack(trial), []).append(trial)
+        for pack, trials in joining.items():
+            # without room for all some still may join: each tries again for itself
+            with suppress(torch.OutOfMemoryError):
+                pack.reserve(trials)
 
 
 def _train(member: Member, solo: Solo, steps: int) -> Iterator[Row | Outcome]:
@@ -138,7 +216,10 @@ def _train(member: Member, solo: Solo, steps: int) -> Iterator[Row | Outcome]:
         solo.update(member.step + 1)
         member.step += 1
         member.seconds += time.perf_counter() - began
-        yield from member.look()
+        for event in member.look():
+            yield event
+            if isinstance(event, Outcome):
+                return
 
 
 def _is_out_of_memory(error: Exception) -> bool:

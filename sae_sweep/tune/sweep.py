@@ -22,7 +22,7 @@ from sae_sweep.sae import WEIGHTS_FILE
 from sae_sweep.tune import inline_executor
 from sae_sweep.tune.driver import Driver, Watcher
 from sae_sweep.tune.environment import git_commit, versions
-from sae_sweep.tune.estimate import disk_bytes, require_disk
+from sae_sweep.tune.estimate import disk_bytes, require_disk, require_gpu
 from sae_sweep.tune.expansion import Expansion
 from sae_sweep.tune.progress import SweepDisplay, follow_extraction
 
@@ -143,6 +143,7 @@ def _mirrored(start: Start) -> Iterator[list[Watcher]]:
 def _train(start: Start, todo: list[Trial], mirrors: list[Watcher]) -> bool:
     """Extract what is missing, then run the driver; returns whether it was interrupted."""
     config, outputs, expansion = start.config, start.outputs, start.expansion
+    require_gpu(todo, config)
     require_disk(disk_bytes(expansion, todo, config, outputs), outputs)
     if config.executor.address is not None:
         _require_cluster(config)

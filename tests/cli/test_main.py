@@ -8,6 +8,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import torch
 
 from sae_sweep.cli import main
 from sae_sweep.cli.run import _command
@@ -355,3 +356,20 @@ def test_a_whole_sweep_on_postgresql(tmp_path, capsys) -> None:
     finally:
         forget = ["--status", "done", "--store", url, "--outputs", str(tmp_path)]
         assert main(["forget", *forget]) == 0
+
+
+def test_fused_kernels_without_a_gpu_are_refused(refused, monkeypatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused("train.kernels=fused", message="train.kernels=fused needs a GPU and none is visible")
+
+
+def test_bf16_without_fused_kernels_is_refused(refused) -> None:
+    refused("train.precision=bf16", message="only fused kernels have it; use train.kernels=fused")
+
+
+def test_the_usage_loss_has_no_fused_form(refused) -> None:
+    refused(
+        *("train.kernels=fused", "sae.aux_kind=usage", "sae.aux_coeff=1", "sae.aux_target=0.02"),
+        message="sae.aux_kind=usage with train.kernels=fused: there is no fused form",
+    )

@@ -61,6 +61,7 @@ def choose(
     pre,
     form,
     k_of,
+    room_of,
     first_page_of,
     candidate_pages,
     n_candidates,
@@ -117,7 +118,8 @@ def choose(
                         own, listed, n_listed, kth, last, to_rows, to_values, capacity, PAGE, TILE
                     )
                 pad(to_rows, to_values, taken, capacity, pages * PAGE, TILE)
-                if taken > capacity:
+                # its own room, not the buffer's, which the others have made as large as it is
+                if taken > tl.load(room_of + member):
                     tl.atomic_max(overflow + member, 1)
 
 
@@ -145,7 +147,8 @@ def select(
         values: set for `SPARSE` members: their activations, > 0, then 0.
         threshold: set: the k-th largest activation; 0 where fewer than k are positive.
         last_tie: set: the last row chosen of those that equal the threshold, -1 where it is 0.
-        overflow: set to 1 for `SPARSE` members of which a token's choice does not fit into `rows`.
+        overflow: set to 1 for `SPARSE` members of which a token chooses more than there is room for,
+            else to 0.
     """
     members, tokens = threshold.shape
     pages = len(table.page_member)
@@ -158,6 +161,7 @@ def select(
         pre,
         settings.form,
         settings.k,
+        settings.room,
         *found,
         torch.empty(programs, tile, dtype=torch.int32, device=pre.device),
         rows,

@@ -75,6 +75,8 @@ class Settings(NamedTuple):
     """`IDLE`, `SPARSE` or `DENSE`."""
     k: Int32[Tensor, " members"]
     """Active latents a token; 0: all positive ones (l1)."""
+    room: Int32[Tensor, " members"]
+    """sparse: the most active latents of a token; with more the member's step is not made."""
     unit_rows: Int32[Tensor, " members"]
     """1: decoder rows have unit norm; 0: they are free, and a latent's price has its norm."""
     step_size: Float32[Tensor, " members"]

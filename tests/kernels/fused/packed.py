@@ -19,6 +19,12 @@ class Trial(NamedTuple):
     k: int
     form: int = SPARSE
     seed: int = 0
+    given_room: int | None = None
+
+    @property
+    def room(self) -> int:
+        """For what a token may choose: by default all that it can."""
+        return self.given_room or self.k or self.n
 
 
 class Packed(NamedTuple):
@@ -76,10 +82,10 @@ def pack(trials: list[Trial], d: int, seed: int = 0) -> Packed:
 
 
 def settings_of(trials: list[Trial]) -> Settings:
-    nothing = [torch.full((len(trials),), NAN)] * (len(Settings._fields) - 2)
-    form = torch.tensor([trial.form for trial in trials], dtype=torch.int32)
-    k = torch.tensor([trial.k for trial in trials], dtype=torch.int32)
-    return Settings(form, k, *nothing)
+    made = {name: torch.full((len(trials),), NAN) for name in Settings._fields}
+    for name in ("form", "k", "room"):
+        made[name] = torch.tensor([getattr(trial, name) for trial in trials], dtype=torch.int32)
+    return Settings(**made)
 
 
 def batches(trials: list[Trial], tokens: int, d: int) -> Tensor:

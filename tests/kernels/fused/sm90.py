@@ -24,6 +24,7 @@ TILE = select.TILE_PAGES * PAGE
 TABLE = {
     "form": "*i32",
     "k_of": "*i32",
+    "room_of": "*i32",
     "member_pages": "*i32",
     "page_member": "*i32",
     "page_latents": "*i32",

@@ -173,7 +173,8 @@ def test_l1_by_active_latents_keeps_all_that_are_positive(n: int) -> None:
 def test_a_token_with_more_active_latents_than_fit_is_reported() -> None:
     pre = [torch.ones(TOKENS, 20), -torch.ones(TOKENS, 20), torch.ones(TOKENS, 5)]
     pre[1][2, 3:8] = 1
-    chosen = run([Trial(20, 0), Trial(20, 0), Trial(5, 5)], pre, capacity=5)
+    trials = [Trial(20, 0, given_room=19), Trial(20, 0, given_room=5), Trial(5, 5)]
+    chosen = run(trials, pre, capacity=5)
     assert chosen.overflow.tolist() == [1, 0, 0]
     assert torch.equal(chosen.rows[0], chosen.packed.rows[0][:5].int().expand(TOKENS, 5))
     assert torch.equal(chosen.written_out(1), pre[1].relu())

@@ -1,0 +1,114 @@
+"""Who owns which page: members join, leave, and are copied out and in."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+from sae_sweep.kernels.fused.table import FREE, Table, empty_table
+
+BIAS = ("b_dec", "first.b_dec", "second.b_dec")
+
+
+def pages_needed(n_latents: int, page: int) -> int:
+    """Pages that hold so many latents."""
+    return -(-n_latents // page)
+
+
+def free_pages(table: Table) -> list[int]:
+    """Pages without an owner, ascending."""
+    return (table.page_member == FREE).nonzero()[:, 0].tolist()
+
+
+def free_slots(table: Table) -> list[int]:
+    """Slots without a member, ascending."""
+    return (table.member_pages == FREE).all(dim=1).nonzero()[:, 0].tolist()
+
+
+def occupy(table: Table, slot: int, n_latents: int) -> None:
+    """Give a slot the first free pages, in place; their contents are whatever was there."""
+    count = pages_needed(n_latents, table.page)
+    pages = free_pages(table)[:count]
+    assert len(pages) == count, "no room: the caller looks first"
+    table.page_member[pages] = slot
+    table.page_latents[pages] = table.page
+    table.page_latents[pages[-1]] = n_latents - (count - 1) * table.page
+    table.member_pages[slot, :count] = torch.tensor(
+        pages, dtype=torch.int32, device=table.member_pages.device
+    )
+
+
+def vacate(table: Table, slot: int) -> None:
+    """Free a slot and its pages, in place."""
+    owned = table.page_member == slot
+    table.page_member[owned] = FREE
+    table.page_latents[owned] = 0
+    table.member_pages[slot] = FREE
+
+
+def row_ids(table: Table, slot: int) -> Int64[Tensor, " m"]:
+    """Rows of a member, in the order of its latents."""
+    pages = table.member_pages[slot].long()
+    pages = pages[pages != FREE]
+    n_latents = int(table.page_latents[pages].sum())
+    offsets = torch.arange(table.page, device=pages.device)
+    return (pages[:, None] * table.page + offsets).view(-1)[:n_latents]
+
+
+def parameters(table: Table, slot: int) -> dict[str, Shaped[Tensor, "..."]]:
+    """A member's weights by name, copied out."""
+    rows = row_ids(table, slot)
+    found = {name: tensor[rows] for name, tensor in table.weights._asdict().items()}
+    return {**found, "b_dec": table.biases.b_dec[slot].clone()}
+
+
+def take(table: Table, slot: int) -> dict[str, Shaped[Tensor, "..."]]:
+    """All that the table holds of a member, by the names of a checkpoint, copied out."""
+    rows = row_ids(table, slot)
+    found = parameters(table, slot)
+    for name, moment in (("first", table.first), ("second", table.second)):
+        found |= {f"{name}.{field}": tensor[rows] for field, tensor in moment._asdict().items()}
+    found["first.b_dec"] = table.biases.first[slot].clone()
+    found["second.b_dec"] = table.biases.second[slot].clone()
+    found["silent_tokens"] = table.silent_tokens[rows]
+    return found
+
+
+def put(table: Table, slot: int, tensors: Mapping[str, Shaped[Tensor, "..."]]) -> None:
+    """Write a member's state into its pages, in place; `take` reads the same."""
+    rows = row_ids(table, slot)
+    device = rows.device
+    for prefix, part in (("", table.weights), ("first.", table.first), ("second.", table.second)):
+        for name, tensor in part._asdict().items():
+            tensor[rows] = tensors[prefix + name].detach().to(device)
+    for name, bias in zip(BIAS, table.biases, strict=True):
+        bias[slot] = tensors[name].detach().to(device)
+    table.silent_tokens[rows] = tensors["silent_tokens"].to(device)
+    if table.operands.w_enc is not table.weights.w_enc:
+        for operand, weight in zip(
+            table.operands, (table.weights.w_enc, table.weights.w_dec), strict=True
+        ):
+            operand[rows] = weight[rows].to(operand.dtype)
+
+
+def grown(table: Table, pages: int, members: int) -> Table:
+    """Copy a table into one with more room; every member keeps slot and pages."""
+    wide = empty_table(
+        pages,
+        members,
+        table.weights.w_enc.shape[1],
+        page=table.page,
+        device=table.silent_tokens.device,
+        operand=table.operands.w_enc.dtype,
+    )
+    for new, old in zip(_tensors(wide), _tensors(table), strict=True):
+        new[tuple(slice(size) for size in old.shape)] = old
+    return wide
+
+
+def _tensors(table: Table) -> Sequence[Tensor]:
+    tensors: list[Tensor] = []
+    for part in table:
+        tensors += part if isinstance(part, tuple) else [part]
+    return tensors
