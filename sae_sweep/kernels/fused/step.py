@@ -14,10 +14,11 @@ from sae_sweep.kernels.fused.centre import centre
 from sae_sweep.kernels.fused.columns import dense_columns
 from sae_sweep.kernels.fused.dense_gradients import add_gradients
 from sae_sweep.kernels.fused.encode import encode
+from sae_sweep.kernels.fused.gradients import RowGradients, empty_gradients
 from sae_sweep.kernels.fused.select import select
 from sae_sweep.kernels.fused.sums import count_active, member_sums
 from sae_sweep.kernels.fused.table import IDLE, Settings, Table
-from sae_sweep.kernels.fused.update import RowGradients, empty_gradients, update_rows
+from sae_sweep.kernels.fused.update import update_rows
 
 NUMBERS = (
     *("step_size", "correction", "beta1", "beta2"),
