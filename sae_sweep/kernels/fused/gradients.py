@@ -17,8 +17,12 @@ from sae_sweep.kernels.fused.table import IDLE
 TOKENS = {torch.bfloat16: 4, torch.float32: 2}
 """Tokens whose vectors a program has under way at once, by their type: 128 registers a thread."""
 
-CHUNK = 128
-"""Tokens of a part of a latent that is active on many: at least two parts are made."""
+CHUNK = 64
+"""Tokens of a part of a latent that is active on many: at least two parts are made.
+
+A walk waits for memory once for every few tokens, and nothing else hides that when its program is
+the last to end. Larger parts would take less room: all lists' entries, a row for each part.
+"""
 
 _IDLE = tl.constexpr(IDLE)
 
@@ -148,7 +152,7 @@ def gather_gradients(
     )  # fmt: skip
     first = tl.cdiv(begin, CHUNK)
     for part in range(first, first + parts):
-        at = part * d.to(tl.int64)
+        at = part * tl.cast(d, tl.int64)
         into_dec += tl.load(part_dec + at + column, mask=inside, other=0.0)
         into_enc += tl.load(part_enc + at + column, mask=inside, other=0.0)
         into_bias += tl.load(part_sums + 2 * part)

@@ -113,7 +113,7 @@ def update_kernel(
     # four at a time, which is a load of float32, so that bfloat16 has the same layout
     column = tl.max_contiguous(tl.arange(0, WIDTH), 4)
     inside = column < d
-    wide = d.to(tl.int64)
+    wide = tl.cast(d, tl.int64)
     to_bias = tl.zeros([WIDTH], tl.float32)
     penalty = 0.0
     last_row = tl.minimum((group + 1) * ROWS, page * PAGE + tl.load(page_latents + page))
