@@ -10,6 +10,9 @@ from sae_sweep.config import Trial
 from sae_sweep.records import Outcome
 from sae_sweep.train import pack, pack_steps
 
+# the interpreter is NumPy, which warns of what a mask then leaves out
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
 STEPS = 50
 
 
@@ -60,7 +63,6 @@ def diverges(fused) -> Trial:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter's NumPy
 def test_bits_do_not_depend_on_the_company(start, fused, diverges: Trial) -> None:
     """Alone, packed with seven others, joined late, beside one that diverges: the same bits."""
     trials = [fused(sae, **train) for sae, train in ZOO.values()]
