@@ -16,7 +16,7 @@ CHUNK_ENTRIES = 2**22
 GROUP = 8
 """Latents that share one maximum in the first look at a wide row."""
 
-GROUPED_FROM = 128
+GROUPED_FROM = 16
 """Latents a selected one from which that first look pays."""
 
 
