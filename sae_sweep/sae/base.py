@@ -86,20 +86,24 @@ class AbstractSae(nn.Module, ABC):
 
     @abstractmethod
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float, ways: cpu.Ways
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
 
     def step_gradients(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self,
+        x: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        l1_scale: float,
+        ways: cpu.Ways = cpu.AS_MEASURED,
     ) -> SaeOutput:
         """Compute what `forward` does, and put the gradients of its loss in place of `.grad`.
 
-        By hand on a CPU, by autograd elsewhere. Takes what `forward` takes.
+        By hand on a CPU, where `ways` says how, by autograd elsewhere. Takes what `forward` takes.
         """
         if x.device.type == "cpu":
             with torch.no_grad():
-                return self.gradients_by_hand(x, dead, l1_scale)
+                return self.gradients_by_hand(x, dead, l1_scale, ways)
         self.zero_grad(set_to_none=True)
         out = self(x, dead, l1_scale)
         out.loss.backward()

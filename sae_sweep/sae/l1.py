@@ -64,7 +64,7 @@ class L1Sae(AbstractSae):
         )
 
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float, ways: cpu.Ways
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         del dead
@@ -73,7 +73,7 @@ class L1Sae(AbstractSae):
         centred = x - self.b_dec
         latents = cpu.relu_encode(centred, self.w_enc, self.b_enc)
         counts = cpu.count_active(latents)
-        form = cpu.compact(latents, counts, d)
+        form = cpu.compact(latents, counts, d, ways.latents)
         x_hat = cpu.decode(form, self.w_dec, self.b_dec)
         error = x_hat - x
         upstream = error * (2 / n)

@@ -3,6 +3,15 @@
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.engine import Engine
 from sae_sweep.train.evaluation import Evaluation, evaluate, report
+from sae_sweep.train.solo import require_device
 from sae_sweep.train.source import ActivationSource
 
-__all__ = ["ActivationSource", "Engine", "Evaluation", "State", "evaluate", "report"]
+__all__ = [
+    "ActivationSource",
+    "Engine",
+    "Evaluation",
+    "State",
+    "evaluate",
+    "report",
+    "require_device",
+]

@@ -5,7 +5,8 @@ from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 
 from sae_sweep.config import Trial
-from sae_sweep.kernels import Adam, Moments, adam_step
+from sae_sweep.errors import BadInput
+from sae_sweep.kernels import Adam, Moments, adam_step, cpu
 from sae_sweep.sae import AbstractSae, Normalisation, SaeOutput, build, calibrate
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.resample import is_due, resample_silent
@@ -22,13 +23,28 @@ def initial_sae(trial: Trial, activations: ActivationSource) -> AbstractSae:
     return sae
 
 
+def require_device(trial: Trial, device: torch.device) -> None:
+    """Refuse a trial whose arithmetic the device does not have.
+
+    Raises:
+        BadInput: with the settings that it does have.
+    """
+    if trial.train.precision == "bf16_select" and device.type != "cpu":
+        raise BadInput(
+            f"train.precision=bf16_select on {device.type}: only CPUs have it; use "
+            "train.precision=fp32, or train.kernels=fused with train.precision=bf16"
+        )
+
+
 class Solo:
     """The training of one trial, which shares nothing with any other."""
 
     def __init__(self, trial: Trial, activations: ActivationSource, device: torch.device) -> None:
+        require_device(trial, device)
         self._trial = trial
         self._activations = activations
         self._device = device
+        self._ways = cpu.Ways(trial.train.latents, trial.train.precision == "bf16_select")
         self._sae = initial_sae(trial, activations).to(device)
         self._moments = {
             name: Moments(torch.zeros_like(parameter), torch.zeros_like(parameter))
@@ -84,7 +100,7 @@ class Solo:
         sae, settings = self._sae, self._trial.train
         x = batch(self._activations, settings, step - 1).to(self._device)
         sparsity = l1_scale(step, self._trial.steps, settings.l1_warmup_fraction)
-        out = sae.step_gradients(x, self.dead(), sparsity)
+        out = sae.step_gradients(x, self.dead(), sparsity, self._ways)
         sae.project_gradient()
         self._adam(step)
         sae.renormalise()
