@@ -8,10 +8,12 @@ from sae_sweep.kernels.cpu.auxiliary import aux_k_loss, usage_loss
 from sae_sweep.kernels.cpu.forms import AS_MEASURED, Ways
 from sae_sweep.kernels.cpu.gradients import Gradients, Latents, decode, gradients
 from sae_sweep.kernels.cpu.latents import (
+    CHUNK_ENTRIES,
     compact,
     count_active,
     encode,
     in_form,
+    margin,
     relu_encode,
     top_k,
 )
@@ -20,6 +22,7 @@ from sae_sweep.kernels.cpu.updates import adam_step, remove_parallel
 
 __all__ = [
     "AS_MEASURED",
+    "CHUNK_ENTRIES",
     "Gradients",
     "Latents",
     "Ways",
@@ -32,6 +35,7 @@ __all__ = [
     "gradients",
     "in_form",
     "linear",
+    "margin",
     "relu_encode",
     "remove_parallel",
     "top_k",
