@@ -30,6 +30,15 @@ class SaeOutput(NamedTuple):
     """Latents > 0 on some token of the batch."""
 
 
+class Reading(NamedTuple):
+    """What an autoencoder makes of some rows."""
+
+    latents: Float[Tensor, "n m"]
+    """Zeros included."""
+    x_hat: Float[Tensor, "n d"]
+    """The reconstruction."""
+
+
 class Normalisation(NamedTuple):
     """How raw activations become the module's input: (x - mean) * scale."""
 
@@ -89,6 +98,18 @@ class AbstractSae(nn.Module, ABC):
         self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float, ways: cpu.Ways
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
+
+    @abstractmethod
+    def read_by_hand(self, x: Float[Tensor, "n d"]) -> Reading:
+        """Do what `encode` and `decode` do, in the CPU forms."""
+
+    @torch.no_grad()
+    def read(self, x: Float[Tensor, "n d"]) -> Reading:
+        """Encode and decode where no gradient is wanted: by hand on a CPU."""
+        if x.device.type == "cpu":
+            return self.read_by_hand(x)
+        latents = self.encode(x)
+        return Reading(latents, self.decode(latents))
 
     def step_gradients(
         self,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sae_sweep import kernels
 from sae_sweep.config import TopKConfig
 from sae_sweep.kernels import cpu
-from sae_sweep.sae.base import AbstractSae, Normalisation, SaeOutput
+from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput
 from sae_sweep.sae.initialise import random_rows
 
 
@@ -109,6 +109,13 @@ class TopKSae(AbstractSae):
             l0=active.sum().to(x) / len(x),
             fired=torch.zeros_like(dead).index_fill_(0, chosen.indices[active], value=True),
         )
+
+    def read_by_hand(self, x: Float[Tensor, "n d"]) -> Reading:
+        """Do what `encode` and `decode` do, in the CPU forms."""
+        chosen = cpu.encode(x - self.b_dec, self.w_enc, self.b_enc, self.config.k)
+        latents = x.new_zeros(len(x), len(self.b_enc))
+        latents.scatter_(1, chosen.indices, chosen.values)
+        return Reading(latents, cpu.decode(cpu.in_form(chosen, self.w_dec), self.w_dec, self.b_dec))
 
     def _aux_by_hand(
         self,

@@ -152,7 +152,10 @@ def test_the_settings_of_a_trial_say_how_a_step_is_computed(
         return propose(*given)
 
     monkeypatch.setattr(latents, "_propose", counted)
-    monkeypatch.setattr(forms, "is_sparse_faster", None)  # latents=dense: nothing is looked up
-    trial = trials["bf16_select"]
-    assert alone(trial).outcomes[trial.uid].status == "done"
-    assert counts == [3 + latents.margin(3)] * trial.steps
+    trial, weights = trials["bf16_select"], []
+    for name, sparse in (("one", True), ("other", False)):
+        # latents=dense: whatever was measured
+        monkeypatch.setattr(forms, "is_sparse_faster", lambda *_, sparse=sparse: sparse)
+        weights.append(alone(trial, name).weights(trial))
+    assert weights[0] == weights[1]
+    assert counts == [3 + latents.margin(3)] * trial.steps * 2
