@@ -1,4 +1,4 @@
-"""Four ways to train one TopK autoencoder: on the same rows, in the same batches and order.
+"""Ways to train one autoencoder, ours and peers': on the same rows, in the same batches and order.
 
 None uses an auxiliary loss, and each keeps the initialisation, loss and gradient treatment of its
 own library. A peer is imported when it is first called for.
@@ -7,13 +7,13 @@ own library. A peer is imported when it is first called for.
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sae_sweep.activations import Activations, batch_indices
-from sae_sweep.config import TopKConfig, Trial
+from sae_sweep.config import L1Config, TopKConfig, Trial
 from sae_sweep.sae import load
 from sae_sweep.train import Engine
 from sae_sweep.train.schedule import lr_scale
@@ -33,10 +33,11 @@ Autoencoder = Callable[[Tensor], Reconstruction]
 
 
 class Ramps(NamedTuple):
-    """Lengths in steps of the linear rise and the linear fall of the learning rate."""
+    """Lengths in steps of linear rises and falls: of the learning rate, and of the penalty."""
 
     warmup: int
     decay: int
+    l1_warmup: int
 
 
 def batches(trial: Trial, activations: Activations) -> Iterator[Tensor]:
@@ -44,6 +45,16 @@ def batches(trial: Trial, activations: Activations) -> Iterator[Tensor]:
     seed, size = trial.train.seed_data, trial.train.batch_size
     for step in range(trial.steps):
         yield activations.train_rows(batch_indices(seed, step, size, activations.n_train))
+
+
+def reading(sae: Any) -> Autoencoder:
+    """Let a module read rows."""
+
+    def reconstruct(x: Tensor) -> Reconstruction:
+        latents = sae.encode(x)
+        return Reconstruction(sae.decode(latents), latents)
+
+    return reconstruct
 
 
 def ours(trial: Trial, activations: Activations) -> Autoencoder:
@@ -55,27 +66,35 @@ def ours(trial: Trial, activations: Activations) -> Autoencoder:
         assert outcome.status == "done", outcome.error
         sae = load(Path(folder) / trial.folder)
 
-    def reconstruct(x: Tensor) -> Reconstruction:
-        latents = sae.encode(x)
-        return Reconstruction(sae.decode(latents), latents)
-
-    return reconstruct
+    return reading(sae)
 
 
 def saelens(trial: Trial, activations: Activations) -> Autoencoder:
     """SAELens: SAETrainer.step, which clips the gradient's norm at 1.
 
-    Decoder rows start at norm 0.1 and are free; both biases start at 0.
+    Decoder rows start at norm 0.1 and are free; both biases start at 0. With L1 each activation is
+    weighted by its decoder row's norm, as in ours.
     """
-    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens import (
+        StandardTrainingSAE,
+        StandardTrainingSAEConfig,
+        TopKTrainingSAE,
+        TopKTrainingSAEConfig,
+    )
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
     torch.manual_seed(trial.train.seed_init)
-    settings = TopKTrainingSAEConfig(
-        d_in=activations.d, d_sae=trial.n_latents, k=_k(trial), aux_loss_coefficient=0.0
-    )
-    sae, ramps, rows = TopKTrainingSAE(settings), _ramps(trial), batches(trial, activations)
+    ramps, rows = _ramps(trial), batches(trial, activations)
+    sizes = {"d_in": activations.d, "d_sae": trial.n_latents}
+    if isinstance(trial.sae, L1Config):
+        sae = StandardTrainingSAE(
+            StandardTrainingSAEConfig(
+                **sizes, l1_coefficient=trial.sae.l1_alpha, l1_warm_up_steps=ramps.l1_warmup
+            )
+        )
+    else:
+        sae = TopKTrainingSAE(TopKTrainingSAEConfig(**sizes, k=_k(trial), aux_loss_coefficient=0.0))
     training = SAETrainerConfig(
         total_training_samples=trial.steps * trial.train.batch_size,
         train_batch_size_samples=trial.train.batch_size,
@@ -89,44 +108,36 @@ def saelens(trial: Trial, activations: Activations) -> Autoencoder:
         trainer.step(x)
         trainer.n_training_steps += 1
 
-    def reconstruct(x: Tensor) -> Reconstruction:
-        latents = sae.encode(x)
-        return Reconstruction(sae.decode(latents), latents)
-
-    return reconstruct
+    return reading(sae)
 
 
 def dictionary_learning(trial: Trial, activations: Activations) -> Autoencoder:
     """dictionary_learning: TopKTrainer.update, which clips the gradient's norm at 1.
 
     Decoder rows have unit norm, b_dec starts at the geometric median of the first batch. Its
-    warm-up starts at 0, so the first step moves nothing.
+    warm-up starts at 0, so the first step moves nothing. With L1 it is StandardTrainer.update:
+    plain activations are paid for, biases start at 0, nothing is clipped.
     """
+    from dictionary_learning.trainers.standard import StandardTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
 
     ramps = _ramps(trial)
-    trainer = TopKTrainer(
-        steps=trial.steps,
-        activation_dim=activations.d,
-        dict_size=trial.n_latents,
-        k=_k(trial),
-        layer=0,
-        lm_name="",
-        lr=trial.train.lr,
-        auxk_alpha=0,
-        warmup_steps=ramps.warmup,
-        decay_start=trial.steps - ramps.decay,
-        seed=trial.train.seed_init,
-        device="cpu",
-    )
+    common = {
+        **{"steps": trial.steps, "activation_dim": activations.d, "dict_size": trial.n_latents},
+        **{"layer": 0, "lm_name": "", "lr": trial.train.lr, "warmup_steps": ramps.warmup},
+        **{"decay_start": trial.steps - ramps.decay, "seed": trial.train.seed_init},
+        "device": "cpu",
+    }
+    if isinstance(trial.sae, L1Config):
+        trainer = StandardTrainer(
+            **common, l1_penalty=trial.sae.l1_alpha, sparsity_warmup_steps=ramps.l1_warmup
+        )
+    else:
+        trainer = TopKTrainer(**common, k=_k(trial), auxk_alpha=0)
     for step, x in enumerate(batches(trial, activations)):
         trainer.update(step, x)
 
-    def reconstruct(x: Tensor) -> Reconstruction:
-        latents = trainer.ae.encode(x)
-        return Reconstruction(trainer.ae.decode(latents), latents)
-
-    return reconstruct
+    return reading(trainer.ae)
 
 
 def sparsify(trial: Trial, activations: Activations) -> Autoencoder:
@@ -141,7 +152,7 @@ def sparsify(trial: Trial, activations: Activations) -> Autoencoder:
     settings = SparseCoderConfig(num_latents=trial.n_latents, k=_k(trial))
     coder = SparseCoder(activations.d, settings, dtype=torch.float32)
     adam = torch.optim.Adam(coder.parameters(), lr=trial.train.lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: _scale(trial, step))
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: lr_share(trial, step))
     for step, x in enumerate(batches(trial, activations)):
         if step == 0:
             coder.b_dec.data = x.mean(0)
@@ -181,10 +192,11 @@ def _ramps(trial: Trial) -> Ramps:
     return Ramps(
         round(settings.lr_warmup_fraction * trial.steps),
         round(settings.lr_decay_fraction * trial.steps),
+        round(settings.l1_warmup_fraction * trial.steps),
     )
 
 
-def _scale(trial: Trial, step: int) -> float:
+def lr_share(trial: Trial, step: int) -> float:
     """Share of the peak learning rate at a step counted from 0."""
     settings = trial.train
     return lr_scale(step + 1, trial.steps, settings.lr_warmup_fraction, settings.lr_decay_fraction)

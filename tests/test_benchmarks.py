@@ -6,7 +6,18 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import forms, operations, quality, quality_table, readme, step, trainers
+from benchmarks import (
+    forms,
+    operations,
+    quality,
+    quality_table,
+    readme,
+    references,
+    selection,
+    step,
+    step_table,
+    trainers,
+)
 from sae_sweep.activations import Activations, describe, open_activations, prepare
 from sae_sweep.cli.compose import compose, validate_run
 from sae_sweep.config import (
@@ -18,6 +29,7 @@ from sae_sweep.config import (
     resolve,
     validate,
 )
+from sae_sweep.kernels import SparseLatents
 from sae_sweep.kernels.cpu import forms as cpu_forms
 from sae_sweep.sae import build
 from sae_sweep.search import expand
@@ -29,7 +41,8 @@ PEERS = ("sae_lens", "dictionary_learning", "sparsify")
 
 
 @pytest.mark.parametrize(
-    "module", ["quality", "initial_scale", "saelens_export", "step", "forms", "operations"]
+    "module",
+    ["quality", "initial_scale", "saelens_export", "step", "forms", "operations", "selection"],
 )
 def test_help_needs_no_peer(module: str) -> None:
     program = (
@@ -150,28 +163,92 @@ def test_peers_get_the_batches_of_the_engine(synthetic: tuple[Source, Activation
 
 
 def test_a_step_lasts_from_batch_to_batch_without_the_first_ones(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    own = {"sae-sweep": trainers.ours, "reference form": step.eager}
-    monkeypatch.setattr(step, "CONTENDERS", own)
+    own = {"sae-sweep": trainers.ours, "bf16_select": trainers.ours}
+    own["reference form"] = references.eager
+    monkeypatch.setattr(step, "contenders", lambda shape: own)
     monkeypatch.setattr(step, "versions", lambda: "torch 2")
-    shape = step.Shape(d=8, n_latents=16, k=3, batch=4)
-    measured = step.measure(shape, rounds=2, steps=5)
-    assert [line["trainer"] for line in measured] == list(own)
-    assert {line["steps"] for line in measured} == {2 * (5 - 1)}
-    assert all(line["wall_ms"] > 0 for line in measured)
+    shape = step.Shape(d=8, n_latents=16, k=3, batch=40)
+    measured = {line["trainer"]: line for line in step.measure(shape, tmp_path, 2, 7)}
+    assert list(measured) == [*own, "encoder float32", "encoder bfloat16"]
+    for name in own:
+        turns = 2 * (7 - step.WARM_UP_STEPS - 1)
+        # ours reads the first batch once more, to calibrate
+        assert measured[name]["steps"] == turns + (0 if name == "reference form" else 2)
+    assert all(line["cpu_ms"] > 0 for line in measured.values())
 
 
-def test_the_table_of_steps_compares_with_the_fastest_peer() -> None:
-    speeds = dict(zip(step.CONTENDERS, (400.0, 100.0, 50.0, 80.0, 160.0), strict=True))
-    shape = step.Shape(384, 3072, 32, 1024)._asdict()
-    common = {**shape, "steps": 9, "versions": "torch 2", "cpu": "any", "date": "2026-01-01"}
-    text = step.render(
-        {**common, "trainer": name, "cpu_ms": 1024e3 / speed, "wall_ms": 2048e3 / speed}
+@pytest.mark.parametrize("k", [3, None])
+def test_the_reference_that_is_timed_trains_like_ours(k: int | None, tmp_path: Path) -> None:
+    shape = step.Shape(d=8, n_latents=16, k=k, batch=40)
+    source, activations = quality.load_rows(step.settings(shape), tmp_path)
+    trial = step.settle(shape, source, 30)
+    x = activations.validation_rows(0, 50)
+    ours, theirs = (train(trial, activations)(x) for train in (trainers.ours, references.eager))
+    torch.testing.assert_close(ours.x_hat, theirs.x_hat.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_compiler_cannot_do_is_a_result(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shape = step.Shape(d=8, n_latents=16, k=3, batch=40)
+    turn = step._apart(shape, "nobody", tmp_path, 5)
+    assert turn.cpu == []
+    assert turn.end == {"error": "KeyError: 'nobody'"}
+
+
+def step_lines(shape: step.Shape, speeds: dict[str, float]) -> list[dict[str, Any]]:
+    common = {**shape._asdict(), "tokens": 9, "versions": "torch 2", "cpu": "any"}
+    common |= {"date": "2026-01-01", "fvu": 0.25, "l0": 7.0}
+    return [
+        {
+            **common,
+            "trainer": name,
+            "cpu_ms": shape.batch * 1e3 / speed,
+            "wall_ms": shape.batch * 2e3 / speed,
+        }
         for name, speed in speeds.items()
-    )
-    assert "| 384, 3072, 32, 1024 | 400 | 100 | 50 | 80 | 160 | cpu | 4.00 | 2.50 |" in text
-    assert "| 200 | 50 | 25 | 40 | 80 | wall | 4.00 | 2.50 |" in text
+    ]
+
+
+def test_the_table_of_steps_compares_with_the_fastest_peer_the_target_and_the_floor() -> None:
+    speeds = {"sae-sweep": 400.0, "bf16_select": 300.0, "reference form": 100.0}
+    peers = {"sae-lens": 50.0, "dictionary-learning": 80.0, "eai-sparsify": 160.0}
+    floors = {"encoder float32": 800.0, "encoder bfloat16": 1600.0}
+    topk = step_lines(step.Shape(384, 3072, 32, 1024), {**speeds, **peers, **floors})
+    failed = {**topk[0], "trainer": "torch.compile", "error": "no compiler"}
+    for name in ("cpu_ms", "wall_ms", "fvu", "l0"):
+        del failed[name]
+    l1 = step_lines(step.Shape(384, 96, None, 64), {**speeds, **peers, **floors})
+    text = step_table.render([*topk, failed, *(one for one in l1 if one["trainer"] in KEPT)])
+    assert "| 384, 3072, 32, 1024 | 400 | 300 | 100 | 50 | 80 | 160 |  | cpu |" in text
+    assert "| 200 | 150 | 50 | 25 | 40 | 80 |  | wall |" in text
+    assert (
+        "| 384, 3072, 32, 1024 | 2.50 | 1.88, missed | 8.00 | 4.00 |  | 800 (50%) | 1,600 (19%) |"
+    ) in text
+    assert "- torch.compile does not run at 384, 3072, 32, 1024: no compiler" in text
+    assert "| 384, 96, L1, 64 | 5.00 |  | 8.00 | 4.00 |  | 800 (50%) |  |" in text
+    assert "| 384, 96, L1, 64 | 9 | 0.2500 at 7.0 |  | 0.2500 at 7.0 |" in text
+
+
+KEPT = {"sae-sweep", "reference form", "sae-lens", "dictionary-learning", "encoder float32"}
+KEPT |= {"encoder bfloat16"}
+
+
+def test_recall_counts_what_belongs_and_is_positive() -> None:
+    wanted = SparseLatents(torch.tensor([[3.0, 2.0], [1.0, 0.0]]), torch.tensor([[0, 4], [2, 3]]))
+    found = SparseLatents(torch.tensor([[3.0, 1.0], [0.0, 1.0]]), torch.tensor([[0, 1], [3, 2]]))
+    assert selection.recall(wanted, found, 5) == pytest.approx(2 / 3)
+
+
+def test_the_table_of_selections_holds_both_ways(synthetic: tuple[Source, Activations]) -> None:
+    _, activations = synthetic
+    sae = build(TopKConfig(n_latents=64, k=4), 16, seed=0)
+    row = selection.measure(sae, sae, activations, (4, 64))
+    assert row.fvu_fp32 == row.fvu_select
+    assert row.recall_without_margin <= row.recall == 1
+    assert f"| 64 | 4 | {row.fvu_fp32:.4f} |" in selection.render([row])
 
 
 def test_the_forms_measured_are_those_that_training_looks_up() -> None:

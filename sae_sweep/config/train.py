@@ -63,8 +63,11 @@ class TrainConfig(Strict):
     kernels: Literal["auto", "fused"] = "auto"
     """auto: the device's own operations; fused: many trials in one program (GPU, Triton)."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of training; bf16: operands of products (fused); auto: bf16 if fused, or fp32."""
+    precision: Literal["auto", "fp32", "bf16", "bf16_select"] = "auto"
+    """Arithmetic; auto: fp32, bf16 if fused; bf16_select (CPU): bf16 proposes the k, fp32 ranks."""
+
+    latents: Literal["auto", "sparse", "dense"] = "auto"
+    """Their form, for sparse sums or dense products; auto: what is faster at that shape."""
 
     reproducible: bool = True
     """Same settings, same bits, on one kind of device with the same number of threads."""
@@ -97,6 +100,11 @@ class TrainConfig(Strict):
             raise ValueError(
                 f"train.precision=bf16 with train.kernels={self.kernels}: only fused kernels have "
                 "it; use train.kernels=fused or train.precision=fp32"
+            )
+        if self.precision == "bf16_select" and self.kernels == "fused":
+            raise ValueError(
+                "train.precision=bf16_select with train.kernels=fused: only CPUs have it; use "
+                "train.precision=bf16 or train.kernels=auto"
             )
         if self.resample_after is not None and self.resample_every is None:
             raise ValueError(

@@ -91,6 +91,7 @@ def resolve(config: TrialConfig, source: Source) -> Trial:
     train = _resolved_train(config.train, source)
     _refuse_idle_aux(sae, train)
     _refuse_unfused(sae, train)
+    _refuse_bf16_select(sae, train)
     identity = digest(
         {
             "result_version": RESULT_VERSION,
@@ -139,6 +140,21 @@ def _refuse_unfused(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
         )
 
 
+def _refuse_bf16_select(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
+    if train.precision != "bf16_select":
+        return
+    if isinstance(sae, L1Config):
+        raise BadInput(
+            "train.precision=bf16_select with sae.kind=l1: it selects the k largest, which l1 does "
+            "not; use train.precision=fp32"
+        )
+    if sae.aux_kind == "usage" and sae.aux_coeff > 0:
+        raise BadInput(
+            "train.precision=bf16_select with sae.aux_kind=usage: that loss takes every "
+            "pre-activation in fp32; use train.precision=fp32 or sae.aux_kind=auxk"
+        )
+
+
 def _refuse_idle_aux(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
     assert train.steps is not None
     assert train.dead_window_tokens is not None
@@ -166,6 +182,8 @@ def _active_train(train: TrainConfig, sae: TopKConfig | L1Config) -> dict[str, A
     inactive = CADENCES | LENGTHS
     if train.kernels == "auto":
         inactive |= {"kernels"}
+    if train.latents == "auto":
+        inactive |= {"latents"}
     if isinstance(sae, TopKConfig):
         inactive |= {"l1_warmup_fraction", "resample_every", "resample_after"}
     return train.model_dump(exclude=inactive, exclude_none=True)

@@ -30,6 +30,15 @@ class SaeOutput(NamedTuple):
     """Latents > 0 on some token of the batch."""
 
 
+class Reading(NamedTuple):
+    """What an autoencoder makes of some rows."""
+
+    latents: Float[Tensor, "n m"]
+    """Zeros included."""
+    x_hat: Float[Tensor, "n d"]
+    """The reconstruction."""
+
+
 class Normalisation(NamedTuple):
     """How raw activations become the module's input: (x - mean) * scale."""
 
@@ -86,20 +95,36 @@ class AbstractSae(nn.Module, ABC):
 
     @abstractmethod
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float, ways: cpu.Ways
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
 
+    @abstractmethod
+    def read_by_hand(self, x: Float[Tensor, "n d"]) -> Reading:
+        """Do what `encode` and `decode` do, in the CPU forms."""
+
+    @torch.no_grad()
+    def read(self, x: Float[Tensor, "n d"]) -> Reading:
+        """Encode and decode where no gradient is wanted: by hand on a CPU."""
+        if x.device.type == "cpu":
+            return self.read_by_hand(x)
+        latents = self.encode(x)
+        return Reading(latents, self.decode(latents))
+
     def step_gradients(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self,
+        x: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        l1_scale: float,
+        ways: cpu.Ways = cpu.AS_MEASURED,
     ) -> SaeOutput:
         """Compute what `forward` does, and put the gradients of its loss in place of `.grad`.
 
-        By hand on a CPU, by autograd elsewhere. Takes what `forward` takes.
+        By hand on a CPU, where `ways` says how, by autograd elsewhere. Takes what `forward` takes.
         """
         if x.device.type == "cpu":
             with torch.no_grad():
-                return self.gradients_by_hand(x, dead, l1_scale)
+                return self.gradients_by_hand(x, dead, l1_scale, ways)
         self.zero_grad(set_to_none=True)
         out = self(x, dead, l1_scale)
         out.loss.backward()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sae_sweep import kernels
 from sae_sweep.config import L1Config
 from sae_sweep.kernels import cpu
-from sae_sweep.sae.base import AbstractSae, Normalisation, SaeOutput
+from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput
 from sae_sweep.sae.initialise import random_rows
 
 
@@ -64,7 +64,7 @@ class L1Sae(AbstractSae):
         )
 
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float, ways: cpu.Ways
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         del dead
@@ -73,7 +73,7 @@ class L1Sae(AbstractSae):
         centred = x - self.b_dec
         latents = cpu.relu_encode(centred, self.w_enc, self.b_enc)
         counts = cpu.count_active(latents)
-        form = cpu.compact(latents, counts, d)
+        form = cpu.compact(latents, counts, d, ways.latents)
         x_hat = cpu.decode(form, self.w_dec, self.b_dec)
         error = x_hat - x
         upstream = error * (2 / n)
@@ -96,6 +96,12 @@ class L1Sae(AbstractSae):
             l0=counts.sum() / n,
             fired=latents.amax(dim=0) > 0,
         )
+
+    def read_by_hand(self, x: Float[Tensor, "n d"]) -> Reading:
+        """Do what `encode` and `decode` do, in the CPU forms."""
+        latents = cpu.relu_encode(x - self.b_dec, self.w_enc, self.b_enc)
+        form = cpu.compact(latents, cpu.count_active(latents), x.shape[1])
+        return Reading(latents, cpu.decode(form, self.w_dec, self.b_dec))
 
     def _prices(self) -> Float[Tensor, " m"]:
         """What a unit of each latent counts in the penalty."""

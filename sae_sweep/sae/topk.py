@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sae_sweep import kernels
 from sae_sweep.config import TopKConfig
 from sae_sweep.kernels import cpu
-from sae_sweep.sae.base import AbstractSae, Normalisation, SaeOutput
+from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput
 from sae_sweep.sae.initialise import random_rows
 
 
@@ -79,7 +79,7 @@ class TopKSae(AbstractSae):
                 return coeff * kernels.usage_loss(pre, self.config.k, self.config.aux_target)
 
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float, ways: cpu.Ways
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         del l1_scale
@@ -89,8 +89,9 @@ class TopKSae(AbstractSae):
             pre = cpu.linear(centred, self.w_enc, self.b_enc)
             chosen = cpu.top_k(pre, self.config.k)
         else:
-            chosen = cpu.encode(centred, self.w_enc, self.b_enc, self.config.k)
-        latents = cpu.in_faster_form(chosen, self.w_dec)
+            weights = self.w_enc, self.b_enc
+            chosen = cpu.encode(centred, *weights, self.config.k, bf16_select=ways.bf16_select)
+        latents = cpu.in_form(chosen, self.w_dec, ways.latents)
         x_hat = cpu.decode(latents, self.w_dec, self.b_dec)
         error = x_hat - x
         upstream = error * (2 / len(x))
@@ -108,6 +109,13 @@ class TopKSae(AbstractSae):
             l0=active.sum().to(x) / len(x),
             fired=torch.zeros_like(dead).index_fill_(0, chosen.indices[active], value=True),
         )
+
+    def read_by_hand(self, x: Float[Tensor, "n d"]) -> Reading:
+        """Do what `encode` and `decode` do, in the CPU forms."""
+        chosen = cpu.encode(x - self.b_dec, self.w_enc, self.b_enc, self.config.k)
+        latents = x.new_zeros(len(x), len(self.b_enc))
+        latents.scatter_(1, chosen.indices, chosen.values)
+        return Reading(latents, cpu.decode(cpu.in_form(chosen, self.w_dec), self.w_dec, self.b_dec))
 
     def _aux_by_hand(
         self,

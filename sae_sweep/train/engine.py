@@ -14,6 +14,7 @@ import torch
 from sae_sweep.config import Trial
 from sae_sweep.records import Outcome, Row, Status
 from sae_sweep.train.checkpoint import State
+from sae_sweep.train.device import require_device
 from sae_sweep.train.member import Member
 from sae_sweep.train.solo import Solo
 from sae_sweep.train.source import ActivationSource
@@ -177,6 +178,7 @@ class Engine:
         """The member, built where it has only been added."""
         if uid not in self._members:
             trial, state = self._waiting[uid]
+            require_device(trial, self._device)
             training: Training
             if trial.train.kernels == "fused":
                 training = self._packed[uid] = self._pack(trial).join(trial)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sae_sweep.kernels import cpu
 from sae_sweep.sae import AbstractSae
 from sae_sweep.train.source import ActivationSource
 
@@ -88,8 +89,8 @@ def _evaluate(sae: AbstractSae, activations: ActivationSource, tokens: int) -> E
     for start in range(0, tokens, chunk_rows(m)):
         stop = min(start + chunk_rows(m), tokens)
         x = activations.validation_rows(start, stop).to(sae.w_enc)
-        latents = sae.encode(x)
-        _add(sums, x, latents, sae.decode(latents))
+        latents, x_hat = sae.read(x)
+        _add(sums, x, latents, x_hat)
         strongest = latents.max(dim=1)
         peaks = _highest(peaks, _Peaks(strongest.values, strongest.indices))
         if activations.group_names:
@@ -174,7 +175,7 @@ def _similarity(rows: Float[Tensor, "alive d"]) -> float:
     nearest = []
     for start in range(0, len(unit), chunk_rows(len(unit))):
         chunk = unit[start : start + chunk_rows(len(unit))]
-        cosine = chunk @ unit.T
+        cosine = cpu.linear(chunk, unit) if unit.device.type == "cpu" else chunk @ unit.T
         own = torch.arange(len(chunk), device=rows.device)
         cosine[own, own + start] = -torch.inf
         nearest.append(cosine.amax(dim=1))

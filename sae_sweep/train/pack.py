@@ -105,7 +105,7 @@ class Packed:
         """Do what is due after this update: choose the form anew, restart silent latents."""
         if isinstance(self.trial.sae, L1Config) and step % FORM_STEPS == 0:
             l0 = float(self.pack.steps.counters.l0[self.slot])
-            sparse = 0 < l0 <= SPARSE_UP_TO * self.trial.n_latents
+            sparse = l0 > 0 and _goes_by_active(self.trial, l0)
             self.form = SPARSE if sparse else DENSE
             self.room = math.ceil(ROOM * l0) if sparse else 1
         if is_due(self.trial, step):
@@ -211,6 +211,12 @@ class Pack:
 def _first_form(trial: Trial) -> tuple[int, int]:
     """The form that a trial begins in, and the active latents there is room for."""
     sae = trial.sae
-    if isinstance(sae, TopKConfig) and sae.k <= SPARSE_UP_TO * trial.n_latents:
+    if isinstance(sae, TopKConfig) and _goes_by_active(trial, float(sae.k)):
         return SPARSE, sae.k
     return DENSE, 1
+
+
+def _goes_by_active(trial: Trial, active: float) -> bool:
+    """Whether to go by active latents where there are so many a token."""
+    asked = trial.train.latents
+    return asked == "sparse" or (asked == "auto" and active <= SPARSE_UP_TO * trial.n_latents)

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 
 from sae_sweep.config import Trial
-from sae_sweep.kernels import Adam, Moments, adam_step
+from sae_sweep.kernels import Adam, Moments, adam_step, cpu
 from sae_sweep.sae import AbstractSae, Normalisation, SaeOutput, build, calibrate
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.resample import is_due, resample_silent
@@ -29,6 +29,7 @@ class Solo:
         self._trial = trial
         self._activations = activations
         self._device = device
+        self._ways = cpu.Ways(trial.train.latents, trial.train.precision == "bf16_select")
         self._sae = initial_sae(trial, activations).to(device)
         self._moments = {
             name: Moments(torch.zeros_like(parameter), torch.zeros_like(parameter))
@@ -84,7 +85,7 @@ class Solo:
         sae, settings = self._sae, self._trial.train
         x = batch(self._activations, settings, step - 1).to(self._device)
         sparsity = l1_scale(step, self._trial.steps, settings.l1_warmup_fraction)
-        out = sae.step_gradients(x, self.dead(), sparsity)
+        out = sae.step_gradients(x, self.dead(), sparsity, self._ways)
         sae.project_gradient()
         self._adam(step)
         sae.renormalise()

@@ -62,22 +62,6 @@ def require_disk(need: int, outputs: Path) -> None:
         )
 
 
-def require_gpu(todo: Sequence[Trial], config: RunConfig) -> None:
-    """Refuse fused kernels where trials would train on a CPU.
-
-    Raises:
-        BadInput: with the way out.
-    """
-    fused = any(trial.train.kernels == "fused" for trial in todo)
-    elsewhere = config.executor.address is not None
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if fused and not (elsewhere or interpreted or torch.cuda.is_available()):
-        raise BadInput(
-            "train.kernels=fused needs a GPU and none is visible here: use train.kernels=auto, or "
-            "executor.address=... of a cluster that has one"
-        )
-
-
 def describe_cost(
     expansion: Expansion, done: set[str], config: RunConfig, outputs: Path
 ) -> list[str]:

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from sae_sweep import activations
 from sae_sweep.config import RESERVED_NAMES, RunConfig, Trial
@@ -19,10 +20,11 @@ from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.store import Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
 from sae_sweep.sae import WEIGHTS_FILE
+from sae_sweep.train import require_device
 from sae_sweep.tune import inline_executor
 from sae_sweep.tune.driver import Driver, Watcher
 from sae_sweep.tune.environment import git_commit, versions
-from sae_sweep.tune.estimate import disk_bytes, require_disk, require_gpu
+from sae_sweep.tune.estimate import disk_bytes, require_disk
 from sae_sweep.tune.expansion import Expansion
 from sae_sweep.tune.progress import SweepDisplay, follow_extraction
 
@@ -143,7 +145,10 @@ def _mirrored(start: Start) -> Iterator[list[Watcher]]:
 def _train(start: Start, todo: list[Trial], mirrors: list[Watcher]) -> bool:
     """Extract what is missing, then run the driver; returns whether it was interrupted."""
     config, outputs, expansion = start.config, start.outputs, start.expansion
-    require_gpu(todo, config)
+    if config.executor.address is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        for trial in todo:
+            require_device(trial, device)
     require_disk(disk_bytes(expansion, todo, config, outputs), outputs)
     if config.executor.address is not None:
         _require_cluster(config)

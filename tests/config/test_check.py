@@ -38,6 +38,11 @@ SYNTHETIC = {"synthetic": {}, "d": 32, "train_tokens": 100_000}
             r"train\.steps=5 and train\.epochs=2 both set the length",
         ),
         ({"train": {"lr_warmup_fraction": 0.7, "lr_decay_fraction": 0.6}}, "add to more than 1"),
+        (
+            {"train": {"precision": "bf16_select", "kernels": "fused"}},
+            r"train\.precision=bf16_select with train\.kernels=fused: only CPUs have it; use "
+            r"train\.precision=bf16 or train\.kernels=auto",
+        ),
         ({"train": {"resample_after": 5}}, "train.resample_after=5 without train.resample_every"),
         ({"sweep": {"name": "trials"}}, r"sweep\.name=trials cannot name a folder of outputs"),
         ({"sweep": {"name": "../x"}}, r"sweep\.name=\.\./x cannot name a folder of outputs"),

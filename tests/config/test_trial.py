@@ -31,6 +31,7 @@ SAME = [
     ({}, {"resample_every": 100}, {}, {}),
     ({}, {"l1_warmup_fraction": 0.5}, {}, {}),
     ({}, {"precision": "fp32"}, {}, {}),
+    ({}, {"latents": "auto"}, {}, {}),
     ({}, {"report_every": 7, "checkpoint_every": 9}, {}, {}),
     (
         {"kind": "l1"},
@@ -53,6 +54,9 @@ DIFFERENT = [
     ({}, {"seed_init": 1}),
     ({}, {"seed_data": 1}),
     ({}, {"reproducible": False}),
+    ({}, {"precision": "bf16_select"}),
+    ({}, {"latents": "sparse"}),
+    ({}, {"latents": "dense"}),
     ({}, {"lr_decay_fraction": 0.1}),
     ({}, {"batch_size": 128}),
     ({}, {"dead_window_tokens": 999}),
@@ -114,6 +118,16 @@ def test_the_label_reads_like_the_settings(sae, train, label) -> None:
     [
         ({"expansion_factor": 0.5, "k": 64}, {}, r"sae\.k=64 exceeds sae\.n_latents=32"),
         ({}, {"dead_window_tokens": 200_000}, "is not below the training length of 100096 tokens"),
+        (
+            {"kind": "l1"},
+            {"precision": "bf16_select"},
+            r"train\.precision=bf16_select with sae\.kind=l1: .*use train\.precision=fp32",
+        ),
+        (
+            {"aux_kind": "usage", "aux_target": 0.02},
+            {"precision": "bf16_select"},
+            r"train\.precision=bf16_select with sae\.aux_kind=usage: .*or sae\.aux_kind=auxk",
+        ),
     ],
 )
 def test_what_only_resolution_shows_is_refused(sae, train, message) -> None:

@@ -33,7 +33,7 @@ def test_a_form_changes_how_latents_are_written_not_what_they_are(
     assert isinstance(packed, SparseLatents) == sparse
     torch.testing.assert_close(cpu.decode(packed, w_dec), dense @ w_dec)
     chosen = cpu.top_k(dense, 4)
-    written = cpu.in_faster_form(chosen, w_dec)
+    written = cpu.in_form(chosen, w_dec)
     assert isinstance(written, SparseLatents) == sparse
     torch.testing.assert_close(cpu.decode(written, w_dec), cpu.decode(chosen, w_dec))
 

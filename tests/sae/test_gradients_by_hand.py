@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
 from sae_sweep.config import L1Config, TopKConfig
-from sae_sweep.kernels import Adam, Moments, adam_step, reference
+from sae_sweep.kernels import Adam, Moments, adam_step, cpu, reference
 from sae_sweep.kernels.cpu import forms
 from sae_sweep.sae import AbstractSae, build, calibrate
 
@@ -89,6 +90,41 @@ def test_outputs_and_gradients_are_the_references(
         assert wanted[name].grad is not None
         assert parameter.grad.shape == parameter.shape
         assert distance(parameter.grad, wanted[name].grad) <= tolerance, name
+
+
+def test_gradients_of_what_bfloat16_proposed_are_the_references() -> None:
+    exact = trained(CONFIGS["topk"], 24).double()
+    sae = copy.deepcopy(exact).float()
+    x, dead = tokens(64, 24), torch.zeros(M, dtype=torch.bool)
+    exact(x.double(), dead, 1.0).loss.backward()
+    sae.step_gradients(x, dead, 1.0, cpu.Ways(bf16_select=True))
+    wanted = dict(exact.named_parameters())
+    for name, parameter in sae.named_parameters():
+        assert parameter.grad is not None
+        assert wanted[name].grad is not None
+        assert distance(parameter.grad, wanted[name].grad) <= 1e-5, name
+
+
+@pytest.mark.parametrize("latents", ["sparse", "dense"])
+def test_a_form_that_is_set_is_taken_without_looking_up(
+    config: TopKConfig | L1Config, latents: Literal["sparse", "dense"], monkeypatch
+) -> None:
+    sae, x, dead = trained(config, 24), tokens(64, 24), torch.zeros(M, dtype=torch.bool)
+    expected = sae.step_gradients(x, dead, 1.0)
+    taken = [parameter.grad for parameter in sae.parameters()]
+    monkeypatch.setattr(forms, "is_sparse_faster", None)
+    decode, written = cpu.decode, []
+
+    def watched(given: cpu.Latents, *others: Tensor) -> Tensor:
+        written.append("dense" if isinstance(given, Tensor) else "sparse")
+        return decode(given, *others)
+
+    monkeypatch.setattr(cpu, "decode", watched)
+    found = sae.step_gradients(x, dead, 1.0, cpu.Ways(latents=latents))
+    assert written == [latents]
+    torch.testing.assert_close(found.loss, expected.loss)
+    for parameter, gradient in zip(sae.parameters(), taken, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_a_step_by_hand_leaves_no_graph_and_no_sum_with_earlier_gradients(

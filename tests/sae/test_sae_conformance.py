@@ -50,6 +50,15 @@ def test_encode_gives_non_negative_latents_for_every_token(sae: AbstractSae) -> 
     assert (latents >= 0).all()
 
 
+def test_reading_is_encoding_and_decoding_without_a_graph(sae: AbstractSae) -> None:
+    latents, x_hat = sae.read(batch())
+    expected = sae.encode(batch())
+    torch.testing.assert_close(latents, expected)
+    torch.testing.assert_close(x_hat, sae.decode(expected))
+    assert not latents.requires_grad
+    assert not x_hat.requires_grad
+
+
 def test_the_training_view_agrees_with_encode_and_decode(sae: AbstractSae) -> None:
     out = sae(batch(), dead(), 1.0)
     latents = sae.encode(batch())

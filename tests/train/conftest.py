@@ -118,6 +118,7 @@ KINDS = {
     "topk": ({}, {"dead_window_tokens": 128}),
     "usage": ({"aux_kind": "usage", "aux_coeff": 1.0, "aux_target": 0.05}, {"lr": 3e-3}),
     "narrow": ({"n_latents": 20, "k": 5, "aux_coeff": 0}, {"seed_data": 4, "steps": 25}),
+    "bf16_select": ({"aux_coeff": 0}, {"precision": "bf16_select", "latents": "dense"}),
     "l1": ({"kind": "l1"}, {"resample_every": 7, "resample_after": 1}),
     "geometric": ({"b_dec_init": "geometric_median"}, {"seed_init": 5}),
 }

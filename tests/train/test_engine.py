@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sae_sweep.config import Trial
+from sae_sweep.errors import BadInput
+from sae_sweep.kernels.cpu import forms, latents
 from sae_sweep.records import METRICS
-from sae_sweep.train import State, checkpoint
+from sae_sweep.train import State, checkpoint, require_device
 
 
 def assert_same(left, right, trial: Trial) -> None:
@@ -127,3 +130,32 @@ def test_the_global_random_state_is_left_alone(alone, trials: dict[str, Trial]) 
     alone(trials["l1"])
     assert torch.equal(before, torch.get_rng_state())
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_bf16_select_is_refused_elsewhere_than_on_a_cpu(trials: dict[str, Trial]) -> None:
+    refused = r"train\.precision=bf16_select on cuda: only CPUs have it; use train\.precision=fp32"
+    with pytest.raises(BadInput, match=refused):
+        require_device(trials["bf16_select"], torch.device("cuda"))
+    for name, trial in trials.items():
+        require_device(trial, torch.device("cpu"))
+        if name != "bf16_select":
+            require_device(trial, torch.device("cuda"))
+
+
+def test_the_settings_of_a_trial_say_how_a_step_is_computed(
+    alone, trials: dict[str, Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose, counts = latents._propose, []
+
+    def counted(*given: Any) -> Any:
+        counts.append(given[-1])
+        return propose(*given)
+
+    monkeypatch.setattr(latents, "_propose", counted)
+    trial, weights = trials["bf16_select"], []
+    for name, sparse in (("one", True), ("other", False)):
+        # latents=dense: whatever was measured
+        monkeypatch.setattr(forms, "is_sparse_faster", lambda *_, sparse=sparse: sparse)
+        weights.append(alone(trial, name).weights(trial))
+    assert weights[0] == weights[1]
+    assert counts == [3 + latents.margin(3)] * trial.steps * 2

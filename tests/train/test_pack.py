@@ -19,7 +19,7 @@ STEPS = 50
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter runs one program after another: small pages, and both forms at any width."""
-    monkeypatch.setattr(pack, "PAGE", 8)
+    monkeypatch.setattr(pack, "PAGE", 16)
     monkeypatch.setattr(pack, "SPARSE_UP_TO", 0.15)
     monkeypatch.setattr(pack, "FORM_STEPS", 4)
 

@@ -5,12 +5,15 @@ here; SparseLatents carry them where few latents are active, dense products else
 """
 
 from sae_sweep.kernels.cpu.auxiliary import aux_k_loss, usage_loss
+from sae_sweep.kernels.cpu.forms import AS_MEASURED, Ways
 from sae_sweep.kernels.cpu.gradients import Gradients, Latents, decode, gradients
 from sae_sweep.kernels.cpu.latents import (
+    CHUNK_ENTRIES,
     compact,
     count_active,
     encode,
-    in_faster_form,
+    in_form,
+    margin,
     relu_encode,
     top_k,
 )
@@ -18,8 +21,11 @@ from sae_sweep.kernels.cpu.products import linear
 from sae_sweep.kernels.cpu.updates import adam_step, remove_parallel
 
 __all__ = [
+    "AS_MEASURED",
+    "CHUNK_ENTRIES",
     "Gradients",
     "Latents",
+    "Ways",
     "adam_step",
     "aux_k_loss",
     "compact",
@@ -27,8 +33,9 @@ __all__ = [
     "decode",
     "encode",
     "gradients",
-    "in_faster_form",
+    "in_form",
     "linear",
+    "margin",
     "relu_encode",
     "remove_parallel",
     "top_k",

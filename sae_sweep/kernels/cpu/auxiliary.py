@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sae_sweep.kernels import reference
 from sae_sweep.kernels.cpu.gradients import Gradients, decode, gradients
-from sae_sweep.kernels.cpu.latents import encode, in_faster_form, kth_largest
+from sae_sweep.kernels.cpu.latents import encode, in_form, kth_largest
 from sae_sweep.kernels.cpu.products import linear
 
 
@@ -34,7 +34,7 @@ def aux_k_loss(
         return residual.new_zeros(())
     w_enc, b_enc, w_dec = (part.index_select(0, ids) for part in weights)
     k_aux = min(max(1, residual.shape[1] // 2), len(ids))
-    latents = in_faster_form(encode(centred, w_enc, b_enc, k_aux), w_dec)
+    latents = in_form(encode(centred, w_enc, b_enc, k_aux), w_dec)
     error = decode(latents, w_dec).sub_(residual)
     scale = coeff / variance
     found = gradients(latents, error * (2 * scale), centred, w_dec)

@@ -1,16 +1,32 @@
-"""Whether the sparse or the dense form of decoding and its gradients is faster, as measured.
+"""Whether the sparse or the dense form of decoding and its gradients is taken.
 
-The times stand in forms.csv; `python -m benchmarks.forms` measures them. Nothing is tuned while
-training: equal settings take the same form everywhere, and give the same bits.
+Where settings leave it open, the one that was measured to be faster. The times stand in forms.csv;
+`python -m benchmarks.forms` measures them. Nothing is tuned while training: equal settings take the
+same form everywhere, and give the same bits.
 """
 
 import csv
 import math
 from functools import cache
 from importlib import resources
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 TABLE = "forms.csv"
+
+Form = Literal["auto", "sparse", "dense"]
+"""How latents are kept from the encoder on; auto: as measured."""
+
+
+class Ways(NamedTuple):
+    """How a step is computed where there is more than one way to do it."""
+
+    latents: Form = "auto"
+    """The form of the latents; those of AuxK, far denser, always take the measured one."""
+    bf16_select: bool = False
+    """Whether a product in bfloat16 proposes what exact products then rank."""
+
+
+AS_MEASURED = Ways()
 
 
 class Timing(NamedTuple):
@@ -22,6 +38,11 @@ class Timing(NamedTuple):
     batch: int
     sparse: float
     dense: float
+
+
+def is_sparse(form: Form, d: int, n_latents: int, k: int, batch: int) -> bool:
+    """Settle a form for a shape."""
+    return is_sparse_faster(d, n_latents, k, batch) if form == "auto" else form == "sparse"
 
 
 @cache

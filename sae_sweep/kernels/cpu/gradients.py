@@ -23,12 +23,13 @@ class Gradients(NamedTuple):
     w_dec: Float[Tensor, "m d"]
 
 
-class _ByLatent(NamedTuple):
-    """The active latents, sorted by latent and then by token."""
+class ByLatent(NamedTuple):
+    """Pairs of a token and a latent, sorted by latent and then by token."""
 
-    latent: Int64[Tensor, " active"]
-    token: Int64[Tensor, " active"]
-    value: Float[Tensor, " active"]
+    order: Int64[Tensor, " pairs"]
+    """Where each pair stands when they are sorted by token."""
+    latent: Int64[Tensor, " pairs"]
+    token: Int64[Tensor, " pairs"]
     start: Int64[Tensor, " m"]
     """Where each latent's run begins."""
 
@@ -91,37 +92,45 @@ def _sparse(
     price: Float[Tensor, " m"] | None,
 ) -> Gradients:
     m = len(w_dec)
-    active = _by_latent(latents, m)
-    # sorted by latent, so that a decoder row is read once for all its tokens
-    change = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        w_dec, upstream, active.token, active.start, active.latent, 0
-    )
+    active = by_latent(latents.indices, m)
+    value = latents.values.reshape(-1)[active.order]
+    change = dot_products(active, w_dec, upstream)
     if price is not None:
         change.add_(price[active.latent])
-    change.masked_fill_(active.value <= 0, 0)
+    change.masked_fill_(value <= 0, 0)
     return Gradients(
         w_enc=_sum_tokens(active, change, centred),
         b_enc=torch.bincount(active.latent, weights=change, minlength=m).to(change.dtype),
-        w_dec=_sum_tokens(active, active.value, upstream),
+        w_dec=_sum_tokens(active, value, upstream),
     )
 
 
-def _by_latent(latents: SparseLatents, m: int) -> _ByLatent:
-    flat = latents.indices.reshape(-1)
+def by_latent(indices: Int64[Tensor, "n k"], m: int) -> ByLatent:
+    """Sort each token's latents, of m, by latent."""
+    flat = indices.reshape(-1)
     # NumPy sorts 16-bit integers by radix
     keys = flat.numpy().astype(np.uint16 if m <= 2**16 else np.int64)
     order = torch.from_numpy(np.argsort(keys, kind="stable"))
     counts = torch.bincount(flat, minlength=m)
-    return _ByLatent(
+    return ByLatent(
+        order=order,
         latent=flat[order],
-        token=order // latents.indices.shape[1],
-        value=latents.values.reshape(-1)[order],
+        token=order // indices.shape[1],
         start=counts.cumsum(dim=0) - counts,
     )
 
 
+def dot_products(
+    pairs: ByLatent, of_latents: Float[Tensor, "m d"], of_tokens: Float[Tensor, "n d"]
+) -> Float[Tensor, " pairs"]:
+    """Multiply the rows of each pair: a latent's row is read once for all its tokens."""
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        of_latents, of_tokens, pairs.token, pairs.start, pairs.latent, 0
+    )
+
+
 def _sum_tokens(
-    active: _ByLatent, weight: Float[Tensor, " active"], rows: Float[Tensor, "n d"]
+    active: ByLatent, weight: Float[Tensor, " pairs"], rows: Float[Tensor, "n d"]
 ) -> Float[Tensor, "m d"]:
     """Sum, for each latent, the rows of the tokens in which it is active."""
     return F.embedding_bag(active.token, rows, active.start, per_sample_weights=weight, mode="sum")

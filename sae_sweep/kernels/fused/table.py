@@ -116,10 +116,12 @@ def empty_table(
         pages: room for latents.
         members: room for trials.
         d: width of the activations.
-        page: latents of a page.
+        page: latents of a page, a power of two from 16: what the smallest tile of a product has.
         device: where it lives.
         operand: type of what products read, float32 or bfloat16.
     """
+    assert page >= 16
+    assert page & (page - 1) == 0
     r = pages * page
 
     def rows() -> Rows:

@@ -8,7 +8,7 @@ from sae_sweep.kernels.fused.encode import encode
 from sae_sweep.kernels.fused.encode_by_library import encode_by_library, runs_of
 from sae_sweep.kernels.fused.table import SPARSE, Settings, Table, empty_table
 
-PAGE, D = 8, 5
+PAGE, D = 16, 5
 
 
 def state_of(n: int, seed: int) -> dict[str, torch.Tensor]:
@@ -43,18 +43,18 @@ def assert_holds(table: Table, sizes: dict[int, int]) -> None:
 
 
 def test_what_was_put_in_comes_out_whoever_leaves_and_joins() -> None:
-    sizes = {0: 11, 1: 20, 2: 8}
+    sizes = {0: 22, 1: 40, 2: 16}
     table = table_of(sizes)
     assert table.member_pages[1, :3].tolist() == [0, 3, 4]  # the page that was given back first
     assert_holds(table, sizes)
     pages.vacate(table, 0)
     assert pages.free_slots(table) == [0, 3]
     assert pages.free_pages(table) == [1, 2, 6, 7]
-    assert_holds(table, {1: 20, 2: 8})
+    assert_holds(table, {1: 40, 2: 16})
 
 
 def test_a_table_grows_around_its_members() -> None:
-    sizes = {0: 11, 1: 20, 2: 8}
+    sizes = {0: 22, 1: 40, 2: 16}
     table = pages.grown(table_of(sizes), 10, 6)
     assert_holds(table, sizes)
     assert pages.free_slots(table) == [3, 4, 5]
@@ -63,13 +63,13 @@ def test_a_table_grows_around_its_members() -> None:
 
 def test_copies_for_products_follow_what_is_put_in() -> None:
     table = empty_table(2, 1, D, page=PAGE, device="cpu", operand=torch.bfloat16)
-    pages.occupy(table, 0, 11)
-    pages.put(table, 0, state_of(11, 0))
-    assert torch.equal(table.operands.w_dec[:11], state_of(11, 0)["w_dec"].bfloat16())
+    pages.occupy(table, 0, 22)
+    pages.put(table, 0, state_of(22, 0))
+    assert torch.equal(table.operands.w_dec[:22], state_of(22, 0)["w_dec"].bfloat16())
 
 
 def test_the_library_encodes_as_our_product_does() -> None:
-    table, tokens = table_of({0: 11, 1: 20, 2: 8}), 6
+    table, tokens = table_of({0: 22, 1: 40, 2: 16}), 6
     torch.manual_seed(0)
     centred = torch.randn(4, tokens, D)
     pre = [torch.full((tokens, 8 * PAGE), -torch.inf) for _ in range(2)]
