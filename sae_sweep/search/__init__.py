@@ -4,12 +4,14 @@ from sae_sweep.search.blocks import SEEDS, Point, look_up
 from sae_sweep.search.build import LISTED, build_search, definition, examples, warnings
 from sae_sweep.search.protocol import Search, Told
 from sae_sweep.search.space import expand
+from sae_sweep.search.target import Surroundings
 
 __all__ = [
     "LISTED",
     "SEEDS",
     "Point",
     "Search",
+    "Surroundings",
     "Told",
     "build_search",
     "definition",

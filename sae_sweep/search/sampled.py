@@ -27,7 +27,9 @@ class Proposal(NamedTuple):
     values: Values | None = None
     """What to train next; None to wait for what is under way."""
     closed: str | None = None
-    """Why nothing more is to be trained in this cell; empty where there is nothing to say."""
+    """Why nothing more is to be trained in this cell."""
+    note: str | None = None
+    """What else is to be said."""
 
 
 class Proposer(Protocol):
@@ -120,11 +122,10 @@ class SampledSearch:
             new = all(draw.values != values for draw in draws)
             return new and bool(self._space.points(cell, values))
 
-        values, closed = self._proposer.propose(cell, draws, accept)
+        values, closed, note = self._proposer.propose(cell, draws, accept)
+        self._notes += [text for text in (note, closed) if text is not None]
         if closed is not None:
             self._open.remove(index)
-            if closed:
-                self._notes.append(closed)
             return []
         return [] if values is None else self._add(index, values)
 

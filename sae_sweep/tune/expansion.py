@@ -1,6 +1,7 @@
 """From a composed configuration to resolved trials: all of it checked before any of it starts."""
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,10 @@ from sae_sweep.config import (
     resolve,
     validate,
 )
-from sae_sweep.errors import BadInput
-from sae_sweep.records import canonical
-from sae_sweep.search import Point, Search, build_search, examples
+from sae_sweep.errors import BadInput, NoStore
+from sae_sweep.records import TrialRecord, canonical
+from sae_sweep.records.store import Reader, default_url
+from sae_sweep.search import Point, Search, Surroundings, build_search, examples
 
 
 class Member(NamedTuple):
@@ -98,7 +100,8 @@ def expand_sweep(settings: dict[str, Any], config: RunConfig, outputs: Path) -> 
         BadInput: for the first point that cannot be trained, naming it.
     """
     resolver = Resolver(config, outputs)
-    search = build_search(settings, config.sweep, config.search)
+    around = Surroundings(resolver.trial, partial(_past, config.store.url or default_url(outputs)))
+    search = build_search(settings, config.sweep, config.search, around)
     members: dict[str, Member] = {}
     merged = []
     for point in search.ask(search.ready):
@@ -109,7 +112,26 @@ def expand_sweep(settings: dict[str, Any], config: RunConfig, outputs: Path) -> 
             members[trial.uid] = Member(trial, point.assignment)
     points = [] if members else examples(settings, config.sweep, config.search)
     ends = [Member(resolver.trial(point), point.assignment) for point in points]
+    _refuse_count(config.search.target_count, ends)
     return Expansion(list(members.values()), merged, search, resolver, ends)
+
+
+def _past(url: str) -> list[TrialRecord]:
+    try:
+        with Reader(url) as reader:
+            return reader.all_trials()
+    except NoStore:
+        return []
+
+
+def _refuse_count(target_count: float | None, ends: list[Member]) -> None:
+    for member in ends:
+        if target_count is not None and target_count >= member.trial.n_latents:
+            raise BadInput(
+                f"search.target_count={target_count:g} is not below "
+                f"sae.n_latents={member.trial.n_latents}: choose fewer latents a token, or a share "
+                "of them as search.target"
+            )
 
 
 def _describe(
