@@ -26,6 +26,8 @@ Commands
       write a trial's weights for another tool
   python -m analysis report|status|watch|export [SWEEP]  or  compare UID UID ...
       read the results, also while a sweep runs
+  python -m analysis suggest --target-l0 0.05 --d 384 --n-latents 3072
+      name the l1_alpha that gives this L0, from past trials
 
 Values and axes
   sae.k=32                                a value; where the sweep has an axis, in its place

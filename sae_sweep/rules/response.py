@@ -98,12 +98,13 @@ class Posterior(NamedTuple):
             level: probability of the interval.
         """
         roots = self.roots(target)
-        low, middle, high = np.quantile(roots, [(1 - level) / 2, 0.5, (1 + level) / 2])
+        ends = [(1 - level) / 2, 0.5, (1 + level) / 2]
+        low, middle, high = np.quantile(roots, ends, method="nearest")
         if not math.isfinite(middle):
-            return math.exp(low), math.exp(min(middle, 700.0)), math.inf
+            return math.exp(low), math.exp(middle), math.exp(high)
         wobble = 1.96 * self.oscillation / -self.slope(float(middle))
         below, above = math.hypot(middle - low, wobble), math.hypot(high - middle, wobble)
-        return math.exp(middle - below), math.exp(middle), math.exp(min(middle + above, 700.0))
+        return math.exp(middle - below), math.exp(middle), math.exp(middle + above)
 
     def exponent(self, target: float) -> tuple[float, float, float]:
         """Power of the width by which l1_alpha changes at a fixed share: 2.5 %, median, 97.5 %."""
