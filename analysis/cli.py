@@ -62,9 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=["csv", "parquet"], default="csv", help="default: csv")
     export.add_argument("--to", metavar="FILE", type=Path, help="default: the standard output")
     suggest = add(_suggest, "Name the l1_alpha that gives a wanted L0.", takes_sweep=False)
-    suggest.add_argument("--target-l0", type=float, required=True, metavar="SHARE", help="e.g. 0.05")
+    suggest.add_argument(
+        "--target-l0", type=float, required=True, metavar="SHARE", help="e.g. 0.05"
+    )
     suggest.add_argument("--d", type=int, required=True, help="width of the activations")
-    suggest.add_argument("--n-latents", type=int, required=True, metavar="M", help="dictionary size")
+    suggest.add_argument(
+        "--n-latents", type=int, required=True, metavar="M", help="dictionary size"
+    )
     suggest.add_argument(
         "--activations", metavar="FINGERPRINT", help="default: the only ones with this d"
     )

@@ -94,9 +94,7 @@ def train(outputs: Path) -> None:
         f"sae.l1_alpha={[*ALPHAS]}",
     ]
     words = [*SETTINGS, *(axis.replace(" ", "") for axis in axes), "sweep.name=response_curves"]
-    subprocess.run(
-        [sys.executable, "-m", "sae_sweep", *words, f"outputs={outputs}"], check=True
-    )
+    subprocess.run([sys.executable, "-m", "sae_sweep", *words, f"outputs={outputs}"], check=True)
     with Reader(default_url(outputs)) as reader:
         records = [member.trial for member in reader.sweep("response_curves").members]
     with CURVES.open("w", newline="") as file:

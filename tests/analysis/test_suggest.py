@@ -32,9 +32,7 @@ def make_record(l1_alpha: float, n_latents: int, l0: float, **settings: Any) -> 
 def curve(n_latents: int, power: float = -0.2, **settings: Any) -> list[TrialRecord]:
     """L0 is 5 % at l1_alpha 3 for 768 latents, and falls as l1_alpha to the power -1.2."""
     root = 3.0 * (n_latents / 768) ** power
-    return [
-        make_record(a, n_latents, 0.05 * (a / root) ** -1.2, **settings) for a in ALPHAS
-    ]
+    return [make_record(a, n_latents, 0.05 * (a / root) ** -1.2, **settings) for a in ALPHAS]
 
 
 def ask(records: list[TrialRecord], n_latents: int = 768, **wanted: Any) -> str:
@@ -50,7 +48,9 @@ def test_a_width_that_was_run_is_answered_by_its_curve() -> None:
     answer = ask(curve(768))
     assert value(answer) == pytest.approx(3.0, rel=0.05)
     assert "for l0_fraction 0.05 (38.4 of 768 latents)" in answer
-    assert "from 4 trials, l1_alpha 1 to 8, at n_latents 768 (4); activations aaaaaaaaaaaa" in answer
+    assert (
+        "from 4 trials, l1_alpha 1 to 8, at n_latents 768 (4); activations aaaaaaaaaaaa" in answer
+    )
     assert "nearest: m768_4 (m768_4): l0_fraction 0.0354 at l1_alpha 4, fvu 0.2" in answer
     assert "cannot be estimated (< 3 widths with 3 l1_alpha or more)" in answer
 
@@ -99,7 +99,9 @@ def test_the_published_four_jobs_are_refused() -> None:
 
 
 def test_trials_with_other_settings_are_left_out_and_said() -> None:
-    answer = ask([*curve(768), *curve(768, train_steps=50)[:2], *curve(768, sae_l1_norm="unit")[:1]])
+    answer = ask(
+        [*curve(768), *curve(768, train_steps=50)[:2], *curve(768, sae_l1_norm="unit")[:1]]
+    )
     assert answer.endswith("left out: 2 with another train.steps, 1 with another sae.l1_norm")
 
 

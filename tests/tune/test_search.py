@@ -48,7 +48,7 @@ def test_a_killed_search_leaves_nothing_running_and_repeats_no_draw(executor, tm
     sweeps.run(killed, executor, *words())
     assert draws(killed, 2) == draws(whole, 1)
     assert sweeps.results(killed) == sweeps.results(whole)
-    assert sweeps.times_done(killed) == [1] * 6
+    assert set(sweeps.times_done(killed)) == {1}
     assert set(sweeps.statuses(killed).values()) == {"done"}
 
 
