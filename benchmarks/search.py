@@ -19,7 +19,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from sae_sweep.config import (
     SearchConfig,
     Source,
     SweepConfig,
+    Trial,
     TrialConfig,
     resolve,
     validate,
@@ -108,7 +109,7 @@ def train(outputs: Path) -> None:
 
 
 def read_curves() -> dict[tuple[int, int], PchipInterpolator]:
-    """ln L0 over ln l1_alpha, by layer and width."""
+    """Logarithm of L0 over that of l1_alpha, by layer and width."""
     points: dict[tuple[int, int], list[tuple[float, float]]] = {}
     with CURVES.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -116,6 +117,12 @@ def read_curves() -> dict[tuple[int, int], PchipInterpolator]:
             point = math.log(float(row["l1_alpha"])), math.log(float(row["l0_fraction"]))
             points.setdefault(key, []).append(point)
     return {key: PchipInterpolator(*zip(*sorted(one), strict=True)) for key, one in points.items()}
+
+
+def simulated(curves: dict[tuple[int, int], PchipInterpolator], case: Case, seed: int) -> Response:
+    """Trainings of a case with one seed."""
+    curve = curves[case.layer, case.n_latents]
+    return partial(respond, curve, f"{case.layer}|{case.n_latents}|{seed}")
 
 
 def respond(curve: PchipInterpolator, name: str, l1_alpha: float) -> float:
@@ -144,7 +151,7 @@ def searched(
         asks.tell(point.assignment, Told("done", metrics, {}))
 
 
-def make_trial(layer: int, point: Point):  # noqa: ANN201  (a Trial)
+def make_trial(layer: int, point: Point) -> Trial:
     """Resolve a point as if the layer's activations were there."""
     settings = ActivationsConfig(synthetic={}, d=D)
     source = Source(f"{layer:012d}", D, 65_536, {"layer": layer})
@@ -153,7 +160,7 @@ def make_trial(layer: int, point: Point):  # noqa: ANN201  (a Trial)
 
 
 def published_rule(case: Case, response: Response, seed: int) -> Iterator[Trained]:
-    """The rule of a published guide, as printed: it moves l1_alpha the wrong way near the target."""
+    """The rule of a published guide, as printed: near the target it moves l1_alpha away."""
     random = np.random.default_rng(seed)
     l1_alpha = math.exp(random.uniform(*np.log(AXIS)))
     for _ in range(BUDGET):
@@ -168,13 +175,15 @@ def target_search(
     others: Callable[[Case], list[Case]], case: Case, response: Response, seed: int
 ) -> Iterator[Trained]:
     """Target search with what cold searches for other cases have trained."""
-    curves, past = read_curves(), []
-    for other in others(case):
-        curve = curves[other.layer, other.n_latents]
-        told = partial(respond, curve, f"{other.layer}|{other.n_latents}|{seed}")
-        for one in until_hit(other, searched({"kind": "target"}, [], other, told, seed)):
-            past.append(record(other, one))
+    past = [record(other, one) for other in others(case) for one in cold(other, seed)]
     yield from searched({"kind": "target"}, past, case, response, seed)
+
+
+@cache
+def cold(case: Case, seed: int) -> list[Trained]:
+    """What target search trains for a case without history."""
+    told = simulated(read_curves(), case, seed)
+    return until_hit(case, searched({"kind": "target"}, [], case, told, seed))
 
 
 def record(case: Case, one: Trained) -> TrialRecord:
@@ -226,8 +235,7 @@ def simulate(names: list[str], seeds: int) -> None:
     for name, case, seed in itertools.product(names, CASES, range(seeds)):
         if (name, *case, seed) in done:
             continue
-        curve = curves[case.layer, case.n_latents]
-        told = partial(respond, curve, f"{case.layer}|{case.n_latents}|{seed}")
+        told = simulated(curves, case, seed)
         seen = until_hit(case, METHODS[name](case, told, seed))
         hit = abs(seen[-1].l0_fraction / case.target - 1) <= 0.1
         line = {"method": name, "case": [*case], "seed": seed, "trials": len(seen), "hit": hit}

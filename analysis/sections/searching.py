@@ -127,5 +127,5 @@ def _decision(members: Sequence[Member], i: int, names: Sequence[str]) -> str:
             before, after = here.get(ALPHA), later.assignment.get(ALPHA)
             if not before or not after:
                 return "next"
-            return f"l1_alpha × {number(after / before, 3)}"
+            return f"{number(after / before, 3)} times the l1_alpha"
     return "end"

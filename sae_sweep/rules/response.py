@@ -68,7 +68,7 @@ class Posterior(NamedTuple):
     """Median relative oscillation of the trials that were fitted."""
 
     def roots(self, target: float) -> Array:
-        """ln l1_alpha at which each curve meets the target, ascending; infinite where it does not.
+        """Where each curve meets the target, in ln l1_alpha, ascending; infinite where none does.
 
         Args:
             target: share of active latents.
@@ -91,7 +91,7 @@ class Posterior(NamedTuple):
         return min(float(np.median(slopes)), -0.05)
 
     def interval(self, target: float, level: float = 0.95) -> tuple[float, float, float]:
-        """The l1_alpha that meets a target: median, and an interval that a run's oscillation widens.
+        """The l1_alpha that meets a target: low end, median, high end; oscillation widens it.
 
         Args:
             target: share of active latents.
@@ -108,7 +108,7 @@ class Posterior(NamedTuple):
 
     def exponent(self, target: float) -> tuple[float, float, float]:
         """Power of the width by which l1_alpha changes at a fixed share: 2.5 %, median, 97.5 %."""
-        y0, x0, log_s, log_w, p, q = self.shapes.T
+        y0, _, log_s, log_w, p, q = self.shapes.T
         s, w = np.exp(log_s), np.exp(log_w)
         drop = np.maximum((y0 - math.log(target)) / (s * w), 1e-6)
         z = drop + np.log(-np.expm1(-drop))  # the inverse of softplus

@@ -113,7 +113,7 @@ class TargetProposer:
         draws: Sequence[Draw],
         target: float,
     ) -> Iterator[float | str]:
-        """ln l1_alpha to try, best first; or why there are none.
+        """Ln l1_alpha to try, best first; or why there are none.
 
         Of several under way each takes another quantile of where the curve may meet the target.
         """
@@ -198,8 +198,8 @@ def _out_of_reach(
     else:
         return None
     return (
-        f"l0_fraction {target:.4g} is out of reach: at the {side} end of the axis, {ALPHA}={end:g}, "
-        f"it is {value:.4g}; widen the axis or choose another target"
+        f"l0_fraction {target:.4g} is out of reach: at the {side} end of the axis, "
+        f"{ALPHA}={end:g}, it is {value:.4g}; widen the axis or choose another target"
     )
 
 

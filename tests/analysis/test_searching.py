@@ -42,9 +42,9 @@ def test_each_trial_of_a_target_search_stands_with_result_diagnosis_and_decision
         ["0.052", "+4.0 %"],
     ]
     assert [row[6:] for row in rows[2:]] == [
-        ["too dense", "l1_alpha × 4"],
-        ["too sparse; fvu not below 1", "l1_alpha × 0.375"],
-        ["diverged", "l1_alpha × 1.33"],
+        ["too dense", "4 times the l1_alpha"],
+        ["too sparse; fvu not below 1", "0.375 times the l1_alpha"],
+        ["diverged", "1.33 times the l1_alpha"],
         ["on target", "end"],
     ]
 
