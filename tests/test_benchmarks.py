@@ -29,7 +29,8 @@ PEERS = ("sae_lens", "dictionary_learning", "sparsify")
 
 
 @pytest.mark.parametrize(
-    "module", ["quality", "initial_scale", "saelens_export", "step", "forms", "operations"]
+    "module",
+    ["quality", "initial_scale", "saelens_export", "step", "forms", "operations", "search"],
 )
 def test_help_needs_no_peer(module: str) -> None:
     program = (
