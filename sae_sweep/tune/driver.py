@@ -18,9 +18,9 @@ from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key
 DEATHS_TOGETHER = 2
 """After this many deaths of the process around it, a trial is retried alone; then it fails."""
 
-TOGETHER_ON_A_GPU = 4
-"""Trials of a search that a GPU trains together, where search.at_once does not say: the more at
-once, the less each can learn from the others."""
+TOGETHER = 4
+"""Trials of a search that a slot with room for more trains together, where neither search.at_once
+nor executor.cohort says: the more at once, the less each can learn from the others."""
 
 POLL_SECONDS = 2.0
 """How often trials held by another driver are looked at."""
@@ -119,7 +119,8 @@ class Driver:
     def _replenish(self) -> None:
         if self._supply is None or self._supply.exhausted or self.interrupted:
             return
-        a_slot = self._limit or (1 if self.memory is None else TOGETHER_ON_A_GPU)
+        capacities = [slot.capacity for slot in self._running.values()]
+        a_slot = self._limit or min(TOGETHER, max(capacities, default=1))
         waiting = sum(map(len, self._queues.values())) + len(self._alone) + len(self._held)
         under_way = waiting + sum(len(slot.residents) for slot in self._running.values())
         room = (self._together or self.slots * a_slot) - under_way
