@@ -61,6 +61,17 @@ def _parser() -> argparse.ArgumentParser:
     export = add(_export, "Write a sweep's trials as a table.")
     export.add_argument("--format", choices=["csv", "parquet"], default="csv", help="default: csv")
     export.add_argument("--to", metavar="FILE", type=Path, help="default: the standard output")
+    suggest = add(_suggest, "Name the l1_alpha that gives a wanted L0.", takes_sweep=False)
+    suggest.add_argument(
+        "--target-l0", type=float, required=True, metavar="SHARE", help="e.g. 0.05"
+    )
+    suggest.add_argument("--d", type=int, required=True, help="width of the activations")
+    suggest.add_argument(
+        "--n-latents", type=int, required=True, metavar="M", help="dictionary size"
+    )
+    suggest.add_argument(
+        "--activations", metavar="FINGERPRINT", help="default: the only ones with this d"
+    )
     return parser
 
 
@@ -98,6 +109,14 @@ def _compare(arguments: argparse.Namespace, reader: Reader) -> None:
     if arguments.outputs is not None:
         for path in draw(list(trials.values()), reader, arguments.outputs):
             sys.stdout.write(f"figure: {path}\n")
+
+
+def _suggest(arguments: argparse.Namespace, reader: Reader) -> None:
+    from analysis.suggest import Wanted, suggest
+
+    n_latents, source = arguments.n_latents, arguments.activations
+    wanted = Wanted(arguments.target_l0, arguments.d, n_latents, source)
+    sys.stdout.write(suggest(reader.all_trials(), wanted) + "\n")
 
 
 def _export(arguments: argparse.Namespace, reader: Reader) -> None:

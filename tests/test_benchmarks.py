@@ -42,7 +42,10 @@ PEERS = ("sae_lens", "dictionary_learning", "sparsify")
 
 @pytest.mark.parametrize(
     "module",
-    ["quality", "initial_scale", "saelens_export", "step", "forms", "operations", "selection"],
+    [
+        *("quality", "initial_scale", "saelens_export", "step", "forms", "operations"),
+        *("selection", "search"),
+    ],
 )
 def test_help_needs_no_peer(module: str) -> None:
     program = (

@@ -14,7 +14,14 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 MAKE = {"make sweep", "make test"}
 """Run by CI itself."""
 
-DRY = ("activations.model=", "activations=files", "+sweep=grid_topk")
+DRY = (
+    "activations.model=",
+    "activations=files",
+    "+sweep=grid_topk",
+    "+sweep=target_l0",
+    "+sweep=optuna_l1_alpha",
+    "+sweep=pareto_l1",
+)
 """Too long, or in need of a network, a cluster or a server: composed, validated and estimated."""
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from analysis.sections import best, effects, footer, overview, pictures
+from analysis.sections import best, effects, footer, overview, pictures, searching
 from analysis.study import Study
 
 SECTIONS: tuple[Callable[[Study], str], ...] = (
@@ -10,6 +10,7 @@ SECTIONS: tuple[Callable[[Study], str], ...] = (
     overview.status,
     overview.definitions,
     overview.statistics,
+    searching.search,
     effects.effects,
     effects.level_tables,
     effects.auxiliary_loss,

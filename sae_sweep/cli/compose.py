@@ -23,7 +23,7 @@ from sae_sweep.config import (
     validate,
 )
 from sae_sweep.errors import BadInput
-from sae_sweep.search import expand
+from sae_sweep.search import examples
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 TEXT_SETTINGS = frozenset(setting.key for setting in settings() if setting.is_text)
@@ -91,7 +91,7 @@ def validate_run(settings: dict[str, Any]) -> RunConfig:
     """
     sweep = validate(SweepConfig, settings["sweep"], "sweep.")
     search = validate(SearchConfig, settings["search"], "search.")
-    first = expand(settings, sweep, search)[0]
+    first = examples(settings, sweep, search)[0]
     return validate(RunConfig, {**settings, **first.settings})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sae_sweep.cli.compose import choices, compose, validate_run
 from sae_sweep.config import settings
 from sae_sweep.errors import BadInput
-from sae_sweep.search import expand, look_up
+from sae_sweep.search import LISTED, examples, look_up
 
 WIDTH = 100
 INDENT = "  "
@@ -26,12 +26,14 @@ Commands
       write a trial's weights for another tool
   python -m analysis report|status|watch|export [SWEEP]  or  compare UID UID ...
       read the results, also while a sweep runs
+  python -m analysis suggest --target-l0 0.05 --d 384 --n-latents 3072
+      name the l1_alpha that gives this L0, from past trials
 
 Values and axes
   sae.k=32                                a value; where the sweep has an axis, in its place
   sae.k=[8,16]                            an axis: every value
-  'train.lr={loguniform:[1e-5,1e-3]}'     an axis that is drawn, with search=random; also uniform,
-                                          int (bounds included) and choice"""
+  'train.lr={loguniform:[1e-5,1e-3]}'     an axis that is drawn, with search=random, optuna or
+                                          target; also uniform, int (bounds included), choice"""
 
 EXIT_CODES = """\
 Exit codes
@@ -74,9 +76,11 @@ def _sweep(name: str, config_dir: Path | None) -> str:
     try:
         composed = compose([f"sweep={name}"], config_dir).settings
         run = validate_run(composed)
-        points = expand(composed, run.sweep, run.search)
+        points = examples(composed, run.sweep, run.search)
     except BadInput as error:
         return f"cannot be run: {error}"
+    if run.search.kind not in LISTED:
+        return f"at most {run.search.trials} trials. {run.sweep.question}"
     return f"{len(points)} {'trial' if len(points) == 1 else 'trials'}. {run.sweep.question}"
 
 

@@ -10,6 +10,7 @@ from sae_sweep.cli import exit_codes
 from sae_sweep.config import RunConfig
 from sae_sweep.errors import without_passwords
 from sae_sweep.records.store import Reader, default_url
+from sae_sweep.search import warnings
 from sae_sweep.tune import sweep
 from sae_sweep.tune.estimate import describe_cost
 from sae_sweep.tune.expansion import Expansion, expand_sweep
@@ -35,6 +36,8 @@ def run(settings: dict[str, Any], config: RunConfig, arguments: list[str]) -> in
         return 0
     for words in expansion.merged:
         sys.stderr.write(f"merged: {words}\n")
+    for words in warnings(config.sweep, config.search):
+        sys.stderr.write(f"warning: {words}\n")
     command = _command(arguments)
     result = sweep.run(expansion, config, outputs, command)
     _say_how_it_ended(result, expansion, arguments)
@@ -62,6 +65,8 @@ def _say_how_it_ended(result: sweep.Result, expansion: Expansion, arguments: lis
     counts = ", ".join(f"{n} {status}" for status, n in sorted(result.counts.items()))
     nothing = "" if result.trained else "; nothing to train"
     sys.stderr.write(f"{len(expansion.trials)} trials: {counts}{nothing}\n")
+    for words in result.notes:
+        sys.stderr.write(f"search: {words}\n")
     # with rerun= the same command would start over
     again = _command([word for word in arguments if not word.startswith("rerun=")])
     if result.interrupted:

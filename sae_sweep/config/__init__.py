@@ -1,22 +1,24 @@
 """Every setting of the tool; mirrors conf/."""
 
 from sae_sweep.config.activations import ActivationsConfig, SyntheticConfig
-from sae_sweep.config.check import nearest, settings, validate
+from sae_sweep.config.check import settings, validate
+from sae_sweep.config.names import nearest
 from sae_sweep.config.run import (
     RESERVED_NAMES,
     ExecutorConfig,
     RunConfig,
-    SearchConfig,
     SweepConfig,
     TrialConfig,
 )
 from sae_sweep.config.sae import L1Config, SaeConfig, TopKConfig
+from sae_sweep.config.search import Constraint, SearchConfig, read_constraint
 from sae_sweep.config.train import TrainConfig
 from sae_sweep.config.trial import Source, Trial, resolve, risks
 
 __all__ = [
     "RESERVED_NAMES",
     "ActivationsConfig",
+    "Constraint",
     "ExecutorConfig",
     "L1Config",
     "RunConfig",
@@ -30,6 +32,7 @@ __all__ = [
     "Trial",
     "TrialConfig",
     "nearest",
+    "read_constraint",
     "resolve",
     "risks",
     "settings",

@@ -1,6 +1,5 @@
 """Validation once, at the edge: pydantic's findings as one message with a way out."""
 
-import difflib
 import types
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -8,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from sae_sweep.config.names import nearest
 from sae_sweep.config.run import RunConfig
 from sae_sweep.errors import BadInput
 
@@ -63,15 +63,6 @@ def _groups(annotation: Any) -> list[type[BaseModel]]:
     if get_origin(annotation) in (Annotated, Union, types.UnionType):
         return [group for part in get_args(annotation) for group in _groups(part)]
     return []
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """A hint with the nearest known names."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if not close:
-        tail = name.rsplit(".", maxsplit=1)[-1]
-        close = [one for one in known if one.rsplit(".", maxsplit=1)[-1] == tail][:3]
-    return f"did you mean {' or '.join(close)}?" if close else "see --help for all names"
 
 
 def validate(model: type[Model], data: Mapping[str, Any], prefix: str = "") -> Model:

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from sae_sweep.config.activations import ActivationsConfig
 from sae_sweep.config.base import Count, Strict
 from sae_sweep.config.sae import SaeConfig, TopKConfig
+from sae_sweep.config.search import SearchConfig
 from sae_sweep.config.train import TrainConfig
 
 RESERVED_NAMES = ("activations", "trials", "cache", "sae_sweep.db", "optuna.db")
@@ -81,19 +82,6 @@ class SweepConfig(Strict):
         return name
 
 
-class SearchConfig(Strict):
-    """How points are drawn from the axes."""
-
-    kind: Literal["grid", "random"] = "grid"
-    """grid: every point; random: draws of the sampled axes in every cell of the grid axes."""
-
-    samples: Count = 16
-    """random: draws a cell."""
-
-    seed: int = 0
-    """random: seed of the draws."""
-
-
 class StopConfig(Strict):
     """Which trials end early."""
 
@@ -140,7 +128,7 @@ class RunConfig(TrialConfig):
     """The question, and the axes."""
 
     search: SearchConfig = SearchConfig()
-    """How points are drawn."""
+    """How points are found."""
 
     stop: StopConfig = StopConfig()
     """Which trials end early."""

@@ -1,5 +1,6 @@
 """What is known of a trial: the record that store, report and search share."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -68,6 +69,12 @@ class TrialRecord:
     def folder(self) -> str:
         """Name of the trial's folder below outputs/trials/."""
         return f"{self.label}-{self.uid}"
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended; NaN where a final metric was not finite."""
+        final = {name: math.nan if value is None else value for name, value in self.final.items()}
+        return Outcome(self.uid, self.status, 0, final, self.error, self.seconds or 0.0)
 
     @property
     def worse_than_mean(self) -> bool:

@@ -1,5 +1,22 @@
 """Which points a sweep trains, and in what order."""
 
-from sae_sweep.search.space import Point, expand, look_up
+from sae_sweep.search.blocks import SEEDS, Point, look_up
+from sae_sweep.search.build import LISTED, build_search, definition, examples, warnings
+from sae_sweep.search.protocol import Search, Told
+from sae_sweep.search.space import expand
+from sae_sweep.search.target import Surroundings
 
-__all__ = ["Point", "expand", "look_up"]
+__all__ = [
+    "LISTED",
+    "SEEDS",
+    "Point",
+    "Search",
+    "Surroundings",
+    "Told",
+    "build_search",
+    "definition",
+    "examples",
+    "expand",
+    "look_up",
+    "warnings",
+]

@@ -40,13 +40,15 @@ class Axis(NamedTuple):
                 return low + int(u * (high - low + 1))
             case "uniform":
                 low, high = self.values
-                return _rounded(low + u * (high - low), low, high)
+                return rounded(low + u * (high - low), self)
             case _:
                 low, high = self.values
-                return _rounded(low * math.exp(u * math.log(high / low)), low, high)
+                return rounded(low * math.exp(u * math.log(high / low)), self)
 
 
-def _rounded(value: float, low: float, high: float) -> float:
+def rounded(value: float, axis: Axis) -> float:
+    """Keep six significant digits of a real value, inside the axis."""
+    low, high = axis.values
     return float(min(max(float(f"{value:.6g}"), low), high))
 
 

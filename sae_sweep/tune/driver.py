@@ -1,6 +1,5 @@
 """The driver's side of a sweep: queue, verdicts, retries and the store, whoever executes."""
 
-import math
 import threading
 import time
 from collections import Counter, deque
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sae_sweep.config import RunConfig, Trial
-from sae_sweep.records import FINAL, Outcome, Row, Status, TrialRecord
+from sae_sweep.records import FINAL, Outcome, Row, Status
 from sae_sweep.records.store import Store
 from sae_sweep.sae import WEIGHTS_FILE
 from sae_sweep.train import checkpoint
@@ -18,6 +17,10 @@ from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key
 
 DEATHS_TOGETHER = 2
 """After this many deaths of the process around it, a trial is retried alone; then it fails."""
+
+TOGETHER = 4
+"""Trials of a search that a slot with room for more trains together, where neither search.at_once
+nor executor.cohort says: the more at once, the less each can learn from the others."""
 
 POLL_SECONDS = 2.0
 """How often trials held by another driver are looked at."""
@@ -34,6 +37,17 @@ class Watcher(Protocol):
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """A trial ended, here or in another sweep."""
+
+
+class Supply(Watcher, Protocol):
+    """Where trials come from while a sweep runs; is told of the course, so as to decide."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no more will come."""
+
+    def ask(self, n: int) -> list[Trial]:
+        """At most n trials, in the store already; none only while some are under way."""
 
 
 class SlotRecord:
@@ -73,7 +87,9 @@ class Driver:
         self._run = run
         self._trials_root = outputs / "trials"
         self._activations_root = outputs / "activations"
-        self._watchers = watchers
+        self._watchers = list(watchers)
+        self._supply: Supply | None = None
+        self._together = config.search.at_once
         self._queues: dict[ShapeKey, deque[Trial]] = {}
         self._alone: deque[Trial] = deque()
         self._held: dict[str, Trial] = {}
@@ -95,6 +111,22 @@ class Driver:
             else:
                 self._held[uid] = trial
 
+    def take_from(self, supply: Supply) -> None:
+        """Ask for more trials whenever fewer are under way than may be."""
+        self._supply = supply
+        self._watchers.append(supply)
+
+    def _replenish(self) -> None:
+        if self._supply is None or self._supply.exhausted or self.interrupted:
+            return
+        capacities = [slot.capacity for slot in self._running.values()]
+        a_slot = self._limit or min(TOGETHER, max(capacities, default=1))
+        waiting = sum(map(len, self._queues.values())) + len(self._alone) + len(self._held)
+        under_way = waiting + sum(len(slot.residents) for slot in self._running.values())
+        room = (self._together or self.slots * a_slot) - under_way
+        if room > 0:
+            self.add(self._supply.ask(room))
+
     def _enqueue(self, trial: Trial) -> None:
         self._queues.setdefault(shape_key(trial), deque()).append(trial)
 
@@ -103,7 +135,8 @@ class Driver:
         """Whether no slot runs and none is to be started."""
         self._poll_held()
         waiting = any(self._queues.values()) or self._alone or self._held
-        return not self._running and (self.interrupted or not waiting)
+        more = self._supply is not None and not self._supply.exhausted
+        return not self._running and (self.interrupted or not (waiting or more))
 
     @property
     def interrupted(self) -> bool:
@@ -129,7 +162,7 @@ class Driver:
             if uid not in known:  # somebody has told the store to forget it
                 del self._held[uid]
             elif known[uid].status in FINAL:
-                trial, ended = self._held.pop(uid), _outcome(known[uid])
+                trial, ended = self._held.pop(uid), known[uid].outcome
                 for watcher in self._watchers:
                     watcher.ended(trial, ended)
         for uid in self._store.claim(self._run, list(self._held)):
@@ -140,6 +173,7 @@ class Driver:
         if self.interrupted or len(self._running) >= self.slots:
             return None
         self._poll_held()
+        self._replenish()
         if self._alone:
             first = self._alone.popleft()
             slot = SlotRecord(shape_key(first), 1, alone=True)
@@ -187,6 +221,7 @@ class Driver:
                     self._ended(slot.residents.pop(item.uid), item)
                 case Room():
                     slot.capacity = item.members
+        self._replenish()
         self._fill(slot)
 
     def pull(self, number: int) -> Orders:
@@ -230,10 +265,3 @@ class Driver:
                 self._enqueue(trial)
             else:
                 self._alone.append(trial)
-
-
-def _outcome(record: TrialRecord) -> Outcome:
-    """How a trial ended that another driver trained."""
-    final = {name: math.nan if value is None else value for name, value in record.final.items()}
-    seconds = record.seconds or 0.0
-    return Outcome(record.uid, record.status, 0, final, record.error, seconds)

@@ -12,6 +12,7 @@ import torch
 from sae_sweep import activations
 from sae_sweep.config import RunConfig, Trial, risks
 from sae_sweep.errors import BadInput
+from sae_sweep.search import warnings
 from sae_sweep.tune.expansion import Expansion
 from sae_sweep.tune.plan import cohort_size, memory_bytes, result_bytes, resume_bytes, shape_key
 
@@ -25,7 +26,7 @@ def missing_activations(expansion: Expansion, outputs: Path) -> list[str]:
     root = outputs / "activations"
     return [
         fingerprint
-        for fingerprint in expansion.activations
+        for fingerprint in expansion.resolver.activations
         if not (root / fingerprint / "manifest.json").exists()
     ]
 
@@ -34,10 +35,10 @@ def disk_bytes(
     expansion: Expansion, todo: Sequence[Trial], config: RunConfig, outputs: Path
 ) -> int:
     """Disk that activations, checkpoints and weights will take."""
-    widths = {trial.source.fingerprint: trial.source.d for trial in expansion.trials}
+    widths = {trial.source.fingerprint: trial.source.d for trial in expansion.planned}
     missing = missing_activations(expansion, outputs)
     rows = sum(
-        activations.disk_bytes(expansion.activations[fingerprint], widths[fingerprint])
+        activations.disk_bytes(expansion.resolver.activations[fingerprint], widths[fingerprint])
         for fingerprint in missing
     )
     weights = config.store.weights != "none"
@@ -66,11 +67,17 @@ def describe_cost(
     expansion: Expansion, done: set[str], config: RunConfig, outputs: Path
 ) -> list[str]:
     """The lines that a dry run prints."""
-    todo = [trial for trial in expansion.trials if trial.uid not in done]
+    planned, unknown = expansion.planned, expansion.resolver.unknown_source
+    todo = [trial for trial in planned if trial.uid not in done]
     slots = _slots(config)
-    lines = [f"sweep {config.sweep.name}: {len(expansion.trials)} trials, {len(todo)} to train"]
-    if expansion.unknown_source:
-        lines.append(f"what is done already cannot be told: {expansion.unknown_source}")
+    lines = [f"sweep {config.sweep.name}: {len(planned)} trials, {len(todo)} to train"]
+    if expansion.examples:
+        lines = [
+            f"sweep {config.sweep.name}: at most {len(planned)} trials, which search.kind="
+            f"{config.search.kind} chooses; estimated from the ends of the axes"
+        ]
+    if unknown:
+        lines.append(f"what is done already cannot be told: {unknown}")
     lines += [f"merged: {words}" for words in expansion.merged]
     if todo:
         lines += _cohorts(todo, slots, config)
@@ -79,14 +86,15 @@ def describe_cost(
             "from a probe of this machine's matrix product; extraction not counted"
         )
     for fingerprint in missing_activations(expansion, outputs):
-        wanted = expansion.activations[fingerprint]
+        wanted = expansion.resolver.activations[fingerprint]
         lines.append(
             f"activations to extract: {wanted.train_tokens + wanted.validation_tokens:,} "
             f"rows ({wanted.kind})"
         )
     lines.append(f"disk: about {_size(disk_bytes(expansion, todo, config, outputs))}")
-    found = Counter(risk for trial in expansion.trials for risk in risks(trial))
-    lines += [f"risk in {n} of {len(expansion.trials)}: {risk}" for risk, n in found.items()]
+    found = Counter(risk for trial in planned for risk in risks(trial))
+    lines += [f"risk in {n} of {len(planned)}: {risk}" for risk, n in found.items()]
+    lines += [f"warning: {words}" for words in warnings(config.sweep, config.search)]
     return lines
 
 

@@ -1,5 +1,7 @@
 """From a composed configuration to resolved trials: all of it checked before any of it starts."""
 
+import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +15,10 @@ from sae_sweep.config import (
     resolve,
     validate,
 )
-from sae_sweep.errors import BadInput
-from sae_sweep.records import canonical
-from sae_sweep.search import Point, expand
+from sae_sweep.errors import BadInput, NoStore
+from sae_sweep.records import TrialRecord, canonical
+from sae_sweep.records.store import Reader, default_url
+from sae_sweep.search import Point, Search, Surroundings, build_search, examples
 
 
 class Member(NamedTuple):
@@ -25,25 +28,68 @@ class Member(NamedTuple):
     assignment: dict[str, Any]
 
 
+class Resolver:
+    """Turns points into trials, and remembers the activations that it has described."""
+
+    def __init__(self, config: RunConfig, outputs: Path) -> None:
+        self._dry_run = config.dry_run
+        self._outputs = outputs
+        self._sources: dict[str, tuple[ActivationsConfig, Source]] = {}
+        self.unknown_source: str | None = None
+        """Why the activations' fingerprint, and so every uid, is not known (dry runs only)."""
+
+    @property
+    def activations(self) -> dict[str, ActivationsConfig]:
+        """Settings of the activations, by fingerprint."""
+        return {source.fingerprint: wanted for wanted, source in self._sources.values()}
+
+    def trial(self, point: Point) -> Trial:
+        """Validate and resolve a point.
+
+        Raises:
+            BadInput: it cannot be trained; the message names it.
+        """
+        try:
+            config = validate(TrialConfig, point.settings)
+            wanted = config.activations
+            key = canonical(wanted.model_dump())
+            if key not in self._sources:
+                source, reason = _describe(wanted, self._outputs, dry_run=self._dry_run)
+                self._sources[key] = wanted, source
+                self.unknown_source = self.unknown_source or reason
+            return resolve(config, self._sources[key][1])
+        except BadInput as error:
+            raise BadInput(f"{error}{_where(point)}") from None
+
+
 class Expansion(NamedTuple):
     """Every trial of a sweep, once."""
 
     members: list[Member]
+    """In the order in which they were asked for; a search adds to them while it runs."""
     merged: list[str]
     """Points that ask for a trial that another point asked for already, in words."""
-    activations: dict[str, ActivationsConfig]
-    """Settings of the activations, by fingerprint."""
-    unknown_source: str | None
-    """Why the activations' fingerprint, and so every uid, is not known (dry runs only)."""
+    search: Search
+    """What is left to be asked for."""
+    resolver: Resolver
+    examples: list[Member]
+    """Trials at the ends of a search's axes; none of a sweep whose trials are all known."""
 
     @property
     def trials(self) -> list[Trial]:
         """The trials, in the order of the expansion."""
         return [member.trial for member in self.members]
 
+    @property
+    def planned(self) -> list[Trial]:
+        """What may come to be trained, as far as it can be known."""
+        left = self.search.planned - len(self.members)
+        ends = itertools.cycle(member.trial for member in self.examples)
+        return [*self.trials, *itertools.islice(ends, max(0, left))]
+
 
 def expand_sweep(settings: dict[str, Any], config: RunConfig, outputs: Path) -> Expansion:
-    """Expand, validate and resolve every point.
+    """Expand, validate and resolve every point that is known, of a search the ends of its axes.
 
     Args:
         settings: the composed configuration; its trial groups are the base of every point.
@@ -53,27 +99,39 @@ def expand_sweep(settings: dict[str, Any], config: RunConfig, outputs: Path) -> 
     Raises:
         BadInput: for the first point that cannot be trained, naming it.
     """
-    sources: dict[str, tuple[ActivationsConfig, Source]] = {}
+    resolver = Resolver(config, outputs)
+    around = Surroundings(resolver.trial, partial(_past, config.store.url or default_url(outputs)))
+    search = build_search(settings, config.sweep, config.search, around)
     members: dict[str, Member] = {}
     merged = []
-    unknown = None
-    for point in expand(settings, config.sweep, config.search):
-        try:
-            trial_config = validate(TrialConfig, point.settings)
-            wanted = trial_config.activations
-            key = canonical(wanted.model_dump())
-            if key not in sources:
-                source, reason = _describe(wanted, outputs, dry_run=config.dry_run)
-                sources[key], unknown = (wanted, source), unknown or reason
-            trial = resolve(trial_config, sources[key][1])
-        except BadInput as error:
-            raise BadInput(f"{error}{_where(point)}") from None
+    for point in search.ask(search.ready):
+        trial = resolver.trial(point)
         if trial.uid in members:
             merged.append(f"{_words(point)} is {_words(members[trial.uid])} ({trial.label})")
         else:
             members[trial.uid] = Member(trial, point.assignment)
-    by_fingerprint = {source.fingerprint: wanted for wanted, source in sources.values()}
-    return Expansion(list(members.values()), merged, by_fingerprint, unknown)
+    points = [] if members else examples(settings, config.sweep, config.search)
+    ends = [Member(resolver.trial(point), point.assignment) for point in points]
+    _refuse_count(config.search.target_count, ends)
+    return Expansion(list(members.values()), merged, search, resolver, ends)
+
+
+def _past(url: str) -> list[TrialRecord]:
+    try:
+        with Reader(url) as reader:
+            return reader.all_trials()
+    except NoStore:
+        return []
+
+
+def _refuse_count(target_count: float | None, ends: list[Member]) -> None:
+    for member in ends:
+        if target_count is not None and target_count >= member.trial.n_latents:
+            raise BadInput(
+                f"search.target_count={target_count:g} is not below "
+                f"sae.n_latents={member.trial.n_latents}: choose fewer latents a token, or a share "
+                "of them as search.target"
+            )
 
 
 def _describe(

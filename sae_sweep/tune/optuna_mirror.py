@@ -54,25 +54,32 @@ class OptunaMirror:
     """
 
     def __init__(
-        self, name: str, members: Sequence[Member], records: Mapping[str, TrialRecord], path: Path
+        self,
+        name: str,
+        members: Sequence[Member],
+        records: Mapping[str, TrialRecord],
+        path: Path,
+        ends: Sequence[Member] = (),
     ) -> None:
         """Make the study anew, with what is done already.
 
         Args:
             name: of the sweep and of the study.
-            members: the trials and their axes.
+            members: the trials and their axes; a search adds to them while it runs.
             records: what the store knows of them.
             path: SQLite file for Optuna's tables.
+            ends: trials at the ends of a search's axes, for the bounds.
         """
         self._name = name
         self._path = path
-        self._assignments = {member.trial.uid: member.assignment for member in members}
+        self._members = members
+        self._ends = ends
         self._course: dict[str, dict[int, float]] = {}
         self._ended: queue.Queue[Ended | None] = queue.Queue()
         self._failure: str | None = None
         for record in records.values():
             if record.status in FINAL:
-                self._ended.put(Ended(record.label, _outcome(record), {}))
+                self._ended.put(Ended(record.label, record.outcome, {}))
         self._writer = threading.Thread(target=self._write, daemon=True)
         self._writer.start()
 
@@ -98,12 +105,12 @@ class OptunaMirror:
 
     def _write(self) -> None:
         try:
-            axes = _distributions(list(self._assignments.values()))
+            known = [*self._ends, *self._members]
+            axes = _distributions([member.assignment for member in known])
             with _fresh_study(self._name, self._path) as study:
                 for batch in _batches(self._ended):
-                    study.add_trials(
-                        [_frozen(one, self._assignments[one.outcome.uid], axes) for one in batch]
-                    )
+                    asked = {member.trial.uid: member.assignment for member in self._members}
+                    study.add_trials([_frozen(one, asked[one.outcome.uid], axes) for one in batch])
         except Exception as error:  # noqa: BLE001  (the copy's boundary: said by close())
             first = str(error).strip().partition("\n")[0]
             self._failure = f"{type(error).__name__}: {first}"
@@ -131,11 +138,6 @@ def _batches(ended: queue.Queue[Ended | None]) -> Iterator[list[Ended]]:
         yield [first, *(one for one in waiting if one is not None)]
         if None in waiting:
             return
-
-
-def _outcome(record: TrialRecord) -> Outcome:
-    final = {name: math.nan if value is None else value for name, value in record.final.items()}
-    return Outcome(record.uid, record.status, 0, final, record.error)
 
 
 def _frozen(

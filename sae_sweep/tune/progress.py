@@ -63,8 +63,19 @@ class Rate:
 class SweepDisplay:
     """Shows trials by status, tokens/s, ETA and the best so far."""
 
-    def __init__(self, name: str, trials: list[Trial], records: Mapping[str, TrialRecord]) -> None:
+    def __init__(
+        self, name: str, planned: int, trials: list[Trial], records: Mapping[str, TrialRecord]
+    ) -> None:
+        """Begin with what is known.
+
+        Args:
+            name: of the sweep.
+            planned: how many trials it has at most, those that a search is still to name included.
+            trials: those that are known.
+            records: what the store knows of them.
+        """
         self._name = name
+        self._planned = planned
         self._trials = {trial.uid: trial for trial in trials}
         self._status: dict[str, Status] = dict.fromkeys(self._trials, "queued")
         self._steps = dict.fromkeys(self._trials, 0)
@@ -103,6 +114,7 @@ class SweepDisplay:
 
     def started(self, trial: Trial, step: int) -> None:
         """A trial was taken up."""
+        self._trials[trial.uid] = trial
         self._status[trial.uid] = "running"
         self._steps[trial.uid] = step
         if step:
@@ -121,11 +133,12 @@ class SweepDisplay:
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """A trial ended."""
+        self._trials[trial.uid] = trial
         self._status[trial.uid] = outcome.status
         self._latest.pop(trial.uid, None)
         self._note_best(trial.uid, outcome.final.get("fvu"))
         count = sum(status not in ("queued", "running") for status in self._status.values())
-        line = f"[{count:>{len(str(len(self._trials)))}}/{len(self._trials)}] {outcome.status}"
+        line = f"[{count:>{len(str(self._planned))}}/{self._planned}] {outcome.status}"
         line += f" {trial.folder}"
         if outcome.status == "done":
             line += _figures(outcome.final) + f"  {outcome.seconds:.0f} s"

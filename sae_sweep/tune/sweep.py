@@ -20,6 +20,7 @@ from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.store import Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
 from sae_sweep.sae import WEIGHTS_FILE
+from sae_sweep.search import definition
 from sae_sweep.train import require_device
 from sae_sweep.tune import inline_executor
 from sae_sweep.tune.driver import Driver, Watcher
@@ -27,6 +28,7 @@ from sae_sweep.tune.environment import git_commit, versions
 from sae_sweep.tune.estimate import disk_bytes, require_disk
 from sae_sweep.tune.expansion import Expansion
 from sae_sweep.tune.progress import SweepDisplay, follow_extraction
+from sae_sweep.tune.proposals import STATE, Proposals, take_up
 
 RERUN = {"failed": ("failed", "oom"), "diverged": ("diverged",), "all": tuple(FINAL | {"stopped"})}
 
@@ -36,10 +38,12 @@ class Result(NamedTuple):
 
     counts: Counter[Status]
     """Trials by status."""
-    trained: int
-    """How many this run had to train or continue."""
+    trained: bool
+    """Whether this run had anything to train or continue."""
     interrupted: bool
     """Whether it was asked to stop before the end."""
+    notes: list[str]
+    """What a search had to say."""
 
 
 class Start(NamedTuple):
@@ -65,6 +69,7 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
     """
     url = config.store.url or default_url(outputs)
     with Store(url) as store:
+        take_up(store, expansion, config)
         run_id = store.start_run(
             config.sweep.name,
             question=config.sweep.question,
@@ -75,16 +80,17 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
         )
         start = Start(store, run_id, expansion, config, outputs)
         try:
-            todo = _enlist(start)
+            proposals = Proposals(store, run_id, expansion, url)
+            todo = _enlist(start, proposals) or proposals.ask(1)
             with _mirrored(start) as mirrors:
-                interrupted = bool(todo) and _train(start, todo, mirrors)
+                interrupted = bool(todo) and _train(start, todo, proposals, mirrors)
         finally:
             store.finish_run(run_id)
         records = start.records()
         if config.store.weights == "front" and not interrupted:
             _keep_front(records, store.trained_by(config.sweep.name), outputs)
     counts = Counter(record.status for record in records.values())
-    return Result(counts, len(todo), interrupted)
+    return Result(counts, bool(todo), interrupted, proposals.notes)
 
 
 def finished_trials(config: RunConfig, uids: Sequence[str], outputs: Path) -> set[str]:
@@ -104,8 +110,8 @@ def _shown_settings(config: RunConfig) -> dict[str, Any]:
     return settings
 
 
-def _enlist(start: Start) -> list[Trial]:
-    """Make every trial a member of the run; return those that are not done."""
+def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
+    """Make every trial a member of the run; return those that are not done, tell of the others."""
     store, trials, rerun = start.store, start.expansion.trials, start.config.rerun
     members = [
         (TrialRecord(trial.uid, trial.label, "queued", trial.record), assignment)
@@ -122,6 +128,13 @@ def _enlist(start: Start) -> list[Trial]:
     todo = [trial for trial in trials if known[trial.uid].status not in FINAL]
     # before the minutes of extraction: another driver would train them meanwhile
     store.claim(start.run, [trial.uid for trial in todo])
+    # only now: a start that is killed before leaves the search to the one before it
+    sought = definition(start.config.sweep, start.config.search)
+    if sought is not None:
+        store.keep(start.run, STATE, sought)
+    for trial in trials:
+        if known[trial.uid].status in FINAL:
+            proposals.ended(trial, known[trial.uid].outcome)
     return todo
 
 
@@ -134,33 +147,37 @@ def _mirrored(start: Start) -> Iterator[list[Watcher]]:
     # imported here: Optuna's tables take a second that others need not spend
     from sae_sweep.tune.optuna_mirror import OptunaMirror
 
-    name, members = start.config.sweep.name, start.expansion.members
-    mirror = OptunaMirror(name, members, start.records(), start.outputs / "optuna.db")
+    name, expansion = start.config.sweep.name, start.expansion
+    path = start.outputs / "optuna.db"
+    mirror = OptunaMirror(name, expansion.members, start.records(), path, expansion.examples)
     try:
         yield [mirror]
     finally:
         mirror.close()
 
 
-def _train(start: Start, todo: list[Trial], mirrors: list[Watcher]) -> bool:
+def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[Watcher]) -> bool:
     """Extract what is missing, then run the driver; returns whether it was interrupted."""
     config, outputs, expansion = start.config, start.outputs, start.expansion
+    coming = expansion.planned[len(expansion.members) :]
     if config.executor.address is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        for trial in todo:
+        for trial in [*todo, *coming]:
             require_device(trial, device)
-    require_disk(disk_bytes(expansion, todo, config, outputs), outputs)
+    require_disk(disk_bytes(expansion, [*todo, *coming], config, outputs), outputs)
     if config.executor.address is not None:
         _require_cluster(config)
-    needed = {trial.source.fingerprint: trial.source for trial in todo}
+    needed = {trial.source.fingerprint: trial.source for trial in [*todo, *coming]}
     for fingerprint, source in needed.items():
-        wanted = expansion.activations[fingerprint]
+        wanted = expansion.resolver.activations[fingerprint]
         what = f"extracting activations {fingerprint}"
         follow_extraction(activations.prepare(wanted, source, outputs), what)
         activations.verify(outputs / "activations" / fingerprint, outputs)
-    with SweepDisplay(config.sweep.name, expansion.trials, start.records()) as display:
+    planned = len(expansion.members) + len(coming)
+    with SweepDisplay(config.sweep.name, planned, expansion.trials, start.records()) as display:
         driver = Driver(start.store, start.run, outputs, config, [display, *mirrors])
         driver.add(todo)
+        driver.take_from(proposals)
         if config.executor.kind == "inline":
             with _stopping_on_signals(driver, display):
                 inline_executor.execute(driver)

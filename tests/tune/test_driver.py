@@ -9,7 +9,7 @@ from sae_sweep.config import RunConfig, Source, TopKConfig, TrainConfig, Trial
 from sae_sweep.records import Outcome, Row, TrialRecord
 from sae_sweep.records.store import Store
 from sae_sweep.records.store.writer import Place
-from sae_sweep.tune.channel import Started
+from sae_sweep.tune.channel import Room, Started
 from sae_sweep.tune.driver import Driver
 
 HERE = Place("host", "cpu (x)", 1, None, {})
@@ -149,6 +149,50 @@ def test_what_a_slot_reports_is_recorded(case) -> None:
     one.driver.push(slot, [Started("a" * 12, 0, HERE), Row("a" * 12, 5, {"fvu": 0.7})])
     record = one.store.trials(["a" * 12])["a" * 12]
     assert (record.status, record.host) == ("running", "host")
+
+
+class Endless(Silent):
+    """A supply that always has another trial."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.exhausted = False
+        self.told: list[str] = []
+
+    def ask(self, n: int) -> list[Trial]:
+        found = [make_trial("bcdefgh"[len(self.case.trials) - 1 + i]) for i in range(n)]
+        self.case.trials |= {trial.label: trial for trial in found}
+        members = [TrialRecord(t.uid, t.label, "queued", t.record) for t in found]
+        self.case.store.enlist(1, [(member, {}) for member in members], 10)
+        return found
+
+    def ended(self, trial, outcome) -> None:
+        self.told.append(trial.label)
+
+
+def test_a_supply_is_told_before_it_is_asked_and_ends_the_sweep(case) -> None:
+    one = case("a", slots=1)
+    supply = Endless(one)
+    one.driver.take_from(supply)
+    slot = one.driver.next_job().slot
+    assert one.added(slot) == "a"
+    one.done(slot, "a")
+    assert supply.told == ["a"]
+    assert one.added(slot) == "b"
+    supply.exhausted = True
+    one.done(slot, "b")
+    assert one.driver.pull(slot) == ([], [])
+    one.driver.left(slot)
+    assert one.driver.finished
+
+
+def test_as_many_are_asked_for_as_there_are_slots_and_more_where_there_is_room(case) -> None:
+    one = case("a", slots=2)
+    one.driver.take_from(Endless(one))
+    slots = [one.driver.next_job().slot for _ in range(2)]
+    assert [one.added(slot) for slot in slots] == ["a", "b"]
+    one.driver.push(slots[0], [Room(3)])
+    assert set(one.trials) == set("abcdef")
 
 
 def test_a_trial_of_another_living_driver_is_waited_for(case, monkeypatch) -> None:

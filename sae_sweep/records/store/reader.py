@@ -7,7 +7,7 @@ import numpy as np
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
 from sae_sweep.errors import BadInput
-from sae_sweep.records.store import owner
+from sae_sweep.records.store import owner, state
 from sae_sweep.records.store.tables import EVENT, MEMBER, METRIC, METRIC_NAME, RUN, TRIAL
 from sae_sweep.records.store.url import open_for_reading
 from sae_sweep.records.trial import TrialRecord
@@ -97,17 +97,11 @@ class Reader:
         query = select(RUN).order_by(RUN.c.id.desc()).limit(1)
         if name is not None:
             query = query.where(RUN.c.name == name)
-        members = (
-            select(TRIAL, MEMBER.c.assignment)
-            .join(MEMBER, MEMBER.c.trial == TRIAL.c.pk)
-            .order_by(MEMBER.c.position)
-        )
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().first()
             if row is None:
                 raise BadInput(self._no_sweep(name))
-            found = connection.execute(members.where(MEMBER.c.run == row["id"])).mappings()
-            return Sweep(_run(row), [Member(one["assignment"], trial_record(one)) for one in found])
+            return Sweep(_run(row), read_members(connection, row["id"]))
 
     def _no_sweep(self, name: str | None) -> str:
         names = [run.name for run in self.runs()]
@@ -169,6 +163,17 @@ class Reader:
             for uid, (steps, values) in columns.items()
         }
 
+    def state(self, run: int, name: str) -> Any:
+        """What a run kept under a name; None where it kept nothing."""
+        with self._engine.connect() as connection:
+            return state.of_run(connection, run, name)
+
+    def all_trials(self) -> list[TrialRecord]:
+        """Every trial of the store, in the order in which they came."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(TRIAL).order_by(TRIAL.c.pk)).mappings()
+            return [trial_record(row) for row in rows]
+
     def events(self, run: int) -> list[Event]:
         """What happened in a run, in order."""
         query = (
@@ -195,6 +200,18 @@ def read_trials(connection: Connection, uids: Sequence[str]) -> dict[str, TrialR
         for row in connection.execute(query).mappings():
             found[row["uid"]] = trial_record(row)
     return found
+
+
+def read_members(connection: Connection, run: int) -> list[Member]:
+    """The trials of a run, in the order of the expansion."""
+    query = (
+        select(TRIAL, MEMBER.c.assignment)
+        .join(MEMBER, MEMBER.c.trial == TRIAL.c.pk)
+        .where(MEMBER.c.run == run)
+        .order_by(MEMBER.c.position)
+    )
+    found = connection.execute(query).mappings()
+    return [Member(one["assignment"], trial_record(one)) for one in found]
 
 
 def trial_record(row: Mapping[Any, Any]) -> TrialRecord:

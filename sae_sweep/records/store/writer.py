@@ -13,15 +13,17 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from sae_sweep.errors import BadInput
 from sae_sweep.records.metrics import METRICS
-from sae_sweep.records.store import owner
+from sae_sweep.records.store import owner, state
+from sae_sweep.records.store.forgetting import forget
 from sae_sweep.records.store.holding import bury, let_go
-from sae_sweep.records.store.reader import CHUNK, read_trials, trial_record
+from sae_sweep.records.store.reader import CHUNK, Member, read_members, read_trials
 from sae_sweep.records.store.tables import (
     EVENT,
     MEMBER,
     METRIC,
     METRIC_NAME,
     RUN,
+    STATE,
     TRIAL,
 )
 from sae_sweep.records.store.url import explaining, locked, open_for_writing
@@ -133,8 +135,10 @@ class Store:
         with self._engine.connect() as connection:
             return read_trials(connection, uids)
 
-    def enlist(self, run: int, members: Sequence[tuple[TrialRecord, dict[str, Any]]]) -> None:
-        """Make trials members of a run; records that exist already stay as they are."""
+    def enlist(
+        self, run: int, members: Sequence[tuple[TrialRecord, dict[str, Any]]], first: int = 0
+    ) -> None:
+        """Make trials members of a run, from this place on; records that exist stay as they are."""
         if not members:
             return
         new = [
@@ -154,7 +158,7 @@ class Store:
             pks = {uid: pk for pk, uid in self._keys(connection, [one.uid for one, _ in members])}
             rows = [
                 {"run": run, "trial": pks[trial.uid], "position": i, "assignment": values}
-                for i, (trial, values) in enumerate(members)
+                for i, (trial, values) in enumerate(members, start=first)
             ]
             connection.execute(self._insert(MEMBER).on_conflict_do_nothing(), rows)
 
@@ -266,25 +270,25 @@ class Store:
         Raises:
             BadInput: a running sweep counts on one of them.
         """
-        query = select(TRIAL).where(TRIAL.c.status.in_(statuses))
-        members = select(MEMBER.c.trial).join(RUN, RUN.c.id == MEMBER.c.run)
-        if sweep is not None:
-            query = query.where(TRIAL.c.pk.in_(members.where(RUN.c.name == sweep)))
         with locked(self._engine) as connection:
-            bury(connection)
-            found = connection.execute(query).mappings().all()
-            running = set(connection.scalars(members.where(RUN.c.finished.is_(None))))
-            held = [row["uid"] for row in found if row["pk"] in running]
-            if held:
-                raise BadInput(
-                    f"{len(held)} of these trials belong to a running sweep ({held[0]}, ...): "
-                    "wait for it or stop it"
-                )
-            for row in found:
-                for table in (METRIC, MEMBER, EVENT):
-                    connection.execute(delete(table).where(table.c.trial == row["pk"]))
-                connection.execute(delete(TRIAL).where(TRIAL.c.pk == row["pk"]))
-        return [trial_record(row) for row in found]
+            return forget(connection, statuses, sweep)
+
+    def keep(self, run: int, name: str, value: Any) -> None:
+        """Keep plain values of a run by name; a value that is there already is replaced."""
+        insert = self._insert(STATE).values(run=run, name=name, value=value)
+        key, new = [STATE.c.run, STATE.c.name], {"value": insert.excluded.value}
+        with self._engine.begin() as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=key, set_=new))
+
+    def kept(self, sweep: str, name: str) -> tuple[int, Any] | None:
+        """What the latest run of a sweep that kept a value kept under this name, and which run."""
+        with self._engine.connect() as connection:
+            return state.of_sweep(connection, sweep, name)
+
+    def members(self, run: int) -> list[Member]:
+        """The trials of a run, in the order in which they were asked for."""
+        with self._engine.connect() as connection:
+            return read_members(connection, run)
 
 
 def _finite(value: float) -> Mapping[str, float | str | None]:
