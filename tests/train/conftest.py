@@ -50,8 +50,8 @@ class MemoryActivations:
 class Run:
     """An engine, and what it said."""
 
-    def __init__(self, activations: object, folder: Path) -> None:
-        self.engine = Engine(activations, folder)
+    def __init__(self, activations: object, folder: Path, device: str = "cpu") -> None:
+        self.engine = Engine(activations, folder, device)
         self.folder = folder
         self.rows: dict[str, list[Row]] = {}
         self.outcomes: dict[str, Outcome] = {}
@@ -73,9 +73,15 @@ class Run:
 
 
 @pytest.fixture
-def start(activations: MemoryActivations, tmp_path: Path) -> Callable[..., Run]:
+def device() -> str:
+    """Where engines train."""
+    return "cpu"
+
+
+@pytest.fixture
+def start(activations: MemoryActivations, tmp_path: Path, device: str) -> Callable[..., Run]:
     """An engine without members: start(folder's name)."""
-    return lambda place: Run(activations, tmp_path / place)
+    return lambda place: Run(activations, tmp_path / place, device)
 
 
 @pytest.fixture
