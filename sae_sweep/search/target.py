@@ -53,11 +53,14 @@ class TargetProposer:
         reference = self._trial(cell, {ALPHA: axis.values[0]})
         target = self._target(reference)
         own = _observations(draws, reference.n_latents)
-        hits = [one for one in own if self._is_hit(one, target)]
-        if hits:
-            return Proposal(closed=f"{_words(cell)}{_reached(hits[0], target, len(draws))}")
         past = self._past(cell, draws, reference)
         known = [*own, *past.observations]
+        hits = [one for one in own if self._is_hit(one, target)]
+        if hits:
+            low, high = axis.values
+            curve = response.fit(known, reference.n_latents, (low, high)).interval(target)
+            reached = _reached(hits[0], target, len(draws), curve)
+            return Proposal(closed=f"{_words(cell)}{reached}")
         if (contradiction := response.rise(known)) is not None:
             return Proposal(closed=f"{_words(cell)}{_not_monotone(*contradiction)}")
         note = self._introduction(cell, past)
@@ -228,10 +231,14 @@ def _words(cell: Cell) -> str:
     return f"{fixed}: " if fixed else ""
 
 
-def _reached(one: Observation, target: float, trials: int) -> str:
+def _reached(
+    one: Observation, target: float, trials: int, curve: tuple[float, float, float]
+) -> str:
+    low, middle, high = curve
     return (
         f"reached: l0_fraction {one.l0_fraction:.4g} for the target {target:.4g} at "
-        f"{ALPHA}={one.l1_alpha:g}, configuration {trials} of the search"
+        f"{ALPHA}={one.l1_alpha:g}, configuration {trials} of the search; the curve puts the "
+        f"target at {middle:.3g}, 95 % interval {low:.3g} to {high:.3g}"
     )
 
 

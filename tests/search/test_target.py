@@ -83,7 +83,12 @@ def test_the_target_is_met_in_few_trials(curve: Curve, most: int) -> None:
     found = run(search, curve)
     assert abs(curve(found[-1]) / 0.05 - 1) <= 0.1
     assert len(found) <= most
-    assert search.notes()[-1].startswith("reached: l0_fraction 0.0")
+    note = search.notes()[-1]
+    assert note.startswith("reached: l0_fraction 0.0")
+    middle = float(note.split("the target at ")[1].split(",")[0])
+    low, high = (float(part) for part in note.split("interval ")[1].split(" to "))
+    assert low <= middle <= high
+    assert found[-1] == pytest.approx(middle, rel=0.25)
 
 
 def test_a_count_is_a_share_of_the_latents() -> None:
