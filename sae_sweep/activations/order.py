@@ -1,20 +1,31 @@
 """The order of training: a shuffle without state, so a resume or a neighbour cannot change it."""
 
 import math
+from functools import lru_cache
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 ROUNDS = 6
+BLOCK_ROWS = 4096
+"""Rows whose order is found at once: a call for a batch costs as much as one for a block."""
 LOW_31_BITS = 2**31 - 1
 POSITIVE = 2**63 - 1
 GOLDEN = 0x1E3779B97F4A7C15
 
 
 def batch_indices(seed: int, step: int, batch_size: int, n: int) -> Int64[Tensor, " batch"]:
-    """Rows of one training step; a batch may straddle epochs."""
-    return rows_between(seed, step * batch_size, (step + 1) * batch_size, n)
+    """Rows of one training step; a batch may straddle epochs. Not to be written to."""
+    steps = max(1, BLOCK_ROWS // batch_size)
+    block = _block(seed, step // steps * steps * batch_size, steps * batch_size, n)
+    return block.narrow(0, step % steps * batch_size, batch_size)
+
+
+@lru_cache(maxsize=64)
+def _block(seed: int, start: int, length: int, n: int) -> Int64[Tensor, " rows"]:
+    """Rows of several steps; kept, for the trials beside and after that take the same ones."""
+    return rows_between(seed, start, start + length, n)
 
 
 def rows_between(

@@ -373,3 +373,11 @@ def test_the_usage_loss_has_no_fused_form(refused) -> None:
         *("train.kernels=fused", "sae.aux_kind=usage", "sae.aux_coeff=1", "sae.aux_target=0.02"),
         message="sae.aux_kind=usage with train.kernels=fused: there is no fused form",
     )
+
+
+def test_bf16_select_on_a_gpu_is_refused(refused, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    refused(
+        "train.precision=bf16_select",
+        message="train.precision=bf16_select on cuda: only CPUs have it; use train.precision=fp32",
+    )
