@@ -36,21 +36,18 @@ def fused(make_trial: Callable[..., Trial]) -> Callable[..., Trial]:
     """A short fused trial in float32."""
 
     def made(sae: dict[str, Any], **train: Any) -> Trial:
-        settings = {"kernels": "fused", "precision": "fp32", "batch_size": 8, "steps": STEPS}
+        settings = {"kernels": "fused", "precision": "fp32", "batch_size": 4, "steps": STEPS}
         return make_trial(sae, **(settings | train))
 
     return made
 
 
-SPARSE_TOPK = ({"n_latents": 28, "k": 3, "aux_coeff": 0}, {"lr": 3e-3})
-DENSE_TOPK = (
-    {"n_latents": 13, "k": 5, "aux_coeff": 0},
-    {"beta1": 0.8, "seed_data": 1, "steps": 41},
-)
-SPARSE_AUX = ({"n_latents": 24, "k": 1, "aux_coeff": 0.5}, {"dead_window_tokens": 24})
-DENSE_AUX = ({"n_latents": 20, "k": 4}, {"dead_window_tokens": 16, "lr_warmup_fraction": 0.5})
-FREE_L1 = ({"kind": "l1", "n_latents": 17, "l1_alpha": 2.0}, {"seed_init": 4})
-UNIT_L1 = ({"kind": "l1", "n_latents": 16, "l1_alpha": 9.0, "l1_norm": "unit"}, {"beta2": 0.99})
+SPARSE_TOPK = ({"n_latents": 16, "k": 2, "aux_coeff": 0}, {"lr": 3e-3})
+DENSE_TOPK = ({"n_latents": 13, "k": 5, "aux_coeff": 0}, {"beta1": 0.8, "seed_data": 1})
+SPARSE_AUX = ({"n_latents": 20, "k": 1, "aux_coeff": 0.5}, {"dead_window_tokens": 12})
+DENSE_AUX = ({"n_latents": 12, "k": 4}, {"dead_window_tokens": 8, "lr_warmup_fraction": 0.5})
+FREE_L1 = ({"kind": "l1", "n_latents": 12, "l1_alpha": 2.0}, {"seed_init": 4, "steps": 41})
+UNIT_L1 = ({"kind": "l1", "n_latents": 9, "l1_alpha": 9.0, "l1_norm": "unit"}, {"beta2": 0.99})
 ZOO = {
     "sparse topk": SPARSE_TOPK,
     "dense topk": DENSE_TOPK,
@@ -80,11 +77,11 @@ def test_bits_do_not_depend_on_the_company(start, fused, diverges: Trial) -> Non
         packed.engine.add(trial)
     packed.finish(7)
     assert packed.outcomes[diverges.uid].status == "diverged", packed.outcomes[diverges.uid]
-    for trial in trials:
+    assert {packed.outcomes[trial.uid].status for trial in trials} == {"done"}
+    for trial in (trials[0], trials[2], trials[4], trials[6]):  # others cost a minute more
         alone = start("alone")
         alone.engine.add(trial)
         alone.finish(50)
-        assert packed.outcomes[trial.uid].status == "done"
         assert alone.outcomes[trial.uid].final == packed.outcomes[trial.uid].final
         assert alone.rows[trial.uid] == packed.rows[trial.uid]
         assert alone.weights(trial) == packed.weights(trial)
