@@ -42,3 +42,29 @@ def test_latents_that_are_all_zero_can_be_packed() -> None:
     packed = cpu.compact(torch.zeros(3, 64), torch.zeros(3), 5)
     assert isinstance(packed, SparseLatents)
     assert (packed.values == 0).all()
+
+
+def test_zeros_that_fill_up_change_nothing() -> None:
+    torch.manual_seed(0)
+    dense = torch.randn(9, 40).relu()
+    dense[1:] *= torch.rand(8, 40) < 0.1  # one token has ten times as many as the others
+    dense[4] = 0
+    upstream, centred, w_dec = torch.randn(9, 5), torch.randn(9, 5), torch.randn(40, 5)
+    packed = cpu.compact(dense, cpu.count_active(dense), 5, "sparse")
+    assert isinstance(packed, SparseLatents)
+    assert (packed.values == 0).sum() > (packed.values > 0).sum()
+    torch.testing.assert_close(cpu.decode(packed, w_dec), dense @ w_dec)
+    price = torch.rand(40)
+    expected = cpu.gradients(dense, upstream, centred, w_dec, price)
+    found = cpu.gradients(packed, upstream, centred, w_dec, price)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_what_is_not_a_number_is_not_taken_for_a_zero() -> None:
+    latents = SparseLatents(
+        torch.tensor([[torch.nan, 0.0], [1.0, 2.0]]), torch.tensor([[3, 0]] * 2)
+    )
+    assert cpu.decode(latents, torch.ones(4, 2))[0].isnan().all()
+    found = cpu.gradients(latents, torch.ones(2, 2), torch.ones(2, 2), torch.ones(4, 2))
+    assert found.w_dec[3].isnan().all()

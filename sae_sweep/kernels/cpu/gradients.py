@@ -41,7 +41,13 @@ def decode(
     if isinstance(latents, Tensor):
         return linear(latents, w_dec.T, b_dec)
     values, indices = latents
-    summed = F.embedding_bag(indices, w_dec, per_sample_weights=values, mode="sum")
+    if (kept := _kept(latents)) is None:
+        summed = F.embedding_bag(indices, w_dec, per_sample_weights=values, mode="sum")
+    else:
+        counts = (kept // indices.shape[1]).bincount(minlength=len(indices))
+        rows, weights = (part.reshape(-1)[kept] for part in (indices, values))
+        starts = counts.cumsum(dim=0) - counts
+        summed = F.embedding_bag(rows, w_dec, starts, per_sample_weights=weights, mode="sum")
     return summed if b_dec is None else summed.add_(b_dec)
 
 
@@ -92,12 +98,11 @@ def _sparse(
     price: Float[Tensor, " m"] | None,
 ) -> Gradients:
     m = len(w_dec)
-    active = by_latent(latents.indices, m)
+    active = by_latent(latents.indices, m, _kept(latents))
     value = latents.values.reshape(-1)[active.order]
     change = dot_products(active, w_dec, upstream)
     if price is not None:
         change.add_(price[active.latent])
-    change.masked_fill_(value <= 0, 0)
     return Gradients(
         w_enc=_sum_tokens(active, change, centred),
         b_enc=torch.bincount(active.latent, weights=change, minlength=m).to(change.dtype),
@@ -105,17 +110,26 @@ def _sparse(
     )
 
 
-def by_latent(indices: Int64[Tensor, "n k"], m: int) -> ByLatent:
-    """Sort each token's latents, of m, by latent."""
-    flat = indices.reshape(-1)
+def _kept(latents: SparseLatents) -> Int64[Tensor, " pairs"] | None:
+    """Where there is something, if zeros fill up the rest: after L1 they can be the most of it."""
+    # what is not a number stays, and is seen in the loss
+    zero = latents.values.reshape(-1).numpy() <= 0
+    return torch.from_numpy(np.flatnonzero(~zero)) if zero.any() else None
+
+
+def by_latent(
+    indices: Int64[Tensor, "n k"], m: int, kept: Int64[Tensor, " pairs"] | None = None
+) -> ByLatent:
+    """Sort each token's latents, of m, by latent; of all their places those that are kept."""
+    flat = indices.reshape(-1) if kept is None else indices.reshape(-1)[kept]
     # NumPy sorts 16-bit integers by radix
     keys = flat.numpy().astype(np.uint16 if m <= 2**16 else np.int64)
     order = torch.from_numpy(np.argsort(keys, kind="stable"))
     counts = torch.bincount(flat, minlength=m)
     return ByLatent(
-        order=order,
+        order=order if kept is None else kept[order],
         latent=flat[order],
-        token=order // indices.shape[1],
+        token=(order if kept is None else kept[order]) // indices.shape[1],
         start=counts.cumsum(dim=0) - counts,
     )
 

@@ -116,7 +116,7 @@ def compact(
     """
     n, m = latents.shape
     k = max(1, int(counts.max()))
-    if not forms.is_sparse(form, d, m, k, n):
+    if not forms.is_sparse(form, d, m, max(1, round(counts.mean().nan_to_num().item())), n):
         return latents
     # torch.nonzero takes three times as long as NumPy's
     position = torch.from_numpy(np.flatnonzero(latents.numpy() > 0))
