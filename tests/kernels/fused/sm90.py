@@ -16,7 +16,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sae_sweep.kernels.fused import by_latent, candidates, decode, encode, select, sums
+from sae_sweep.kernels.fused import by_latent, candidates, centre, decode, encode, select, sums
 from sae_sweep.kernels.fused.table import PAGE
 
 WIDTHS = (384, 2048, 4096)
@@ -30,7 +30,8 @@ TABLE = {
     "page_latents": "*i32",
 }
 INTEGERS = dict.fromkeys(
-    ("members", "tokens", "pages", "capacity", "d", "n_rows", "entries"), "i32"
+    ("members", "tokens", "pages", "capacity", "d", "n_rows", "entries", "n_streams", "batch"),
+    "i32",
 )
 LISTS = {"candidate_pages": "*i32", "n_candidates": "*i32", "bounds": "*i32", "rows": "*i32"}
 EXTENTS = {"n_pages": "*i32", "n_pages_of": "*i32", "first_page": "*i32", "first_page_of": "*i32"}
@@ -42,6 +43,8 @@ COUNTS = {
     "silent_tokens": "*i64",
     "active": "*i64",
     "order": "*i64",
+    "at": "*i64",
+    "stream": "*i32",
 }
 TYPES = TABLE | INTEGERS | LISTS | EXTENTS | CHOICE | COUNTS | SUMS
 """Types of arguments, by name; float32 tensors are not named."""
@@ -80,6 +83,7 @@ def cases() -> dict[str, Compiled]:
         "list_pages": Compiled(candidates.list_pages, {"CHUNK": candidates.PAGES}, warps=1),
         "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}),
         "gather_entries": Compiled(by_latent.gather_entries, {"BLOCK": by_latent.BLOCK}),
+        "add_pages": Compiled(sums.add_pages, {"GROUPS": 16}, warps=1),
         "add_tokens": Compiled(sums.add_tokens, {"CHUNK": sums.CHUNK}),
         "count_page": Compiled(
             sums.count_page, {"PAGE": PAGE, "TOKENS": sums.TOKENS}, aligned=("n_rows",)
@@ -89,6 +93,9 @@ def cases() -> dict[str, Compiled]:
         width = triton.next_power_of_2(d)
         constants = {"WIDTH": width, "AT_ONCE": decode.AT_ONCE}
         warps = decode.warps_for(width)
+        found[f"centre {d}"] = Compiled(
+            centre.centre_kernel, {"WIDTH": width, "COPY": True}, bfloat16=("operand",)
+        )
         for name, bfloat16 in (("bfloat16", ("w_dec", "g")), ("float32", ())):
             found[f"decode {name} {d}"] = Compiled(
                 decode.decode_token, constants, warps, bfloat16=bfloat16, aligned=("d",)
