@@ -1,6 +1,10 @@
 """Stop rules are read, and refused where they can never fire."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from sae_sweep.config import RunConfig, StopConfig, read_conditions, validate
 from sae_sweep.config.stop import REPORTED
@@ -97,3 +101,17 @@ def test_a_multiple_of_the_target_beyond_all_latents_is_refused() -> None:
 def test_a_rule_that_says_too_little_or_too_much_is_refused(stop, message) -> None:
     with pytest.raises(BadInput, match=message):
         validate(RunConfig, {"activations": SYNTHETIC, "stop": stop})
+
+
+def test_the_rules_in_the_readme_are_rules() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    [block] = [
+        one
+        for one in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+        if one.startswith("stop:")
+    ]
+    search = {"kind": "target", "target": 0.05}
+    settings = {"activations": SYNTHETIC, "search": search, **yaml.safe_load(block)}
+    stop = validate(RunConfig, settings).stop
+    assert len(stop.warnings) == 2
+    assert None not in (stop.plateau, stop.halving, stop.budget.tokens)
