@@ -9,6 +9,7 @@ from sae_sweep.config.activations import ActivationsConfig
 from sae_sweep.config.base import Count, Strict
 from sae_sweep.config.sae import SaeConfig, TopKConfig
 from sae_sweep.config.search import SearchConfig
+from sae_sweep.config.stop import StopConfig, read_conditions
 from sae_sweep.config.train import TrainConfig
 
 RESERVED_NAMES = ("activations", "trials", "cache", "sae_sweep.db", "optuna.db")
@@ -82,13 +83,6 @@ class SweepConfig(Strict):
         return name
 
 
-class StopConfig(Strict):
-    """Which trials end early."""
-
-    kind: Literal["none"] = "none"
-    """none: only trials that go non-finite end early, and they are marked diverged."""
-
-
 class ExecutorConfig(Strict):
     """Where trials run."""
 
@@ -155,4 +149,6 @@ class RunConfig(TrialConfig):
                 f"executor.slots={self.executor.slots} with executor.kind=inline: "
                 "inline has one slot; use executor=ray for more"
             )
+        for warning in self.stop.warnings:
+            read_conditions(warning, self.search.targets)
         return self

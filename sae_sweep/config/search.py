@@ -81,6 +81,11 @@ class SearchConfig(Strict):
     at_once: Count | None = None
     """optuna, target: trials under way together; where null one a slot, on a GPU four."""
 
+    @property
+    def targets(self) -> dict[str, float | None]:
+        """Both forms of the target, by name."""
+        return {"target": self.target, "target_count": self.target_count}
+
     @field_validator("objective", mode="before")
     @classmethod
     def _one_or_several(cls, written: Any) -> Any:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from sae_sweep.sae import WEIGHTS_FILE
 from sae_sweep.train import checkpoint
 from sae_sweep.tune.channel import Item, Job, Orders, Room, Started
 from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key
+from sae_sweep.tune.stopping import Stopping, ended
 
 DEATHS_TOGETHER = 2
 """After this many deaths of the process around it, a trial is retried alone; then it fails."""
@@ -88,6 +90,8 @@ class Driver:
         self._trials_root = outputs / "trials"
         self._activations_root = outputs / "activations"
         self._watchers = list(watchers)
+        self._stopping = Stopping(store, run, config)
+        self._ended_before = partial(ended, config=config, outputs=outputs)
         self._supply: Supply | None = None
         self._together = config.search.at_once
         self._queues: dict[ShapeKey, deque[Trial]] = {}
@@ -117,7 +121,7 @@ class Driver:
         self._watchers.append(supply)
 
     def _replenish(self) -> None:
-        if self._supply is None or self._supply.exhausted or self.interrupted:
+        if not self._more or self._supply is None or self.interrupted:
             return
         capacities = [slot.capacity for slot in self._running.values()]
         a_slot = self._limit or min(TOGETHER, max(capacities, default=1))
@@ -127,16 +131,28 @@ class Driver:
         if room > 0:
             self.add(self._supply.ask(room))
 
+    @property
+    def _more(self) -> bool:
+        """Whether trials may come that are not known yet."""
+        return not (self._supply is None or self._supply.exhausted or self._stopping.closed)
+
     def _enqueue(self, trial: Trial) -> None:
         self._queues.setdefault(shape_key(trial), deque()).append(trial)
+
+    def _withdraw(self) -> None:
+        """End what waits and may not train any more."""
+        for queue in (*self._queues.values(), self._alone):
+            for trial in list(queue):
+                if (refused := self._stopping.refusal(trial.uid)) is not None:
+                    queue.remove(trial)
+                    self._ended(trial, refused)
 
     @property
     def finished(self) -> bool:
         """Whether no slot runs and none is to be started."""
         self._poll_held()
         waiting = any(self._queues.values()) or self._alone or self._held
-        more = self._supply is not None and not self._supply.exhausted
-        return not self._running and (self.interrupted or not (waiting or more))
+        return not self._running and (self.interrupted or not (waiting or self._more))
 
     @property
     def interrupted(self) -> bool:
@@ -158,13 +174,14 @@ class Driver:
             return
         self._polled = time.monotonic()
         known = self._store.trials(list(self._held))
+        over = self._ended_before(known.values())
         for uid in list(self._held):
             if uid not in known:  # somebody has told the store to forget it
                 del self._held[uid]
-            elif known[uid].status in FINAL:
-                trial, ended = self._held.pop(uid), known[uid].outcome
+            elif uid in over:
+                trial = self._held.pop(uid)
                 for watcher in self._watchers:
-                    watcher.ended(trial, ended)
+                    watcher.ended(trial, known[uid].outcome)
         for uid in self._store.claim(self._run, list(self._held)):
             self._enqueue(self._held.pop(uid))
 
@@ -174,8 +191,10 @@ class Driver:
             return None
         self._poll_held()
         self._replenish()
+        self._withdraw()
         if self._alone:
             first = self._alone.popleft()
+            self._stopping.begin(first.uid)
             slot = SlotRecord(shape_key(first), 1, alone=True)
             slot.give(first)
         else:
@@ -200,6 +219,9 @@ class Driver:
         alike = [one.residents for one in self._running.values() if one.key == slot.key]
         share = fair_share(len(queue) + sum(map(len, alike)), self.slots)
         while queue and len(slot.residents) < min(slot.capacity, share):
+            if self._stopping.refusal(queue[0].uid) is not None:
+                return  # it ends when the queue is next looked through
+            self._stopping.begin(queue[0].uid)
             slot.give(queue.popleft())
 
     # -- what a slot says ----------------------------------------------------------------------
@@ -207,6 +229,7 @@ class Driver:
     def push(self, number: int, items: list[Item]) -> None:
         """Record what a slot reports and prepare its next orders."""
         slot = self._running[number]
+        items = self._stopping.read(items, slot.residents)
         self._store.rows([item for item in items if isinstance(item, Row)])
         for item in items:
             match item:
@@ -221,7 +244,10 @@ class Driver:
                     self._ended(slot.residents.pop(item.uid), item)
                 case Room():
                     slot.capacity = item.members
+        for one in self._running.values():
+            one.orders.stop.extend(self._stopping.to_stop(one.residents))
         self._replenish()
+        self._withdraw()
         self._fill(slot)
 
     def pull(self, number: int) -> Orders:
@@ -240,7 +266,8 @@ class Driver:
         self._store.outcome(self._run, outcome)
         if outcome.status in FINAL:
             checkpoint.discard(self._trials_root / trial.folder)
-        if outcome.status == "done" and not self._keep_weights:
+        unwanted = outcome.status == "stopped" or not self._keep_weights
+        if outcome.status in ("done", "stopped") and unwanted:
             (self._trials_root / trial.folder / WEIGHTS_FILE).unlink(missing_ok=True)
         told = f"{trial.label}: {outcome.error}" if outcome.error else trial.label
         self._store.event(self._run, outcome.status, told, trial.uid)

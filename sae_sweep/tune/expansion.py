@@ -19,6 +19,7 @@ from sae_sweep.errors import BadInput, NoStore
 from sae_sweep.records import TrialRecord, canonical
 from sae_sweep.records.store import Reader, default_url
 from sae_sweep.search import Point, Search, Surroundings, build_search, examples
+from sae_sweep.tune.stopping import refuse_idle_rules
 
 
 class Member(NamedTuple):
@@ -113,7 +114,9 @@ def expand_sweep(settings: dict[str, Any], config: RunConfig, outputs: Path) -> 
     points = [] if members else examples(settings, config.sweep, config.search)
     ends = [Member(resolver.trial(point), point.assignment) for point in points]
     _refuse_count(config.search.target_count, ends)
-    return Expansion(list(members.values()), merged, search, resolver, ends)
+    expansion = Expansion(list(members.values()), merged, search, resolver, ends)
+    refuse_idle_rules(config, expansion.planned)
+    return expansion
 
 
 def _past(url: str) -> list[TrialRecord]:

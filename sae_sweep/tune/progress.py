@@ -87,7 +87,7 @@ class SweepDisplay:
         self._live: Live | None = None
         self._said = time.monotonic()
         for uid, record in records.items():
-            if record.status in FINAL:
+            if record.status in FINAL or record.status == "stopped":
                 self._status[uid] = record.status
                 self._note_best(uid, record.final.get("fvu"))
 

@@ -1,14 +1,17 @@
 """Between a search and the driver: points become trials, and outcomes are told to the search."""
 
 import math
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sae_sweep.config import RunConfig, Trial
 from sae_sweep.errors import BadInput
 from sae_sweep.records import FINAL, METRICS, Outcome, Row, TrialRecord
-from sae_sweep.records.store import Reader, Store
+from sae_sweep.records.store import Reader, Store, default_url
 from sae_sweep.search import Point, Told, definition
 from sae_sweep.tune.expansion import Expansion, Member
+from sae_sweep.tune.stopping import ended
 
 STATE = "search"
 """Under which a run keeps what its search seeks."""
@@ -50,12 +53,15 @@ def take_up(store: Store, expansion: Expansion, config: RunConfig) -> None:
 class Proposals:
     """Gives the driver trials as the search names them; each stands in the store before it runs."""
 
-    def __init__(self, store: Store, run: int, expansion: Expansion, url: str) -> None:
+    def __init__(
+        self, store: Store, run: int, expansion: Expansion, config: RunConfig, outputs: Path
+    ) -> None:
+        self._ended_before = partial(ended, config=config, outputs=outputs)
         self._store = store
         self._run = run
         self._expansion = expansion
         self._search = expansion.search
-        self._url = url
+        self._url = config.store.url or default_url(outputs)
         self._waiting: dict[str, list[dict[str, Any]]] = {}
         """Assignments that are to be told how their trial ends, by uid."""
         self.notes: list[str] = []
@@ -90,7 +96,7 @@ class Proposals:
             queued = TrialRecord(trial.uid, trial.label, "queued", trial.record)
             self._store.enlist(self._run, [(queued, point.assignment)], place)
         record = self._store.trials([trial.uid])[trial.uid]
-        if record.status in FINAL:
+        if self._ended_before([record]):
             self.ended(trial, record.outcome)
             return None
         return None if known else trial

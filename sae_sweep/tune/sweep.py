@@ -29,6 +29,7 @@ from sae_sweep.tune.estimate import disk_bytes, require_disk
 from sae_sweep.tune.expansion import Expansion
 from sae_sweep.tune.progress import SweepDisplay, follow_extraction
 from sae_sweep.tune.proposals import STATE, Proposals, take_up
+from sae_sweep.tune.stopping import Stopping, ended
 
 RERUN = {"failed": ("failed", "oom"), "diverged": ("diverged",), "all": tuple(FINAL | {"stopped"})}
 
@@ -80,8 +81,10 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
         )
         start = Start(store, run_id, expansion, config, outputs)
         try:
-            proposals = Proposals(store, run_id, expansion, url)
-            todo = _enlist(start, proposals) or proposals.ask(1)
+            proposals = Proposals(store, run_id, expansion, config, outputs)
+            todo = _enlist(start, proposals)
+            if not todo and not Stopping(store, run_id, config).closed:
+                todo = proposals.ask(1)
             with _mirrored(start) as mirrors:
                 interrupted = bool(todo) and _train(start, todo, proposals, mirrors)
         finally:
@@ -100,7 +103,7 @@ def finished_trials(config: RunConfig, uids: Sequence[str], outputs: Path) -> se
             found = reader.trials(uids)
     except NoStore:
         return set()
-    return {uid for uid, record in found.items() if record.status in FINAL}
+    return ended(found.values(), config, outputs)
 
 
 def _shown_settings(config: RunConfig) -> dict[str, Any]:
@@ -119,13 +122,17 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
     ]
     store.enlist(start.run, members)
     known = start.records()
+    again: list[Trial] = []
     if rerun is not None:
         again = [trial for trial in trials if known[trial.uid].status in RERUN[rerun]]
         store.reset([trial.uid for trial in again])
         for trial in again:
             shutil.rmtree(start.outputs / "trials" / trial.folder, ignore_errors=True)
         known = start.records()
-    todo = [trial for trial in trials if known[trial.uid].status not in FINAL]
+    anew = {uid for uid, record in known.items() if record.status == "queued"}
+    Stopping(store, start.run, start.config).restart(anew | {trial.uid for trial in again})
+    over = ended(known.values(), start.config, start.outputs)
+    todo = [trial for trial in trials if trial.uid not in over]
     # before the minutes of extraction: another driver would train them meanwhile
     store.claim(start.run, [trial.uid for trial in todo])
     # only now: a start that is killed before leaves the search to the one before it
@@ -133,7 +140,7 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
     if sought is not None:
         store.keep(start.run, STATE, sought)
     for trial in trials:
-        if known[trial.uid].status in FINAL:
+        if trial.uid in over:
             proposals.ended(trial, known[trial.uid].outcome)
     return todo
 

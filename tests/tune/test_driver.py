@@ -7,7 +7,7 @@ import pytest
 
 from sae_sweep.config import RunConfig, Source, TopKConfig, TrainConfig, Trial
 from sae_sweep.records import Outcome, Row, TrialRecord
-from sae_sweep.records.store import Store
+from sae_sweep.records.store import Reader, Store
 from sae_sweep.records.store.writer import Place
 from sae_sweep.tune.channel import Room, Started
 from sae_sweep.tune.driver import Driver
@@ -208,3 +208,26 @@ def test_a_trial_of_another_living_driver_is_waited_for(case, monkeypatch) -> No
     one.added(slot)
     one.done(slot, "a")
     assert second.finished
+
+
+def test_a_verdict_ends_a_trial_however_it_has_gone_on(tmp_path) -> None:
+    warning = {"at_step": 1, "any": ["fvu > 0.9"]}
+    stop = {"warnings": [warning]}
+    config = RunConfig(activations={"synthetic": {}, "d": 4}, stop=stop)
+    with Store(f"sqlite:///{tmp_path / 'sae_sweep.db'}") as store:
+        fields = {"question": "", "config": {}, "command": "", "git": None, "versions": {}}
+        run, trial = store.start_run("untitled", **fields), make_trial("a")
+        store.enlist(run, [(TrialRecord(trial.uid, "a", "queued", trial.record), {})])
+        driver = Driver(store, run, tmp_path, config, [Silent()])
+        driver.add([trial])
+        slot = driver.next_job().slot
+        driver.pull(slot)
+        driver.push(slot, [Started(trial.uid, 0, HERE), Row(trial.uid, 2, {"fvu": 0.95})])
+        assert driver.pull(slot).stop == [trial.uid]
+        late = [Row(trial.uid, 4, {"fvu": 0.1}), Outcome(trial.uid, "done", 10, {"fvu": 0.1})]
+        driver.push(slot, late)
+        record = store.trials([trial.uid])[trial.uid]
+        assert (record.status, record.final) == ("stopped", {})
+        assert record.error == "early warning: fvu 0.95 > 0.9"
+        with Reader(f"sqlite:///{tmp_path / 'sae_sweep.db'}") as reader:
+            assert reader.history([trial.uid], "fvu")[trial.uid][0].tolist() == [2]

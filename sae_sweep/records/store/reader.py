@@ -168,6 +168,11 @@ class Reader:
         with self._engine.connect() as connection:
             return state.of_run(connection, run, name)
 
+    def states(self, name: str) -> list[Any]:
+        """What every run kept under a name, oldest first."""
+        with self._engine.connect() as connection:
+            return state.of_all(connection, name)
+
     def all_trials(self) -> list[TrialRecord]:
         """Every trial of the store, in the order in which they came."""
         with self._engine.connect() as connection:

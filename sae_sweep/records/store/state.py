@@ -24,3 +24,9 @@ def of_sweep(connection: Connection, sweep: str, name: str) -> tuple[int, Any] |
     )
     found = connection.execute(query).first()
     return None if found is None else (found.run, found.value)
+
+
+def of_all(connection: Connection, name: str) -> list[Any]:
+    """What every run kept under a name, oldest first."""
+    query = select(STATE.c.value).where(STATE.c.name == name).order_by(STATE.c.run)
+    return list(connection.execute(query).scalars())

@@ -1,0 +1,256 @@
+"""The stop policy at work: rows are judged, verdicts kept, and only what precedes them counts."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sae_sweep.config import (
+    RunConfig,
+    StopConfig,
+    Trial,
+    TrialConfig,
+    nearest,
+    read_conditions,
+    settings,
+)
+from sae_sweep.config.stop import HalvingConfig, PlateauConfig
+from sae_sweep.errors import BadInput
+from sae_sweep.records import FINAL, METRICS, Outcome, Row, TrialRecord
+from sae_sweep.records.store import Reader, Store, default_url
+from sae_sweep.rules.stop_rules import FEWEST_REPORTS, Halving, Moment, Plateau, Subject, Warning
+from sae_sweep.rules.stopping import Budget, Judge, Policy
+from sae_sweep.tune.channel import Item, Room, Started
+
+STATE = "stop"
+"""Under which a run keeps its policy and what its judge knows."""
+
+SECONDS_BETWEEN_KEEPS = 15.0
+"""How often the judge's clock is kept, where nothing else changes: what a kill can lose of it."""
+
+
+def ended(records: Iterable[TrialRecord], config: RunConfig, outputs: Path) -> set[str]:
+    """The trials that are not to go on: finished, or stopped in any sweep with this policy."""
+    records = list(records)
+    found = {one.uid for one in records if one.status in FINAL}
+    stopped = {one.uid for one in records if one.status == "stopped"}
+    if not stopped or not build_policy(config).active:
+        return found
+    with Reader(config.store.url or default_url(outputs)) as reader:
+        kept = reader.states(STATE)
+    ours = [one["judge"] for one in kept if one["policy"] == definition(config)]
+    return found | {uid for judge in ours for uid in judge["verdicts"] if uid in stopped}
+
+
+class Stopping:
+    """Judges what slots report. The driver asks; nobody else changes a verdict."""
+
+    def __init__(self, store: Store, run: int, config: RunConfig) -> None:
+        policy = build_policy(config)
+        self._active = policy.active
+        self._definition = definition(config)
+        self._subject = partial(_subject, stop=config.stop)
+        self._store, self._run = store, run
+        kept = store.kept(config.sweep.name, STATE) if policy.active else None
+        alike = kept is not None and kept[1]["policy"] == self._definition
+        self._judge = Judge(policy, kept[1]["judge"] if kept is not None and alike else None)
+        self._clock: float | None = None
+        self._kept = time.monotonic()
+
+    def restart(self, uids: Iterable[str]) -> None:
+        """Trials are to be trained from their beginning: earlier verdicts do not count."""
+        for uid in uids:
+            self._judge.forget(uid)
+        self.keep()
+
+    def begin(self, uid: str) -> None:
+        """A slot is given a trial."""
+        self._clock = self._clock or time.monotonic()
+        self._judge.begin(uid)
+
+    @property
+    def closed(self) -> bool:
+        """Whether no new trial may begin."""
+        return self._judge.refusal() is not None
+
+    def refusal(self, uid: str) -> Outcome | None:
+        """How a trial that waits ends without training; None where it may train."""
+        reason = self._judge.refusal(uid) if self._active else None
+        if reason is None:
+            return None
+        verdict = self._judge.verdicts.get(uid) or self._judge.condemn(
+            uid, self._judge.step(uid), reason
+        )
+        self.keep()
+        return Outcome(uid, "stopped", verdict.step, {}, verdict.reason)
+
+    def read(self, items: list[Item], trials: Mapping[str, Trial]) -> list[Item]:
+        """Judge what a slot reports.
+
+        Returns:
+            What counts: no rows after a verdict, and `stopped` however a trial with one has ended.
+        """
+        if not self._active:
+            return items
+        self._spend_time()
+        counted = [one for item in items if (one := self._counted(item, trials)) is not None]
+        reported = any(isinstance(item, Row) for item in items)
+        if reported or time.monotonic() - self._kept > SECONDS_BETWEEN_KEEPS:
+            self.keep()
+        return counted
+
+    def _counted(self, item: Item, trials: Mapping[str, Trial]) -> Item | None:
+        """An item as it is to be recorded; None for a row that comes after a verdict."""
+        if isinstance(item, Room):
+            return item
+        verdict = self._judge.verdicts.get(item.uid)
+        match item:
+            case Started():
+                self._judge.start(self._subject(trials[item.uid]), item.step)
+            case Row() if verdict is None:
+                subject = self._subject(trials[item.uid])
+                self._judge.observe(subject, item.step, item.values)
+            case Row() if verdict is not None and item.step > verdict.step:
+                return None
+            case Outcome() if verdict is not None:
+                end = Outcome(item.uid, "stopped", verdict.step, {}, verdict.reason)
+                return end._replace(seconds=item.seconds)
+        return item
+
+    def to_stop(self, uids: Iterable[str]) -> list[str]:
+        """Which of the trials that train are to be let go: all, where the budget is used up."""
+        if not self._active:
+            return []
+        reason, training = self._judge.used_up(), list(uids)
+        fresh = [uid for uid in training if reason and uid not in self._judge.verdicts]
+        for uid in fresh:
+            self._judge.condemn(uid, self._judge.step(uid), reason or "")
+        if fresh:
+            self.keep()
+        return [uid for uid in training if uid in self._judge.verdicts]
+
+    def _spend_time(self) -> None:
+        now = time.monotonic()
+        if self._clock is not None:
+            self._judge.seconds += now - self._clock
+        self._clock = now
+
+    def keep(self) -> None:
+        """Write down the policy and what the judge knows."""
+        if self._active:
+            self._kept = time.monotonic()
+            value = {"policy": self._definition, "judge": self._judge.state}
+            self._store.keep(self._run, STATE, value)
+
+
+def definition(config: RunConfig) -> dict[str, Any]:
+    """What makes two policies the same."""
+    stop = config.stop.model_dump(mode="json", by_alias=True)
+    return {"stop": stop, **config.search.targets}
+
+
+def build_policy(config: RunConfig) -> Policy:
+    """The rules that the settings ask for."""
+    stop, targets = config.stop, config.search.targets
+    warnings = tuple(
+        Warning(
+            Moment(one.at_step, one.at_share), one.all_ is not None, read_conditions(one, targets)
+        )
+        for one in stop.warnings
+    )
+    budget = Budget(stop.budget.trials, stop.budget.tokens, stop.budget.seconds)
+    return Policy(warnings, _plateau(stop.plateau), _halving(stop.halving), budget)
+
+
+def _plateau(config: PlateauConfig | None) -> Plateau | None:
+    if config is None:
+        return None
+    after = Moment(config.after_step, config.after_share)
+    return Plateau(config.metric, after, config.window_steps, config.sd_below, config.confidence)
+
+
+def _halving(config: HalvingConfig | None) -> Halving | None:
+    if config is None:
+        return None
+    smaller = METRICS[config.metric].direction == "down"
+    first = Moment(config.first_step, config.first_share)
+    return Halving(config.metric, smaller, first, config.factor, config.l0_band)
+
+
+def refuse_idle_rules(config: RunConfig, trials: list[Trial]) -> None:
+    """Refuse rules that no trial of a sweep can ever break.
+
+    Args:
+        config: its stop is looked at.
+        trials: what may come to be trained.
+
+    Raises:
+        BadInput: names the rule.
+    """
+    policy = build_policy(config)
+    if not policy.active or not trials:
+        return
+    _refuse_unknown_groups(config.stop)
+    subjects = [_subject(trial, config.stop) for trial in trials]
+    for warning in policy.warnings:
+        _refuse_late("stop.warnings: at", warning.at, subjects)
+    if (plateau := policy.plateau) is not None:
+        _refuse_late("stop.plateau.after", plateau.after, subjects)
+        most = max(plateau.reports(subject) for subject in subjects)
+        if most < FEWEST_REPORTS:
+            raise BadInput(
+                f"stop.plateau.window_steps={plateau.window_steps} holds {most} reports, and a "
+                f"deviation needs {FEWEST_REPORTS}: widen it, or lower train.report_every"
+            )
+    if policy.halving is not None:
+        _refuse_late("stop.halving.first", policy.halving.first, subjects)
+        largest = max(Counter(subject.group for subject in subjects).values())
+        if largest < policy.halving.factor:
+            raise BadInput(
+                f"stop.halving.factor={policy.halving.factor:g} can never end a trial: the largest "
+                f"group has {largest}; lower it, or compare wider groups"
+            )
+    spent = {
+        "trials": len(subjects),
+        "tokens": sum(subject.steps * subject.batch_size for subject in subjects),
+    }
+    for name, most in spent.items():
+        bound = getattr(policy.budget, name)
+        if bound is not None and bound >= most:
+            raise BadInput(
+                f"stop.budget.{name}={bound} can never be used up: the sweep has {most:,} in all; "
+                "lower it or leave it out"
+            )
+
+
+def _refuse_late(what: str, at: Moment, subjects: list[Subject]) -> None:
+    if all(at.reached(subject) is None for subject in subjects):
+        when = f"_step={at.step}" if at.share is None else f"_share={at.share:g}"
+        raise BadInput(
+            f"{what}{when} can never be judged: no trial reports between there and its end (at "
+            f"most {max(one.steps for one in subjects):,} steps); choose an earlier one, or a "
+            "smaller train.report_every"
+        )
+
+
+def _refuse_unknown_groups(stop: StopConfig) -> None:
+    known = [one.key for one in settings(TrialConfig)]
+    for key in (stop.halving.group_by if stop.halving else None) or []:
+        if key not in known:
+            raise BadInput(f"stop.halving.group_by={key}: no such setting; {nearest(key, known)}")
+
+
+def _subject(trial: Trial, stop: StopConfig) -> Subject:
+    keys = (stop.halving.group_by if stop.halving else None) or []
+    parts = [key.split(".") for key in keys]
+    record = trial.record
+    group = ", ".join(f"{'.'.join(part)}={_look_up(record, part)}" for part in parts)
+    return Subject(trial.uid, trial.steps, trial.report_every, trial.train.batch_size, group)
+
+
+def _look_up(record: Any, part: list[str]) -> Any:
+    for name in part:
+        record = record.get(name) if isinstance(record, dict) else None
+    return record
