@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sae_sweep import kernels
 from sae_sweep.config import L1Config
 from sae_sweep.kernels import cpu
-from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput
+from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput, Scale
 from sae_sweep.sae.initialise import random_rows
 
 
@@ -43,7 +43,7 @@ class L1Sae(AbstractSae):
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def forward(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss; dead latents do not enter."""
         del dead
@@ -64,12 +64,12 @@ class L1Sae(AbstractSae):
         )
 
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float, ways: cpu.Ways
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale, ways: cpu.Ways
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         del dead
         n, d = x.shape
-        alpha = self.config.l1_alpha * l1_scale
+        alpha = self.config.l1_alpha * float(l1_scale)
         centred = x - self.b_dec
         latents = cpu.relu_encode(centred, self.w_enc, self.b_enc)
         counts = cpu.count_active(latents)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sae_sweep import kernels
 from sae_sweep.config import TopKConfig
 from sae_sweep.kernels import cpu
-from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput
+from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput, Scale
 from sae_sweep.sae.initialise import random_rows
 
 
@@ -45,7 +45,7 @@ class TopKSae(AbstractSae):
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def forward(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss; k is the sparsity, l1_scale idle."""
         del l1_scale
@@ -79,7 +79,7 @@ class TopKSae(AbstractSae):
                 return coeff * kernels.usage_loss(pre, self.config.k, self.config.aux_target)
 
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float, ways: cpu.Ways
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale, ways: cpu.Ways
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         del l1_scale
