@@ -65,15 +65,14 @@ def row(case: Case, source: Source, activations: Activations) -> str:
     l0 = final["l0_fraction"]
     target, error, last, bound = "none", "", f"{case.l1_alpha:g}", ""
     if case.target is not None:
-        target = (
-            f"{case.target:.0%}" if case.start is None else f"{case.start:.0%} to {case.target:.0%}"
-        )
+        moving = "" if case.start is None else f"{case.start:.0%} to "
+        target = f"{moving}{case.target:.0%}"
         error = f"{l0 / case.target - 1:+.1%}"
         last = f"{final['l1_alpha_final']:.2f}"
         bound = f"{final['l1_alpha_saturated']:.0%}"
     spread = final["l0_fraction_last_half_sd"] / final["l0_fraction_last_half"]
-    cells = [str(case.layer), f"{case.l1_alpha:g}", target, f"{l0:.2%}", error, last, bound]
-    return f"| {' | '.join([*cells, f'{spread:.1%}', f'{final['fvu']:.3f}'])} |"
+    measured = [f"{l0:.2%}", error, last, bound, f"{spread:.1%}", f"{final['fvu']:.3f}"]
+    return f"| {' | '.join([str(case.layer), f'{case.l1_alpha:g}', target, *measured])} |"
 
 
 def settings(layer: int) -> ActivationsConfig:

@@ -145,6 +145,11 @@ def _refuse_unfused(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
             "sae.aux_kind=usage with train.kernels=fused: there is no fused form of that loss; "
             "use train.kernels=auto or sae.aux_kind=auxk"
         )
+    if train.kernels == "fused" and sae.always_on_coeff > 0:
+        raise BadInput(
+            f"sae.always_on_coeff={sae.always_on_coeff:g} with train.kernels=fused: there is no "
+            "fused form of that penalty; use train.kernels=auto or sae.always_on_coeff=0"
+        )
 
 
 def _refuse_bf16_select(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
@@ -195,12 +200,14 @@ def _refuse_idle_aux(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
 
 
 def _active_sae(sae: TopKConfig | L1Config) -> dict[str, Any]:
-    inactive = set()
+    inactive: set[str] = set()
     if isinstance(sae, TopKConfig):
         if sae.aux_coeff == 0:
             inactive = {"aux_kind", "aux_target"}
         elif sae.aux_kind == "auxk":
             inactive = {"aux_target"}
+    if sae.always_on_coeff == 0:
+        inactive |= {"always_on_coeff", "always_on_threshold"}
     return sae.model_dump(exclude=inactive, exclude_none=True)
 
 

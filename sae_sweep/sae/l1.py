@@ -52,12 +52,17 @@ class L1Sae(AbstractSae):
         weights = self.w_dec if self.config.l1_norm == "decoder" else None
         loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
         loss_sparsity = self.config.l1_alpha * l1_scale * kernels.l1_penalty(latents, weights)
+        loss_aux = x.new_zeros(())
+        if self.config.always_on_coeff > 0:
+            threshold = self.config.always_on_threshold
+            penalty = kernels.always_on_penalty(latents, threshold, weights)
+            loss_aux = self.config.always_on_coeff * penalty
         active = latents.detach() > 0
         return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity,
+            loss=loss_reconstruction + loss_sparsity + loss_aux,
             loss_reconstruction=loss_reconstruction,
             loss_sparsity=loss_sparsity,
-            loss_aux=x.new_zeros(()),
+            loss_aux=loss_aux,
             x_hat=x_hat,
             l0=active.sum().to(x) / len(x),
             fired=active.any(dim=0),
@@ -78,20 +83,30 @@ class L1Sae(AbstractSae):
         error = x_hat - x
         upstream = error * (2 / n)
         norms = self._prices()
-        found = cpu.gradients(form, upstream, centred, self.w_dec, norms * (alpha / n))
+        price = norms * (alpha / n)
         activity = latents.mean(dim=0)
+        extra = None
+        if self.config.always_on_coeff > 0:
+            threshold = self.config.always_on_threshold
+            extra = cpu.always_on(latents, len(norms), threshold).excess
+            extra.mul_(self.config.always_on_coeff)
+            price.addcmul_(norms, extra, value=1 / n)
+        found = cpu.gradients(form, upstream, centred, self.w_dec, price)
         if self.config.l1_norm == "decoder":
             # a row of zeros has no direction: its norm's gradient is 0 there
             pull = (activity / norms).masked_fill_(norms == 0, 0)
             found.w_dec.addcmul_(self.w_dec, pull[:, None], value=alpha)
+            if extra is not None:
+                found.w_dec.addcmul_(self.w_dec, (pull * extra)[:, None])
         self._take(found, upstream)
         loss_reconstruction = error.square_().sum(dim=1).mean()
         loss_sparsity = alpha * (activity @ norms)
+        loss_aux = x.new_zeros(()) if extra is None else extra @ (activity * norms)
         return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity,
+            loss=loss_reconstruction + loss_sparsity + loss_aux,
             loss_reconstruction=loss_reconstruction,
             loss_sparsity=loss_sparsity,
-            loss_aux=x.new_zeros(()),
+            loss_aux=loss_aux,
             x_hat=x_hat,
             l0=counts.sum() / n,
             fired=latents.amax(dim=0) > 0,

@@ -54,6 +54,10 @@ class TopKSae(AbstractSae):
         x_hat = kernels.sparse_decode(latents, self.w_dec, self.b_dec)
         loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
         loss_aux = self._aux(x - x_hat, pre, dead)
+        if self.config.always_on_coeff > 0:
+            written = torch.zeros_like(pre).scatter(1, latents.indices, latents.values)
+            penalty = kernels.always_on_penalty(written, self.config.always_on_threshold)
+            loss_aux = loss_aux + self.config.always_on_coeff * penalty
         active = latents.values.detach() > 0
         return SaeOutput(
             loss=loss_reconstruction + loss_aux,
@@ -95,8 +99,16 @@ class TopKSae(AbstractSae):
         x_hat = cpu.decode(latents, self.w_dec, self.b_dec)
         error = x_hat - x
         upstream = error * (2 / len(x))
-        found = cpu.gradients(latents, upstream, centred, self.w_dec)
+        price, penalty = None, None
+        if self.config.always_on_coeff > 0:
+            threshold = self.config.always_on_threshold
+            often = cpu.always_on(chosen, len(self.b_enc), threshold)
+            extra = often.excess * self.config.always_on_coeff
+            price, penalty = extra / len(x), extra @ often.activity
+        found = cpu.gradients(latents, upstream, centred, self.w_dec, price)
         loss_aux = self._aux_by_hand(error, centred, pre, dead, found)
+        if penalty is not None:
+            loss_aux = loss_aux + penalty
         self._take(found, upstream)
         loss_reconstruction = error.square_().sum(dim=1).mean()
         active = chosen.values > 0

@@ -40,6 +40,7 @@ SAME = [
         {"resample_every": 9, "resample_after": 9},
     ),
     ({"k": 4.0}, {"lr": 1}, {}, {"lr": 1.0}),
+    ({"always_on_coeff": 0, "always_on_threshold": 0.5}, {}, {}, {}),
     ({}, {"l0_controller": True, "l0_target": 0.05}, {}, {}),
     (
         {"kind": "l1"},
@@ -62,6 +63,7 @@ DIFFERENT = [
     ({"aux_kind": "usage", "aux_target": 0.02}, {}),
     ({"kind": "l1"}, {}),
     ({"b_dec_init": "geometric_median"}, {}),
+    ({"always_on_coeff": 0.1}, {}),
     ({}, {"lr": 1e-3}),
     ({}, {"beta2": 0.99}),
     ({}, {"seed_init": 1}),
@@ -173,6 +175,11 @@ def test_the_label_reads_like_the_settings(sae, train, label) -> None:
             {"kind": "l1"},
             {"l0_controller": True, "l0_target": 0.05, "kernels": "fused"},
             r"train\.l0_controller=true with train\.kernels=fused: .*use train\.kernels=auto",
+        ),
+        (
+            {"always_on_coeff": 0.5},
+            {"kernels": "fused"},
+            r"sae\.always_on_coeff=0\.5 with train\.kernels=fused: .*or sae\.always_on_coeff=0",
         ),
         (
             {"kind": "l1", "l1_alpha": 0},

@@ -20,6 +20,11 @@ CONFIGS = {
     "every latent": TopKConfig(n_latents=M, k=M, aux_coeff=0),
     "auxk": TopKConfig(n_latents=M, k=7, aux_coeff=0.25),
     "usage": TopKConfig(n_latents=M, k=7, aux_kind="usage", aux_coeff=1, aux_target=0.2),
+    "topk always on": TopKConfig(n_latents=M, k=7, aux_coeff=0.25, always_on_coeff=2),
+    "l1 always on": L1Config(n_latents=M, l1_alpha=0.5, always_on_coeff=2, always_on_threshold=0.5),
+    "l1 unit always on": L1Config(
+        n_latents=M, l1_alpha=0.5, l1_norm="unit", always_on_coeff=2, always_on_threshold=0.5
+    ),
     "l1": L1Config(n_latents=M, l1_alpha=0.5),
     "l1 unit": L1Config(n_latents=M, l1_alpha=0.5, l1_norm="unit"),
 }
