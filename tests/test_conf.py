@@ -98,3 +98,48 @@ def test_multilingual_grid_covers_the_published_best_trial() -> None:
     labels = {trial.label for trial in trials("multilingual_grid")}
     assert "exp32_k1024_lr3e-04_aux1e+00_tgt2e-02" in labels
     assert "exp128_k4096_lr3e-04_noaux" in labels
+
+
+TECHNIQUES = {
+    "train.lr_warmup_fraction": ("[0,0.05,0.1]", []),
+    "train.lr_decay_fraction": ("[0,0.2,0.5]", []),
+    "train.l1_warmup_fraction": ("[0,0.05,0.5]", ["sae=l1"]),
+    "train.resample_every": ("[null,100,200]", ["sae=l1"]),
+    "train.l0_controller": ("[false,true]", ["sae=l1", "train.l0_target=0.05"]),
+    "train.l0_target": ("[0.02,0.05]", ["sae=l1", "train.l0_controller=true"]),
+    "sae.aux_kind": ("[auxk,usage]", ["sae.aux_target=0.02"]),
+    "sae.aux_coeff": ("[0,0.03125,1]", []),
+    "sae.always_on_coeff": ("[0,1]", []),
+}
+
+
+@pytest.mark.parametrize("key", TECHNIQUES)
+def test_a_training_technique_is_an_axis(key: str) -> None:
+    values, given = TECHNIQUES[key]
+    settings = compose([*given, f"{key}={values}"]).settings
+    run = validate_run(settings)
+    source = Source("f" * 12, MINILM_D, 100_000, {})
+    points = examples(settings, run.sweep, run.search)
+    configs = [validate(TrialConfig, point.settings) for point in points]
+    assert len({resolve(config, source).uid for config in configs}) == values.count(",") + 1
+
+
+def test_no_technique_acts_that_the_defaults_do_not_name() -> None:
+    source = Source("f" * 12, MINILM_D, 100_000, {})
+    shared = {
+        *("lr", "beta1", "beta2", "batch_size", "steps", "precision", "reproducible"),
+        *("seed_init", "seed_data", "dead_window_tokens"),
+        *("lr_warmup_fraction", "lr_decay_fraction"),
+    }
+    acting = {
+        "topk": ({"k", "aux_kind", "aux_coeff"}, set()),
+        "l1": ({"l1_alpha", "l1_norm"}, {"l1_warmup_fraction"}),
+    }
+    for kind, (of_sae, of_train) in acting.items():
+        settings = compose([f"sae={kind}"]).settings
+        record = resolve(
+            validate(TrialConfig, {key: settings[key] for key in ("activations", "sae", "train")}),
+            source,
+        ).record
+        assert record["sae"].keys() == {"kind", "n_latents", "b_dec_init"} | of_sae
+        assert record["train"].keys() == shared | of_train

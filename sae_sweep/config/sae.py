@@ -33,6 +33,12 @@ class TopKConfig(Strict):
     aux_target: OpenFraction | None = None
     """usage: the share of tokens in which a latent is to be selected, e.g. 0.02."""
 
+    always_on_coeff: NonNegative = 0.0
+    """Weight of a price on latents that fire in more than always_on_threshold of the tokens."""
+
+    always_on_threshold: OpenFraction = 0.8
+    """Share of a batch's tokens up to which a latent may fire unpriced."""
+
     b_dec_init: Literal["mean", "geometric_median"] = "mean"
     """Decoder bias at the start: the training mean, or the first batch's geometric median."""
 
@@ -68,6 +74,12 @@ class L1Config(Strict):
 
     l1_norm: Literal["decoder", "unit"] = "decoder"
     """decoder: each activation times its free decoder row's norm; unit: plain, unit-norm rows."""
+
+    always_on_coeff: NonNegative = 0.0
+    """Weight of a price on latents that fire in more than always_on_threshold of the tokens."""
+
+    always_on_threshold: OpenFraction = 0.8
+    """Share of a batch's tokens up to which a latent may fire unpriced."""
 
     b_dec_init: Literal["mean", "geometric_median"] = "mean"
     """Decoder bias at the start: the training mean, or the first batch's geometric median."""

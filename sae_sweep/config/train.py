@@ -5,10 +5,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sae_sweep.config.base import (
+    LARGEST_FACTOR,
     Count,
     Factor,
     Fraction,
     Number,
+    OpenFraction,
     Positive,
     Product,
     Seed,
@@ -16,6 +18,7 @@ from sae_sweep.config.base import (
 )
 
 Beta = Annotated[float, Field(ge=0, lt=1), Number]
+Bound = Annotated[float, Field(gt=1, le=LARGEST_FACTOR), Number]
 
 
 class TrainConfig(Strict):
@@ -50,6 +53,21 @@ class TrainConfig(Strict):
 
     l1_warmup_fraction: Fraction = 0.05
     """Share of the steps over which l1_alpha rises linearly from 0 (l1)."""
+
+    l0_controller: bool = False
+    """Whether l1_alpha is moved during training, from sae.l1_alpha on, to hold l0_target (l1)."""
+
+    l0_target: OpenFraction | None = None
+    """Share of latents to be active in a token, which l0_controller holds, e.g. 0.05."""
+
+    l0_target_start: OpenFraction | None = None
+    """Target at the first step, where it moves, e.g. 0.10; l0_target from the start where null."""
+
+    l0_target_fraction: Fraction = 0.5
+    """Share of the steps over which the target moves from l0_target_start to l0_target."""
+
+    l0_bound: Bound = 100.0
+    """How many times above or below sae.l1_alpha l0_controller can go."""
 
     resample_every: Count | None = None
     """Steps between resamplings of silent latents (l1, Bricken et al. 2023); null: never."""
@@ -95,6 +113,11 @@ class TrainConfig(Strict):
                 f"train.lr_warmup_fraction={self.lr_warmup_fraction:g} and "
                 f"train.lr_decay_fraction={self.lr_decay_fraction:g} add to more than 1: "
                 "shorten one of them"
+            )
+        if self.l0_controller and self.l0_target is None:
+            raise ValueError(
+                "train.l0_target=null with train.l0_controller=true: give a share of latents, "
+                "e.g. 0.05"
             )
         if self.precision == "bf16" and self.kernels != "fused":
             raise ValueError(

@@ -15,6 +15,7 @@ RESULT_VERSION = 1
 """Raised only when the same settings would mean another result."""
 
 C = TypeVar("C", bound=TopKConfig | L1Config | TrainConfig)
+CONTROL = {"l0_controller", "l0_target", "l0_target_start", "l0_target_fraction", "l0_bound"}
 CADENCES = {"report_every", "checkpoint_every"}
 LENGTHS = {"epochs", "tokens"}
 
@@ -55,6 +56,11 @@ class Trial:
         return self.train.steps
 
     @property
+    def controlled(self) -> bool:
+        """Whether l1_alpha is moved during training, to hold a target L0."""
+        return _is_controlled(self.sae, self.train)
+
+    @property
     def report_every(self) -> int:
         """Steps between reports."""
         return self.train.report_every or math.ceil(self.steps / 20)
@@ -92,6 +98,7 @@ def resolve(config: TrialConfig, source: Source) -> Trial:
     _refuse_idle_aux(sae, train)
     _refuse_unfused(sae, train)
     _refuse_bf16_select(sae, train)
+    _refuse_controller(sae, train)
     identity = digest(
         {
             "result_version": RESULT_VERSION,
@@ -138,6 +145,11 @@ def _refuse_unfused(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
             "sae.aux_kind=usage with train.kernels=fused: there is no fused form of that loss; "
             "use train.kernels=auto or sae.aux_kind=auxk"
         )
+    if train.kernels == "fused" and sae.always_on_coeff > 0:
+        raise BadInput(
+            f"sae.always_on_coeff={sae.always_on_coeff:g} with train.kernels=fused: there is no "
+            "fused form of that penalty; use train.kernels=auto or sae.always_on_coeff=0"
+        )
 
 
 def _refuse_bf16_select(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
@@ -155,6 +167,25 @@ def _refuse_bf16_select(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
         )
 
 
+def _refuse_controller(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
+    if not _is_controlled(sae, train):
+        return
+    if train.kernels == "fused":
+        raise BadInput(
+            "train.l0_controller=true with train.kernels=fused: fused kernels are told l1_alpha "
+            "steps ahead; use train.kernels=auto or train.l0_controller=false"
+        )
+    if isinstance(sae, L1Config) and sae.l1_alpha == 0:
+        raise BadInput(
+            "sae.l1_alpha=0 with train.l0_controller=true: it multiplies l1_alpha, and 0 stays 0; "
+            "give a value to start from, e.g. 5"
+        )
+
+
+def _is_controlled(sae: TopKConfig | L1Config, train: TrainConfig) -> bool:
+    return isinstance(sae, L1Config) and train.l0_controller
+
+
 def _refuse_idle_aux(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
     assert train.steps is not None
     assert train.dead_window_tokens is not None
@@ -169,12 +200,14 @@ def _refuse_idle_aux(sae: TopKConfig | L1Config, train: TrainConfig) -> None:
 
 
 def _active_sae(sae: TopKConfig | L1Config) -> dict[str, Any]:
-    inactive = set()
+    inactive: set[str] = set()
     if isinstance(sae, TopKConfig):
         if sae.aux_coeff == 0:
             inactive = {"aux_kind", "aux_target"}
         elif sae.aux_kind == "auxk":
             inactive = {"aux_target"}
+    if sae.always_on_coeff == 0:
+        inactive |= {"always_on_coeff", "always_on_threshold"}
     return sae.model_dump(exclude=inactive, exclude_none=True)
 
 
@@ -186,6 +219,10 @@ def _active_train(train: TrainConfig, sae: TopKConfig | L1Config) -> dict[str, A
         inactive |= {"latents"}
     if isinstance(sae, TopKConfig):
         inactive |= {"l1_warmup_fraction", "resample_every", "resample_after"}
+    if not _is_controlled(sae, train):
+        inactive |= CONTROL
+    elif train.l0_target_start is None:
+        inactive |= {"l0_target_fraction"}
     return train.model_dump(exclude=inactive, exclude_none=True)
 
 
@@ -203,6 +240,8 @@ def _label(sae: TopKConfig | L1Config, train: TrainConfig, d: int) -> str:
             parts = [f"k{sae.k}", f"lr{train.lr:.0e}", f"aux{sae.aux_coeff:.0e}"]
         case L1Config():
             parts = [f"l1a{sae.l1_alpha:.1e}", f"lr{train.lr:.0e}"]
+            if _is_controlled(sae, train):
+                parts.append(f"l0t{train.l0_target:.1e}")
     if train.seed_init or train.seed_data:
         parts.append(
             f"s{train.seed_init}"
@@ -228,6 +267,11 @@ def risks(trial: Trial) -> list[str]:
                 f"sae.aux_target={sae.aux_target:g} is above k/n_latents={share:.3g}: "
                 "not every latent can be used that often"
             )
+    if trial.train.l0_target is not None and not trial.controlled:
+        found.append(
+            f"train.l0_target={trial.train.l0_target:g} without train.l0_controller=true and "
+            "sae.kind=l1: nothing holds it"
+        )
     if length < 100 * trial.n_latents:
         found.append(
             f"{length:,} training tokens for {trial.n_latents:,} latents, under 100 each: "

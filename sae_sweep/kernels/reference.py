@@ -122,6 +122,20 @@ def l1_penalty(
     return activity.sum() if w_dec is None else activity @ w_dec.norm(dim=1)
 
 
+def always_on_penalty(
+    latents: Float[Tensor, "n m"], threshold: float, w_dec: Float[Tensor, "m d"] | None = None
+) -> Float[Tensor, ""]:
+    """Mean over tokens of sum_j e_j f_j ||w_dec[j]||, or of sum_j e_j f_j without a decoder.
+
+    e_j = max(0, q_j - threshold) / (1 - threshold), detached, with q_j the share of the batch's
+    tokens in which latent j is > 0: nothing up to the threshold, 1 for one that is always on. A
+    price on the activations of latents that fire too often, which leaves all others alone.
+    """
+    share = (latents.detach() > 0).to(latents).mean(dim=0)
+    excess = (share - threshold).relu() / (1 - threshold)
+    return l1_penalty(latents * excess, w_dec)
+
+
 def aux_k_loss(
     residual: Float[Tensor, "n d"],
     pre: Float[Tensor, "n m"],

@@ -155,6 +155,31 @@ _TABLE = (
         "standard deviation of a batch's l0 / n_latents over the last half of training",
         "diagnostic",
     ),
+    Metric(
+        "l1_alpha_final",
+        "weight",
+        "none",
+        "log",
+        "l1_alpha where the L0 controller left it",
+        "diagnostic",
+    ),
+    Metric(
+        "l1_alpha_saturated",
+        "share",
+        "down",
+        "linear",
+        "share of the updates of the last half of training whose l1_alpha stood at its bound: "
+        "above 0 the L0 controller could not go as far as it wanted",
+        "diagnostic",
+    ),
+    Metric(
+        "l0_target_error",
+        "share",
+        "down",
+        "linear",
+        "|l0_fraction / l0_target - 1| on validation tokens, of a trial with an L0 controller",
+        "diagnostic",
+    ),
     Metric("k", "latents/token", "down", "log", "active latents a token, as set", "cost"),
     Metric("n_latents", "latents", "down", "log", "dictionary size, as set", "cost"),
 )

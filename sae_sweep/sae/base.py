@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from sae_sweep.config import L1Config, TopKConfig
 from sae_sweep.kernels import cpu
 
+Scale = float | Tensor
+"""A number, or one that is known on the device alone, [] and of the parameters' precision."""
+
 
 class SaeOutput(NamedTuple):
     """One training batch, seen through the autoencoder."""
@@ -83,19 +86,19 @@ class AbstractSae(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss.
 
         Args:
             x: normalised activations.
             dead: latents that have been silent for too long.
-            l1_scale: share of `l1_alpha` that acts at this step, 0 to 1.
+            l1_scale: what `l1_alpha` is multiplied by at this step.
         """
 
     @abstractmethod
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float, ways: cpu.Ways
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale, ways: cpu.Ways
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
 
@@ -115,7 +118,7 @@ class AbstractSae(nn.Module, ABC):
         self,
         x: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
-        l1_scale: float,
+        l1_scale: Scale,
         ways: cpu.Ways = cpu.AS_MEASURED,
     ) -> SaeOutput:
         """Compute what `forward` does, and put the gradients of its loss in place of `.grad`.

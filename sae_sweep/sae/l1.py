@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sae_sweep import kernels
 from sae_sweep.config import L1Config
 from sae_sweep.kernels import cpu
-from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput
+from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput, Scale
 from sae_sweep.sae.initialise import random_rows
 
 
@@ -43,7 +43,7 @@ class L1Sae(AbstractSae):
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def forward(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss; dead latents do not enter."""
         del dead
@@ -52,24 +52,29 @@ class L1Sae(AbstractSae):
         weights = self.w_dec if self.config.l1_norm == "decoder" else None
         loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
         loss_sparsity = self.config.l1_alpha * l1_scale * kernels.l1_penalty(latents, weights)
+        loss_aux = x.new_zeros(())
+        if self.config.always_on_coeff > 0:
+            threshold = self.config.always_on_threshold
+            penalty = kernels.always_on_penalty(latents, threshold, weights)
+            loss_aux = self.config.always_on_coeff * penalty
         active = latents.detach() > 0
         return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity,
+            loss=loss_reconstruction + loss_sparsity + loss_aux,
             loss_reconstruction=loss_reconstruction,
             loss_sparsity=loss_sparsity,
-            loss_aux=x.new_zeros(()),
+            loss_aux=loss_aux,
             x_hat=x_hat,
             l0=active.sum().to(x) / len(x),
             fired=active.any(dim=0),
         )
 
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float, ways: cpu.Ways
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale, ways: cpu.Ways
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         del dead
         n, d = x.shape
-        alpha = self.config.l1_alpha * l1_scale
+        alpha = self.config.l1_alpha * float(l1_scale)
         centred = x - self.b_dec
         latents = cpu.relu_encode(centred, self.w_enc, self.b_enc)
         counts = cpu.count_active(latents)
@@ -78,20 +83,30 @@ class L1Sae(AbstractSae):
         error = x_hat - x
         upstream = error * (2 / n)
         norms = self._prices()
-        found = cpu.gradients(form, upstream, centred, self.w_dec, norms * (alpha / n))
+        price = norms * (alpha / n)
         activity = latents.mean(dim=0)
+        extra = None
+        if self.config.always_on_coeff > 0:
+            threshold = self.config.always_on_threshold
+            extra = cpu.always_on(latents, len(norms), threshold).excess
+            extra.mul_(self.config.always_on_coeff)
+            price.addcmul_(norms, extra, value=1 / n)
+        found = cpu.gradients(form, upstream, centred, self.w_dec, price)
         if self.config.l1_norm == "decoder":
             # a row of zeros has no direction: its norm's gradient is 0 there
             pull = (activity / norms).masked_fill_(norms == 0, 0)
             found.w_dec.addcmul_(self.w_dec, pull[:, None], value=alpha)
+            if extra is not None:
+                found.w_dec.addcmul_(self.w_dec, (pull * extra)[:, None])
         self._take(found, upstream)
         loss_reconstruction = error.square_().sum(dim=1).mean()
         loss_sparsity = alpha * (activity @ norms)
+        loss_aux = x.new_zeros(()) if extra is None else extra @ (activity * norms)
         return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity,
+            loss=loss_reconstruction + loss_sparsity + loss_aux,
             loss_reconstruction=loss_reconstruction,
             loss_sparsity=loss_sparsity,
-            loss_aux=x.new_zeros(()),
+            loss_aux=loss_aux,
             x_hat=x_hat,
             l0=counts.sum() / n,
             fired=latents.amax(dim=0) > 0,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sae_sweep import kernels
 from sae_sweep.config import TopKConfig
 from sae_sweep.kernels import cpu
-from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput
+from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput, Scale
 from sae_sweep.sae.initialise import random_rows
 
 
@@ -45,7 +45,7 @@ class TopKSae(AbstractSae):
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def forward(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss; k is the sparsity, l1_scale idle."""
         del l1_scale
@@ -54,6 +54,10 @@ class TopKSae(AbstractSae):
         x_hat = kernels.sparse_decode(latents, self.w_dec, self.b_dec)
         loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
         loss_aux = self._aux(x - x_hat, pre, dead)
+        if self.config.always_on_coeff > 0:
+            written = torch.zeros_like(pre).scatter(1, latents.indices, latents.values)
+            penalty = kernels.always_on_penalty(written, self.config.always_on_threshold)
+            loss_aux = loss_aux + self.config.always_on_coeff * penalty
         active = latents.values.detach() > 0
         return SaeOutput(
             loss=loss_reconstruction + loss_aux,
@@ -79,7 +83,7 @@ class TopKSae(AbstractSae):
                 return coeff * kernels.usage_loss(pre, self.config.k, self.config.aux_target)
 
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: float, ways: cpu.Ways
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale, ways: cpu.Ways
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         del l1_scale
@@ -95,8 +99,16 @@ class TopKSae(AbstractSae):
         x_hat = cpu.decode(latents, self.w_dec, self.b_dec)
         error = x_hat - x
         upstream = error * (2 / len(x))
-        found = cpu.gradients(latents, upstream, centred, self.w_dec)
+        price, penalty = None, None
+        if self.config.always_on_coeff > 0:
+            threshold = self.config.always_on_threshold
+            often = cpu.always_on(chosen, len(self.b_enc), threshold)
+            extra = often.excess * self.config.always_on_coeff
+            price, penalty = extra / len(x), extra @ often.activity
+        found = cpu.gradients(latents, upstream, centred, self.w_dec, price)
         loss_aux = self._aux_by_hand(error, centred, pre, dead, found)
+        if penalty is not None:
+            loss_aux = loss_aux + penalty
         self._take(found, upstream)
         loss_reconstruction = error.square_().sum(dim=1).mean()
         active = chosen.values > 0

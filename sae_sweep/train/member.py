@@ -108,4 +108,8 @@ class Member:
         }
         if isinstance(trial.sae, TopKConfig):
             final["k"] = float(trial.sae.k)
+        if trial.controlled:
+            assert trial.train.l0_target is not None
+            final |= self._training.controlled()
+            final["l0_target_error"] = abs(final["l0_fraction"] / trial.train.l0_target - 1)
         return Outcome(trial.uid, "done", self.step, final, always_on_ids=found.always_on_ids)

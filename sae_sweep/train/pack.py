@@ -79,6 +79,10 @@ class Packed:
         """Mean of the batch's fvu and l0_fraction, and summed squared deviation of the latter."""
         return self.pack.steps.counters.last_half[self.slot]
 
+    def controlled(self) -> dict[str, float]:
+        """Nothing: no controller is in a pack."""
+        return {}
+
     def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
         """All of it by name, copied out of the table."""
         return {

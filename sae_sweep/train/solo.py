@@ -8,6 +8,7 @@ from sae_sweep.config import Trial
 from sae_sweep.kernels import Adam, Moments, adam_step, cpu
 from sae_sweep.sae import AbstractSae, Normalisation, SaeOutput, build, calibrate
 from sae_sweep.train.checkpoint import State
+from sae_sweep.train.controller import L0Controller
 from sae_sweep.train.resample import is_due, resample_silent
 from sae_sweep.train.schedule import l1_scale, lr_scale
 from sae_sweep.train.source import ActivationSource, batch
@@ -38,6 +39,7 @@ class Solo:
         self._silent_tokens = torch.zeros(trial.n_latents, dtype=torch.int64, device=device)
         self._last_half = torch.zeros(3, dtype=torch.float64, device=device)
         self._diverged_at = torch.zeros((), dtype=torch.int64, device=device)
+        self._controller = L0Controller(trial, device) if trial.controlled else None
         self._out: SaeOutput | None = None
 
     def module(self) -> AbstractSae:
@@ -63,6 +65,10 @@ class Solo:
         """Mean of the batch's fvu and l0_fraction, and summed squared deviation of the latter."""
         return self._last_half
 
+    def controlled(self) -> dict[str, float]:
+        """What a controller has come to, by metric name; empty without one."""
+        return {} if self._controller is None else self._controller.found()
+
     def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
         """All of it by name, not copied."""
         return {
@@ -72,6 +78,7 @@ class Solo:
             "silent_tokens": self._silent_tokens,
             "last_half": self._last_half,
             "diverged_at": self._diverged_at,
+            **({"l0_controller": self._controller.tensor} if self._controller else {}),
         }
 
     @torch.no_grad()
@@ -84,12 +91,16 @@ class Solo:
         """Make the update with this number, 1 being the first."""
         sae, settings = self._sae, self._trial.train
         x = batch(self._activations, settings, step - 1).to(self._device)
-        sparsity = l1_scale(step, self._trial.steps, settings.l1_warmup_fraction)
+        sparsity: float | Tensor = l1_scale(step, self._trial.steps, settings.l1_warmup_fraction)
+        if self._controller is not None:
+            sparsity = sparsity * self._controller.factor().to(x)
         out = sae.step_gradients(x, self.dead(), sparsity, self._ways)
         sae.project_gradient()
         self._adam(step)
         sae.renormalise()
         self._count(step, x, out)
+        if self._controller is not None:
+            self._controller.observe(step, out.l0)
         if is_due(self._trial, step):
             resample_silent(
                 self._trial, step, sae, self._moments, self._silent_tokens, self._activations

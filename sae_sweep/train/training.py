@@ -30,6 +30,9 @@ class Training(Protocol):
     def last_half(self) -> Float64[Tensor, "3"]:
         """Mean of the batch's fvu and l0_fraction, and summed squared deviation of the latter."""
 
+    def controlled(self) -> dict[str, float]:
+        """What a controller has come to, by metric name; empty without one."""
+
     def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
         """All of it by name, as a checkpoint keeps it."""
 

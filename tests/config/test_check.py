@@ -44,6 +44,15 @@ SYNTHETIC = {"synthetic": {}, "d": 32, "train_tokens": 100_000}
             r"train\.precision=bf16 or train\.kernels=auto",
         ),
         ({"train": {"resample_after": 5}}, "train.resample_after=5 without train.resample_every"),
+        (
+            {"train": {"l0_controller": True}},
+            r"train\.l0_target=null with train\.l0_controller=true: give a share",
+        ),
+        (
+            {"train": {"l0_target": 40}},
+            r"train\.l0_target=40: input should be less than 1",
+        ),
+        ({"train": {"l0_bound": 1}}, r"train\.l0_bound=1: input should be greater than 1"),
         ({"sweep": {"name": "trials"}}, r"sweep\.name=trials cannot name a folder of outputs"),
         ({"sweep": {"name": "../x"}}, r"sweep\.name=\.\./x cannot name a folder of outputs"),
         (

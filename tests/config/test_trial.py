@@ -40,6 +40,20 @@ SAME = [
         {"resample_every": 9, "resample_after": 9},
     ),
     ({"k": 4.0}, {"lr": 1}, {}, {"lr": 1.0}),
+    ({"always_on_coeff": 0, "always_on_threshold": 0.5}, {}, {}, {}),
+    ({}, {"l0_controller": True, "l0_target": 0.05}, {}, {}),
+    (
+        {"kind": "l1"},
+        {"l0_target": 0.05, "l0_target_start": 0.1, "l0_target_fraction": 0.2, "l0_bound": 9},
+        {"kind": "l1"},
+        {},
+    ),
+    (
+        {"kind": "l1"},
+        {"l0_controller": True, "l0_target": 0.05, "l0_target_fraction": 0.2},
+        {"kind": "l1"},
+        {"l0_controller": True, "l0_target": 0.05},
+    ),
 ]
 
 DIFFERENT = [
@@ -49,6 +63,7 @@ DIFFERENT = [
     ({"aux_kind": "usage", "aux_target": 0.02}, {}),
     ({"kind": "l1"}, {}),
     ({"b_dec_init": "geometric_median"}, {}),
+    ({"always_on_coeff": 0.1}, {}),
     ({}, {"lr": 1e-3}),
     ({}, {"beta2": 0.99}),
     ({}, {"seed_init": 1}),
@@ -71,6 +86,29 @@ def test_two_spellings_of_one_trial_share_its_uid(sae, train, other_sae, other_t
 @pytest.mark.parametrize(("sae", "train"), DIFFERENT)
 def test_whatever_acts_changes_the_uid(sae, train) -> None:
     assert resolved(sae, train).uid != resolved().uid
+
+
+HELD = {"l0_controller": True, "l0_target": 0.05}
+
+
+@pytest.mark.parametrize(
+    "change", [{"l0_target": 0.1}, {"l0_bound": 9}, {"l0_target_start": 0.1}], ids=str
+)
+def test_whatever_acts_in_the_controller_changes_the_uid(change) -> None:
+    held = resolved({"kind": "l1"}, HELD)
+    assert held.controlled
+    assert held.uid != resolved({"kind": "l1"}).uid
+    assert resolved({"kind": "l1"}, {**HELD, **change}).uid != held.uid
+    moving = {**HELD, "l0_target_start": 0.1}
+    slower = {**moving, "l0_target_fraction": 0.9}
+    assert resolved({"kind": "l1"}, slower).uid != resolved({"kind": "l1"}, moving).uid
+
+
+@pytest.mark.parametrize(
+    ("sae", "uid"), [({}, "8781cbd2f523"), ({"kind": "l1"}, "29f4e7598e80")], ids=["topk", "l1"]
+)
+def test_settings_that_came_later_leave_the_uids_of_earlier_trials(sae, uid) -> None:
+    assert resolved(sae).uid == uid
 
 
 def test_other_activations_are_another_trial() -> None:
@@ -106,6 +144,11 @@ def test_nothing_is_automatic_after_resolution() -> None:
             {"seed_init": 2, "seed_data": 2},
             "exp8_l1a5.0e+00_lr3e-04_s2",
         ),
+        (
+            {"kind": "l1"},
+            {"l0_controller": True, "l0_target": 0.05},
+            "exp8_l1a5.0e+00_lr3e-04_l0t5.0e-02",
+        ),
     ],
 )
 def test_the_label_reads_like_the_settings(sae, train, label) -> None:
@@ -128,6 +171,21 @@ def test_the_label_reads_like_the_settings(sae, train, label) -> None:
             {"precision": "bf16_select"},
             r"train\.precision=bf16_select with sae\.aux_kind=usage: .*or sae\.aux_kind=auxk",
         ),
+        (
+            {"kind": "l1"},
+            {"l0_controller": True, "l0_target": 0.05, "kernels": "fused"},
+            r"train\.l0_controller=true with train\.kernels=fused: .*use train\.kernels=auto",
+        ),
+        (
+            {"always_on_coeff": 0.5},
+            {"kernels": "fused"},
+            r"sae\.always_on_coeff=0\.5 with train\.kernels=fused: .*or sae\.always_on_coeff=0",
+        ),
+        (
+            {"kind": "l1", "l1_alpha": 0},
+            {"l0_controller": True, "l0_target": 0.05},
+            r"sae\.l1_alpha=0 with train\.l0_controller=true: .*give a value to start from",
+        ),
     ],
 )
 def test_what_only_resolution_shows_is_refused(sae, train, message) -> None:
@@ -141,6 +199,8 @@ def test_what_only_resolution_shows_is_refused(sae, train, message) -> None:
         ({"k": 100, "expansion_factor": 8}, {}, "sae.k=100 is over d=64"),
         ({"aux_kind": "usage", "aux_target": 0.5}, {}, "is above k/n_latents"),
         ({}, {"steps": 10}, "under 100 each"),
+        ({"kind": "l1"}, {"l0_target": 0.05}, "train.l0_target=0.05 without"),
+        ({}, {"l0_controller": True, "l0_target": 0.05}, "nothing holds it"),
         (
             {"aux_coeff": 0},
             {"dead_window_tokens": 200_000},

@@ -54,6 +54,14 @@ def test_l1_penalty_with_and_without_decoder_norms() -> None:
     assert checked(kernels.l1_penalty, (5, 6))
 
 
+def test_always_on_penalty_at_a_share_that_does_not_change() -> None:
+    def penalty(latents: Tensor, *decoder: Tensor) -> Tensor:
+        return kernels.always_on_penalty(latents.abs() + 0.1, 0.3, *decoder)
+
+    assert checked(penalty, (5, 6), (6, 4))
+    assert checked(penalty, (5, 6))
+
+
 def test_aux_k_loss() -> None:
     torch.manual_seed(1)
     residual, dead = torch.randn(5, 4).double(), torch.arange(8) < 5

@@ -20,6 +20,11 @@ CONFIGS = {
     "every latent": TopKConfig(n_latents=M, k=M, aux_coeff=0),
     "auxk": TopKConfig(n_latents=M, k=7, aux_coeff=0.25),
     "usage": TopKConfig(n_latents=M, k=7, aux_kind="usage", aux_coeff=1, aux_target=0.2),
+    "topk always on": TopKConfig(n_latents=M, k=7, aux_coeff=0.25, always_on_coeff=2),
+    "l1 always on": L1Config(n_latents=M, l1_alpha=0.5, always_on_coeff=2, always_on_threshold=0.5),
+    "l1 unit always on": L1Config(
+        n_latents=M, l1_alpha=0.5, l1_norm="unit", always_on_coeff=2, always_on_threshold=0.5
+    ),
     "l1": L1Config(n_latents=M, l1_alpha=0.5),
     "l1 unit": L1Config(n_latents=M, l1_alpha=0.5, l1_norm="unit"),
 }
@@ -219,3 +224,16 @@ def test_autograd_takes_the_step_on_a_gpu(config: TopKConfig | L1Config) -> None
         assert ours.grad is not None
         assert theirs.grad is not None
         assert distance(ours.grad.cpu(), theirs.grad.double()) <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["l1", "l1 unit"])
+def test_a_scale_known_on_the_device_alone_is_worth_the_same_number(name: str) -> None:
+    sae, x, dead = trained(CONFIGS[name], 24), tokens(64, 24), torch.zeros(M, dtype=torch.bool)
+    exact = copy.deepcopy(sae)
+    found = sae.step_gradients(x, dead, torch.tensor(0.37))
+    expected = exact(x, dead, torch.tensor(0.37))
+    expected.loss.backward()
+    torch.testing.assert_close(found.loss, expected.loss)
+    torch.testing.assert_close(found.loss, exact(x, dead, 0.37).loss)
+    for ours, theirs in zip(sae.parameters(), exact.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)

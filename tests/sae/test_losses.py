@@ -98,3 +98,30 @@ def test_l1_losses_are_their_formulas(l1_norm: str, l1_scale: float) -> None:
     assert out.loss_sparsity.item() == pytest.approx(penalty, rel=1e-5)
     assert out.l0.item() == pytest.approx((latents > 0).sum(axis=1).mean(), rel=1e-6)
     assert out.loss_aux.item() == 0
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.6])
+@pytest.mark.parametrize("l1_norm", ["decoder", "unit", None])
+def test_latents_above_the_threshold_alone_pay_for_firing_often(
+    l1_norm: str | None, threshold: float
+) -> None:
+    priced = {"always_on_coeff": 0.7, "always_on_threshold": threshold}
+    if l1_norm is None:
+        sae = trained(TopKConfig(n_latents=M, k=K, aux_coeff=0, **priced))
+    else:
+        sae = trained(L1Config(n_latents=M, l1_norm=l1_norm, **priced))
+    with torch.no_grad():
+        sae.b_enc[2] = 20.0
+    out = sae(tokens(), torch.zeros(M, dtype=torch.bool), 1.0)
+
+    x, p = tokens().numpy().astype(np.float64), arrays(sae)
+    pre = pre_activations(x, p)
+    latents = keep_largest(pre, K) if l1_norm is None else np.maximum(pre, 0)
+    weights = np.linalg.norm(p["w_dec"], axis=1) if l1_norm == "decoder" else np.ones(M)
+    penalty = 0.0
+    for j in range(M):
+        share = (latents[:, j] > 0).mean()
+        if share > threshold:
+            penalty += (share - threshold) / (1 - threshold) * latents[:, j].mean() * weights[j]
+    assert penalty > 0
+    assert out.loss_aux.item() == pytest.approx(0.7 * penalty, rel=1e-5)

@@ -13,10 +13,14 @@ CONFIGS = {
     "topk": TopKConfig(n_latents=M, k=K),
     "topk without aux": TopKConfig(n_latents=M, k=K, aux_coeff=0),
     "topk usage": TopKConfig(n_latents=M, k=K, aux_kind="usage", aux_coeff=1, aux_target=0.2),
+    "topk always on": TopKConfig(n_latents=M, k=K, always_on_coeff=0.5, always_on_threshold=0.1),
+    "l1 always on": L1Config(
+        n_latents=M, l1_alpha=0.5, always_on_coeff=0.5, always_on_threshold=0.1
+    ),
     "l1": L1Config(n_latents=M, l1_alpha=0.5),
     "l1 unit": L1Config(n_latents=M, l1_alpha=0.5, l1_norm="unit"),
 }
-UNIT_ROWS = ("topk", "topk without aux", "topk usage", "l1 unit")
+UNIT_ROWS = ("topk", "topk always on", "topk without aux", "topk usage", "l1 unit")
 
 
 def batch() -> Tensor:

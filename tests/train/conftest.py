@@ -126,6 +126,16 @@ KINDS = {
     "narrow": ({"n_latents": 20, "k": 5, "aux_coeff": 0}, {"seed_data": 4, "steps": 25}),
     "bf16_select": ({"aux_coeff": 0}, {"precision": "bf16_select", "latents": "dense"}),
     "l1": ({"kind": "l1"}, {"resample_every": 7, "resample_after": 1}),
+    "controlled": (
+        {"kind": "l1"},
+        {
+            "lr": 3e-3,
+            "l0_controller": True,
+            "l0_target": 0.05,
+            "l0_target_start": 0.2,
+            "resample_every": 9,
+        },
+    ),
     "geometric": ({"b_dec_init": "geometric_median"}, {"seed_init": 5}),
 }
 

@@ -26,6 +26,8 @@ def test_a_finished_trial_has_every_metric_and_its_folder(
     assert (outcome.status, outcome.step, outcome.error) == ("done", trial.steps, None)
     assert outcome.seconds > 0
     missing = set() if trial.sae.kind == "topk" else {"k"}
+    if not trial.controlled:
+        missing |= {"l1_alpha_final", "l1_alpha_saturated", "l0_target_error"}
     assert outcome.final.keys() == METRICS.keys() - missing
     assert outcome.final["n_latents"] == trial.n_latents
     assert len(outcome.always_on_ids) == outcome.final["always_on"]

@@ -4,7 +4,7 @@
 here; SparseLatents carry them where few latents are active, dense products elsewhere.
 """
 
-from sae_sweep.kernels.cpu.auxiliary import aux_k_loss, usage_loss
+from sae_sweep.kernels.cpu.auxiliary import always_on, aux_k_loss, usage_loss
 from sae_sweep.kernels.cpu.forms import AS_MEASURED, Ways
 from sae_sweep.kernels.cpu.gradients import Gradients, Latents, decode, gradients
 from sae_sweep.kernels.cpu.latents import (
@@ -27,6 +27,7 @@ __all__ = [
     "Latents",
     "Ways",
     "adam_step",
+    "always_on",
     "aux_k_loss",
     "compact",
     "count_active",

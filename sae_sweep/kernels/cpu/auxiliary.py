@@ -1,13 +1,41 @@
 """Auxiliary losses: their value, and their gradients added to those of the reconstruction."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae_sweep.kernels import reference
-from sae_sweep.kernels.cpu.gradients import Gradients, decode, gradients
+from sae_sweep.kernels.cpu.gradients import Gradients, Latents, decode, gradients
 from sae_sweep.kernels.cpu.latents import encode, in_form, kth_largest
 from sae_sweep.kernels.cpu.products import linear
+
+
+class AlwaysOn(NamedTuple):
+    """What `reference.always_on_penalty` is made of."""
+
+    excess: Float[Tensor, " m"]
+    """e_j, 0 up to the threshold."""
+    activity: Float[Tensor, " m"]
+    """Mean over tokens of each latent."""
+
+
+def always_on(latents: Latents, m: int, threshold: float) -> AlwaysOn:
+    """Find which of m latents fire too often, and how strongly.
+
+    The penalty is excess @ (activity * norms), its gradient for f_ij excess_j norm_j / n.
+    """
+    if isinstance(latents, Tensor):
+        share, activity = latents.sign().mean(dim=0), latents.mean(dim=0)
+    else:
+        values, indices = latents.values.reshape(-1), latents.indices.reshape(-1)
+        n = len(latents.values)
+        share, activity = (
+            (torch.bincount(indices, weights=each, minlength=m) / n).to(values)
+            for each in (values.sign(), values)
+        )
+    return AlwaysOn((share - threshold).relu_().div_(1 - threshold), activity)
 
 
 def aux_k_loss(

@@ -1,0 +1,105 @@
+"""l1_alpha as a controller moves it, so that a trial ends with the L0 asked for."""
+
+import math
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from sae_sweep.config import L1Config, Trial
+from sae_sweep.train.schedule import l0_target, lr_scale
+
+FAST, SLOW = 5, 40
+"""Updates over which the error's two running means go back."""
+
+LEAD = 1.0
+"""How far the error is extrapolated, in differences of those means."""
+
+PROPORTIONAL = 1.0
+"""Change of log l1_alpha at once for an error of 1."""
+
+INTEGRAL = 30.0
+"""Change of log l1_alpha for an error of 1 and each unit of lr that an update is made with."""
+
+LARGEST_GAIN = 0.1
+"""The same for an update, at most: the running means could not follow."""
+
+LARGEST_ERROR = 1.0
+"""An error beyond a factor of e counts as one: it says where to go, hardly how far."""
+
+HOLD_FRACTION = 0.2
+"""Share of the steps before which nothing moves: L0 is then falling from its start by itself."""
+
+
+class L0Controller:
+    """Holds L0 at its target by moving l1_alpha, from the trial's own batches alone.
+
+    With l0_t the L0 of batch t, a share of the latents, and target_t what is to be held then:
+
+        e_t = log(l0_t / target_t), within +-`LARGEST_ERROR`
+        fast_t, slow_t = means of e, in which e_t weighs 1 / min(n, `FAST`) and 1 / min(n, `SLOW`)
+        p_t = fast_t + LEAD (fast_t - slow_t), within +-`LARGEST_ERROR`
+        I_t = I_(t-1) + min(INTEGRAL lr_t, LARGEST_GAIN) p_t, within +-log(l0_bound)
+        l1_alpha_(t+1) = l1_alpha exp(PROPORTIONAL p_t + I_t), within the factor l0_bound
+
+    n counts the updates since it began: after the warm-up of l1_alpha and `HOLD_FRACTION` of the
+    steps. To push while L0 still falls from its start would kill latents that are wanted later.
+    Weights answer a change at a rate that lr sets, so the integral goes by lr; its bound is what
+    keeps it from winding up where the target cannot be reached. The constants are measured
+    (benchmarks/README.md).
+    """
+
+    def __init__(self, trial: Trial, device: torch.device) -> None:
+        assert isinstance(trial.sae, L1Config)
+        self._trial = trial
+        self._l1_alpha = trial.sae.l1_alpha
+        self._bound = math.log(trial.train.l0_bound)
+        self.tensor = torch.zeros(5, dtype=torch.float64, device=device)
+        """fast, slow, I, log of the factor on l1_alpha, updates of the last half at a bound."""
+
+    def factor(self) -> Float64[Tensor, ""]:
+        """What l1_alpha is multiplied by at the next update."""
+        return self.tensor[3].exp()
+
+    @torch.no_grad()
+    def observe(self, step: int, l0: Float[Tensor, ""]) -> None:
+        """Move on by what the update with this number found, without waiting for the device.
+
+        Args:
+            step: 1 for the first update.
+            l0: mean count of active latents a token of its batch.
+        """
+        trial, settings = self._trial, self._trial.train
+        fast, slow, integral, moved, saturated = self.tensor
+        if step > trial.steps // 2:
+            saturated.add_(moved.abs() >= self._bound)
+        began = round(max(settings.l1_warmup_fraction, HOLD_FRACTION) * trial.steps)
+        if step <= began:
+            return
+        lr = settings.lr * lr_scale(
+            step, trial.steps, settings.lr_warmup_fraction, settings.lr_decay_fraction
+        )
+        seen = step - began
+        error = (l0.double() / (trial.n_latents * self._target(step))).log()
+        error.clamp_(-LARGEST_ERROR, LARGEST_ERROR)
+        fast.lerp_(error, max(1 / FAST, 1 / seen))
+        slow.lerp_(error, max(1 / SLOW, 1 / seen))
+        ahead = (fast + LEAD * (fast - slow)).clamp_(-LARGEST_ERROR, LARGEST_ERROR)
+        gain = min(INTEGRAL * lr, LARGEST_GAIN)
+        integral.add_(ahead, alpha=gain).clamp_(-self._bound, self._bound)
+        torch.add(integral, ahead, alpha=PROPORTIONAL, out=moved)
+        moved.clamp_(-self._bound, self._bound)
+
+    def _target(self, step: int) -> float:
+        settings = self._trial.train
+        assert settings.l0_target is not None
+        ends = settings.l0_target_start, settings.l0_target
+        return l0_target(step, self._trial.steps, *ends, settings.l0_target_fraction)
+
+    def found(self) -> dict[str, float]:
+        """What it has come to, by metric name."""
+        updates = self._trial.steps - self._trial.steps // 2
+        return {
+            "l1_alpha_final": self._l1_alpha * self.factor().item(),
+            "l1_alpha_saturated": self.tensor[4].item() / updates,
+        }
