@@ -79,7 +79,8 @@ def _report(arguments: argparse.Namespace, reader: Reader) -> None:
     from analysis.report import render
 
     sweep = reader.sweep(arguments.sweep)
-    path = render(sweep, reader, (arguments.outputs or Path("outputs")) / sweep.run.name)
+    folder = (arguments.outputs or Path("outputs")) / sweep.run.name
+    path = render(sweep, folder, reader.history)
     sys.stdout.write(f"report: {path}\n")
 
 

@@ -2,11 +2,13 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.blocks import Blocks, record
 from analysis.fronts import fronts
 from analysis.study import Study, load
 from sae_sweep.errors import BadInput
@@ -70,10 +72,17 @@ def export(sweep: Sweep, kind: str, to: Path | None) -> None:
         table.to_csv(to if to is not None else sys.stdout, index=False, lineterminator="\n")
 
 
-def write(study: Study, folder: Path, report_version: int) -> None:
-    """Write runs.csv, grid_metrics.json and pareto_optimal_configs.json."""
+def write(study: Study, sections: Sequence[Blocks], folder: Path, report_version: int) -> None:
+    """Write runs.csv, claims.json, grid_metrics.json and pareto_optimal_configs.json."""
     folder.mkdir(parents=True, exist_ok=True)
     runs(study).to_csv(folder / "runs.csv", index=False, lineterminator="\n")
+    claims = [
+        {"section": str(blocks[0]).lstrip("# "), **record(block)}
+        for blocks in sections
+        for block in blocks
+        if not isinstance(block, str)
+    ]
+    (folder / "claims.json").write_text(_json({"claims": claims}))
     metrics = {
         "sweep": study.run.name,
         "question": study.run.question,

@@ -4,20 +4,22 @@ import dataclasses
 import json
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import data, figures, study
+from analysis.blocks import Blocks, markdown
 from analysis.sections import SECTIONS
 from analysis.sections.footer import REPORT_VERSION
 from sae_sweep.errors import BadInput
-from sae_sweep.records.store import Reader, Sweep
+from sae_sweep.records.store import Sweep
 
 PAGE = Path("report.md")
 RECORD = Path("data", "grid_metrics.json")
 """Says of which records the report is; written last: a half-replaced report is not current."""
 
 
-def render(sweep: Sweep, reader: Reader, folder: Path) -> Path:
+def render(sweep: Sweep, folder: Path, history: study.History = study.no_history) -> Path:
     """Write report.md, figures/ and data/ into a folder and return the page's path.
 
     Everything is made in a temporary folder first, so a report that fails or is killed leaves the
@@ -31,21 +33,29 @@ def render(sweep: Sweep, reader: Reader, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         fresh = Path(temporary)
-        loaded = study.load(sweep)
-        drawn = figures.draw(loaded, reader, fresh / "figures")
-        loaded = dataclasses.replace(loaded, figures=drawn)
-        data.write(loaded, fresh / "data", REPORT_VERSION)
-        (fresh / PAGE).write_text(page(loaded), encoding="utf-8")
+        trials_folder = folder.parent / "trials"
+        loaded = dataclasses.replace(
+            study.load(sweep), history=history, trials_folder=trials_folder
+        )
+        drawn = figures.draw(loaded, fresh / "figures")
+        sections = compose(dataclasses.replace(loaded, figures=drawn))
+        data.write(loaded, sections, fresh / "data", REPORT_VERSION)
+        (fresh / PAGE).write_text(page(sections), encoding="utf-8")
         _replace(fresh, folder)
     return folder / PAGE
 
 
-def page(loaded: study.Study) -> str:
-    """The report as Markdown: the sections that have something to say, with their contents."""
-    header, *sections = [text for section in SECTIONS if (text := section(loaded))]
-    titles = [re.findall(r"^## (.+)$", text, re.MULTILINE)[0] for text in sections]
+def compose(loaded: study.Study) -> list[Blocks]:
+    """The sections that have something to say."""
+    return [blocks for section in SECTIONS if (blocks := section(loaded))]
+
+
+def page(sections: Sequence[Blocks]) -> str:
+    """Sections as one page of Markdown with its contents."""
+    header, *others = [markdown(blocks) for blocks in sections]
+    titles = [re.findall(r"^## (.+)$", text, re.MULTILINE)[0] for text in others]
     contents = " · ".join(f"[{title}](#{_anchor(title)})" for title in titles)
-    return "\n\n".join([header, f"Contents: {contents}", *sections]) + "\n"
+    return "\n\n".join([header, f"Contents: {contents}", *others]) + "\n"
 
 
 def is_current(sweep: Sweep, folder: Path) -> bool:

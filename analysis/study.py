@@ -1,6 +1,8 @@
 """A sweep as a table: one row a trial, ready for every section and figure."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,18 @@ from sae_sweep.records.store import Member, Run, Sweep
 RANKED_BY = ("fvu", "dead_features")
 L0_VARIES_FROM = 1.01
 """Largest over smallest l0 from which sparsity is an outcome of the sweep."""
+
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""Steps and values of one trial."""
+
+History = Callable[[Iterable[str], str], dict[str, Curve]]
+"""From uids and a metric's name to the curves of the trials that reported it."""
+
+
+def no_history(_uids: Iterable[str], _metric: str) -> dict[str, Curve]:
+    """The course of trials that were not trained here."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,11 @@ class Study:
     hyperparameters: list[Hyperparameter]
     metrics: list[Metric]
     """Those that any trial has, in the registry's order; costs left out."""
-    figures: frozenset[str] = field(default_factory=frozenset)
+    history: History = no_history
+    """The course of a metric during training."""
+    trials_folder: Path | None = None
+    """Where the trials' weights and latents lie, if they do."""
+    figures: frozenset[str] = frozenset()
     """Names of the figures that were drawn, without folder and suffix."""
 
     def member(self, uid: str) -> Member:

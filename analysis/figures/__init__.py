@@ -4,10 +4,9 @@ from pathlib import Path
 
 from analysis.figures import curves, effects, heatmap, pareto, style
 from analysis.study import Study
-from sae_sweep.records.store import Reader
 
 
-def draw(study: Study, reader: Reader, folder: Path) -> frozenset[str]:
+def draw(study: Study, folder: Path) -> frozenset[str]:
     """Draw what the sweep has data for; returns the figures' names, without suffix."""
     folder.mkdir(parents=True, exist_ok=True)
     with style.applied():
@@ -15,6 +14,6 @@ def draw(study: Study, reader: Reader, folder: Path) -> frozenset[str]:
             *pareto.draw(study, folder),
             *heatmap.draw(study, folder),
             *effects.draw(study, folder),
-            *curves.draw(study, reader, folder),
+            *curves.draw(study, folder),
         ]
     return frozenset(drawn)

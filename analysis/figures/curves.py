@@ -8,26 +8,22 @@ from matplotlib.collections import LineCollection
 
 from analysis.figures import style
 from analysis.ranking import leaders
-from analysis.study import Study
+from analysis.study import Curve, Study
 from sae_sweep.records import METRICS, Metric
-from sae_sweep.records.store import Reader
 
 SHOWN = ("fvu", "dead_features", "loss")
 MOST = 200
 """Grey curves in one figure; of more, every so-manyth is drawn, and the figure says so."""
 
-Curve = tuple[np.ndarray, np.ndarray]
-"""Steps and values of one trial."""
 
-
-def draw(study: Study, reader: Reader, folder: Path) -> list[str]:
+def draw(study: Study, folder: Path) -> list[str]:
     """One figure a metric that any trial has reported."""
     first = {uid: study.member(uid).trial.label for uid in leaders(study)[: len(style.COLOURS)]}
     rest = [str(uid) for uid in study.trials.index if uid not in first]
     sample = rest[:: -(-len(rest) // MOST) or 1]
     drawn = []
     for name in SHOWN:
-        history = finite(reader.history([*first, *sample], name))
+        history = finite(study.history([*first, *sample], name))
         if history:
             note = f"{len(history)} of {len(study.trials)} trials"
             figure, (axes,) = style.new(1, 1, (8, 4.6))

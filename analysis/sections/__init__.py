@@ -1,11 +1,9 @@
-"""The report's sections: functions from the study to Markdown, empty where they say nothing."""
+"""The report's sections, in the order of the page."""
 
-from collections.abc import Callable
-
+from analysis.blocks import Section
 from analysis.sections import best, effects, footer, overview, pictures, searching
-from analysis.study import Study
 
-SECTIONS: tuple[Callable[[Study], str], ...] = (
+SECTIONS: tuple[Section, ...] = (
     overview.header,
     overview.status,
     overview.definitions,
@@ -23,4 +21,3 @@ SECTIONS: tuple[Callable[[Study], str], ...] = (
     footer.files,
     footer.reproducibility,
 )
-"""In the order of the page."""

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from analysis import noise, scales
+from analysis.blocks import Block
 from analysis.fronts import Front, fronts
 from analysis.markdown import code, counted, escaped, number, table
 from analysis.ranking import BALANCED, balanced, lowest, picks
@@ -17,7 +18,7 @@ MOST_SETTINGS = 6
 """Hyperparameters beside a trial's name; the others are in runs.csv."""
 
 
-def top_tables(study: Study) -> str:
+def top_tables(study: Study) -> list[Block]:
     """The first ten by dead_features, by fvu, and by both."""
     parts = [
         f"### {title}\n\n{_ranks(study, rows, score)}"
@@ -28,7 +29,7 @@ def top_tables(study: Study) -> str:
         )
         if len(rows)
     ]
-    return "\n\n".join(["## Top trials", *parts]) if parts else ""
+    return ["## Top trials", *parts] if parts else []
 
 
 def _ranks(study: Study, rows: pd.DataFrame, score: str) -> str:
@@ -82,11 +83,11 @@ def _trials(study: Study, rows: pd.DataFrame, extra: dict[str, dict[str, str]]) 
     return table(header, lines, left=3)
 
 
-def pareto_front(study: Study) -> str:
+def pareto_front(study: Study) -> list[Block]:
     """The fronts with their objectives, and the trials on them."""
     found = fronts(study)
     if not found:
-        return ""
+        return []
     note = (
         "A trial is on a front when no other ranked trial is as good in every objective and better "
         "in one. Noise is not allowed for."
@@ -95,7 +96,7 @@ def pareto_front(study: Study) -> str:
     for i, front in enumerate(found):
         parts += [f"### {front.name}", _front(study, front)]
         parts += picture(study, "pareto_frontier", f"Pareto front: {front.name}") if i == 0 else []
-    return "\n\n".join(parts)
+    return [*parts]
 
 
 def _front(study: Study, front: Front) -> str:
@@ -113,11 +114,11 @@ def _front(study: Study, front: Front) -> str:
     return f"{head}\n\n{_trials(study, rows, extra)}"
 
 
-def recommended(study: Study) -> str:
+def recommended(study: Study) -> list[Block]:
     """Whole existing trials to start from."""
     found = picks(study)
     if not found:
-        return ""
+        return []
     rows: list[list[str]] = []
     titles: dict[str, str] = {}
     for pick in found:
@@ -143,4 +144,4 @@ def recommended(study: Study) -> str:
         "in the objectives named; none is put together from the levels of several."
     )
     names = [one.name for one in study.main_metrics]
-    return "\n\n".join(["## Recommended trials", note, table([*header, *names], rows, left=6)])
+    return ["## Recommended trials", note, table([*header, *names], rows, left=6)]

@@ -1,6 +1,7 @@
 """What each hyperparameter goes with, at which levels, and how much is noise."""
 
 from analysis import contrast, noise, scales
+from analysis.blocks import Block
 from analysis.effects import FEWEST, RESAMPLES, Effect, effect
 from analysis.hyperparameters import Hyperparameter
 from analysis.levels import Level, levels
@@ -14,12 +15,12 @@ DISAGREE = 0.2
 """Distance of Pearson's from Spearman's correlation from which the report says so."""
 
 
-def effects(study: Study) -> str:
+def effects(study: Study) -> list[Block]:
     """A table a main metric: correlations with every hyperparameter, best and worst level."""
     if not study.hyperparameters:
-        return "## Effects of the hyperparameters\n\nNo setting varies in this sweep."
+        return ["## Effects of the hyperparameters\n\nNo setting varies in this sweep."]
     if study.ranked.empty:
-        return "## Effects of the hyperparameters\n\nNo trial is ranked yet."
+        return ["## Effects of the hyperparameters\n\nNo trial is ranked yet."]
     logs = [one.name for one in study.hyperparameters if one.is_log]
     scale = f"; of {escaped(listed(logs))} the logarithm is used" if logs else ""
     note = (
@@ -36,7 +37,7 @@ def effects(study: Study) -> str:
         better = "higher" if metric.direction == "up" else "lower"
         parts += [f"### {metric.name} ({better} is better)", table(header, rows)]
         parts += picture(study, f"effects_{metric.name}", f"{metric.name} by hyperparameter")
-    return "\n\n".join(parts)
+    return [*parts]
 
 
 def _mean_names(metrics: list[Metric]) -> str:
@@ -65,10 +66,10 @@ def _end(level: Level) -> str:
     return f"{escaped(level.name)} ({number(level.mean, 3)}, n={level.n:,})"
 
 
-def level_tables(study: Study) -> str:
+def level_tables(study: Study) -> list[Block]:
     """A table a hyperparameter: every level for every main metric."""
     if not study.hyperparameters or study.ranked.empty:
-        return ""
+        return []
     note = (
         "`trials` counts all at the level, `diverged` those that diverged; the figures are over "
         f"the `n` ranked ones. The mean is the {_mean_names(study.main_metrics)}."
@@ -76,7 +77,7 @@ def level_tables(study: Study) -> str:
     tables = [
         f"### {escaped(one.name)}\n\n{_level_table(study, one)}" for one in study.hyperparameters
     ]
-    return "\n\n".join(["## Levels", note, *tables])
+    return ["## Levels", note, *tables]
 
 
 def _level_table(study: Study, hyperparameter: Hyperparameter) -> str:
@@ -97,11 +98,11 @@ def _level_table(study: Study, hyperparameter: Hyperparameter) -> str:
     return table(header, rows, left=2)
 
 
-def auxiliary_loss(study: Study) -> str:
+def auxiliary_loss(study: Study) -> list[Block]:
     """With against without the auxiliary loss, in matched pairs and overall."""
     found = contrast.auxiliary(study)
     if not found or study.ranked.empty:
-        return ""
+        return []
     note = (
         "A pair is a ranked trial with the auxiliary loss on and the one with it off whose every "
         "other setting, seeds included, is the same. `improved` counts the pairs in which on is "
@@ -121,21 +122,21 @@ def auxiliary_loss(study: Study) -> str:
         for one in found
     ]
     header = ["metric", "pairs", "median of on - off", "improved", "equal", "mean off", "mean on"]
-    return "\n\n".join(["## Auxiliary loss: on against off", note, table(header, rows)])
+    return ["## Auxiliary loss: on against off", note, table(header, rows)]
 
 
 def _signed(value: float) -> str:
     return f"{'+' if value > 0 else ''}{number(value)}"
 
 
-def noise_floor(study: Study) -> str:
+def noise_floor(study: Study) -> list[Block]:
     """The spread between seeds, or the banner that says that it is unknown."""
     if study.ranked.empty:
-        return ""
+        return []
     found = [noise.floor(study, metric) for metric in study.main_metrics]
     floors = [one for one in found if one is not None]
     if not floors:
-        return f"## Noise floor\n\n> **{NOISE_UNKNOWN[0].upper()}{NOISE_UNKNOWN[1:]}.**"
+        return [f"## Noise floor\n\n> **{NOISE_UNKNOWN[0].upper()}{NOISE_UNKNOWN[1:]}.**"]
     rows = [
         [
             one.metric.name,
@@ -157,4 +158,4 @@ def noise_floor(study: Study) -> str:
         "sd between seeds",
         "told apart from",
     ]
-    return "\n\n".join(["## Noise floor", note, table(header, rows)])
+    return ["## Noise floor", note, table(header, rows)]

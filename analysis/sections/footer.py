@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
+from analysis.blocks import Block
 from analysis.effects import RESAMPLES
 from analysis.markdown import code, escaped, listed, moment, table
 from analysis.settings import flattened, text
 from analysis.study import Study
 from sae_sweep.records import TrialRecord
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Raised when the same records would make another report."""
 
 FIGURES = {
@@ -23,6 +24,7 @@ FIGURES = {
 }
 DATA = {
     "runs.csv": "a row a trial: settings, status, final metrics, error",
+    "claims.json": "every sentence of this page about the sweep, with the figures that it tells",
     "grid_metrics.json": "the same figures with the records' digest",
     "pareto_optimal_configs.json": "the fronts: objectives, trials, settings",
 }
@@ -33,7 +35,7 @@ NORMALISATION = (
 L1_REDUCTION = "; l1_alpha weighs the batch mean of a sum over latents"
 
 
-def files(study: Study) -> str:
+def files(study: Study) -> list[Block]:
     """Every file beside the report, and the trials' folders."""
     rows = [["`report.md`", "this page"]]
     for name in sorted(study.figures):
@@ -48,13 +50,13 @@ def files(study: Study) -> str:
             f"(weights kept: `store.weights={weights}`)",
         ]
     )
-    return "\n\n".join(["## Files", table(["file", "what it is"], rows, left=2)])
+    return ["## Files", table(["file", "what it is"], rows, left=2)]
 
 
-def reproducibility(study: Study) -> str:
+def reproducibility(study: Study) -> list[Block]:
     """Run, code, seeds, devices, activations, and the digest of the records."""
     parts = ["## Reproducibility", *(f"> **{line}**" for line in _mixtures(study))]
-    return "\n\n".join([*parts, table(["", ""], _facts(study), left=2), *_shared(study)])
+    return [*parts, table(["", ""], _facts(study), left=2), *_shared(study)]
 
 
 def _facts(study: Study) -> list[list[str]]:

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 
 from analysis import noise, scales, settings
+from analysis.blocks import Block
 from analysis.fronts import fronts
 from analysis.markdown import MISSING, code, counted, duration, escaped, listed, number, table
 from analysis.ranking import picks
@@ -19,12 +20,12 @@ NOISE_UNKNOWN = (
 )
 
 
-def header(study: Study) -> str:
+def header(study: Study) -> list[Block]:
     """Title, question, and the sweep in one paragraph and a few lines."""
     question = escaped(study.run.question) or "none was written down (`sweep.question`)."
     paragraph = " ".join([_counts(study), *_extent(study)])
     lines = [f"# {escaped(study.run.name)}", f"**Question:** {question}", paragraph]
-    return "\n\n".join([*lines, "\n".join(_in_brief(study))]).rstrip()
+    return [*lines, "\n".join(_in_brief(study))]
 
 
 def _counts(study: Study) -> str:
@@ -102,7 +103,7 @@ def _in_brief(study: Study) -> list[str]:
     ]
 
 
-def status(study: Study) -> str:
+def status(study: Study) -> list[Block]:
     """Counts, then every trial that ended without a rank, with reason and place."""
     counts = Counter(study.trials["status"])
     rows = [[one, f"{counts[one]:,}"] for one in STATUSES if counts[one]]
@@ -111,7 +112,7 @@ def status(study: Study) -> str:
     lost = (~study.trials["ranked"] & ~study.trials["status"].isin(OPEN)).to_numpy()
     if lost.any():
         parts += ["### Ended without a rank", _where(study, lost), _lost(study, lost)]
-    return "\n\n".join(parts)
+    return [*parts]
 
 
 def _where(study: Study, lost: np.ndarray) -> str:
@@ -155,10 +156,10 @@ def _reason(record: TrialRecord) -> str:
     return "not started" if record.started is None else "no reason recorded"
 
 
-def definitions(study: Study) -> str:
+def definitions(study: Study) -> list[Block]:
     """The metrics that occur, as the registry defines them."""
     if not study.metrics:
-        return ""
+        return []
     better = {"down": "lower", "up": "higher", "none": MISSING}
     rows = [
         [one.name, one.unit, better[one.direction], one.scale, escaped(one.definition)]
@@ -169,20 +170,20 @@ def definitions(study: Study) -> str:
     tokens = f"Validation: {listed([f'{size:,}' for size in known])} tokens. " if known else ""
     note = "Means and correlations are taken on the scale named here."
     header = ["metric", "unit", "better", "scale", "definition"]
-    return "\n\n".join(["## Metrics", tokens + note, table(header, rows, left=5)])
+    return ["## Metrics", tokens + note, table(header, rows, left=5)]
 
 
-def statistics(study: Study) -> str:
+def statistics(study: Study) -> list[Block]:
     """How each metric is distributed over the ranked trials."""
     if study.ranked.empty:
-        return "## Summary statistics\n\nNo trial is ranked yet."
+        return ["## Summary statistics\n\nNo trial is ranked yet."]
     rows = [_distribution(study, metric) for metric in study.metrics]
     header = ["metric", "n", "mean", "sd", "median", "min", "max", "geometric mean"]
     note = (
         f"Over the {counted(len(study.ranked), 'ranked trial')} of {len(study.trials):,}; "
         "the geometric mean for metrics of log scale that are positive throughout."
     )
-    return "\n\n".join(["## Summary statistics", note, table(header, rows)])
+    return ["## Summary statistics", note, table(header, rows)]
 
 
 def _distribution(study: Study, metric: Metric) -> list[str]:

@@ -1,5 +1,6 @@
 """Sections that are mostly figures."""
 
+from analysis.blocks import Block
 from analysis.study import Study
 
 
@@ -8,7 +9,7 @@ def picture(study: Study, name: str, words: str) -> list[str]:
     return [f"![{words}](figures/{name}.png)"] if name in study.figures else []
 
 
-def heatmaps(study: Study) -> str:
+def heatmaps(study: Study) -> list[Block]:
     """Sparsity by width, a figure a metric."""
     shown = [
         line
@@ -16,12 +17,12 @@ def heatmaps(study: Study) -> str:
         for line in picture(study, f"heatmap_{metric.name}", f"{metric.name} by sparsity and width")
     ]
     if not shown:
-        return ""
+        return []
     note = "Median over all other settings, with the number of ranked trials; hatched: none."
-    return "\n\n".join(["## Sparsity by width", note, *shown])
+    return ["## Sparsity by width", note, *shown]
 
 
-def training_curves(study: Study) -> str:
+def training_curves(study: Study) -> list[Block]:
     """The course of the metrics during training."""
     shown = [
         line
@@ -29,10 +30,10 @@ def training_curves(study: Study) -> str:
         for line in picture(study, f"curves_{name}", f"{name} during training")
     ]
     if not shown:
-        return ""
+        return []
     note = (
         "As reported while training: fvu and dead_features over the first validation tokens, loss "
         "over a batch. In colour the recommended trials, then the front; the others in grey. "
         "Losses of different coefficients are not comparable."
     )
-    return "\n\n".join(["## Training curves", note, *shown])
+    return ["## Training curves", note, *shown]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.blocks import Block
 from analysis.fronts import front
 from analysis.markdown import MISSING, code, counted, escaped, number, table
 from analysis.settings import text
@@ -14,14 +15,14 @@ ALPHA = "sae.l1_alpha"
 KINDS = ("optuna", "target")
 
 
-def search(study: Study) -> str:
+def search(study: Study) -> list[Block]:
     """The trials of a search in the order in which it asked for them."""
     settings = study.run.config.get("search", {})
     if settings.get("kind") not in KINDS:
-        return ""
+        return []
     has_target = settings.get("target") is not None or settings.get("target_count") is not None
     body = _target(study, settings) if has_target else _objectives(study, settings)
-    return "\n\n".join(["## Search", *body])
+    return ["## Search", *body]
 
 
 def _target(study: Study, settings: dict[str, Any]) -> list[str]:

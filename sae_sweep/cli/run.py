@@ -83,6 +83,6 @@ def _render(config: RunConfig, outputs: Path) -> None:
     with Reader(config.store.url or default_url(outputs)) as reader:
         records = reader.sweep(config.sweep.name)
         if not is_current(records, folder):
-            render(records, reader, folder)
+            render(records, folder, reader.history)
     shown = Path(os.path.relpath(folder / "report.md"))
     sys.stdout.write(f"report: {shown} (figures/ and data/ beside it)\n")

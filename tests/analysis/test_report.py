@@ -13,10 +13,15 @@ from analysis.figures.heatmap import cells
 from analysis.study import load as to_study
 from sae_sweep.errors import BadInput
 from sae_sweep.records import METRICS
-from sae_sweep.records.store import Reader
+from sae_sweep.records.store import Reader, Sweep
 from sae_sweep.rules.dominance import pareto
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
+
+
+def render(loaded: tuple[Sweep, Reader], folder: Path) -> Path:
+    sweep, reader = loaded
+    return report.render(sweep, folder, reader.history)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -29,7 +34,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the full grid's report, for tests that only read it."""
     folder = tmp_path_factory.mktemp("rendered")
     with Reader(write_store(folder, grid())) as reader:
-        return report.render(reader.sweep(), reader, folder / "out" / "study").parent
+        return render((reader.sweep(), reader), folder / "out" / "study").parent
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def test_the_report_is_the_golden_one(rendered: Path) -> None:
 
 def test_a_second_rendering_is_byte_for_byte_the_first(rendered: Path, load: Load) -> None:
     first = contents(rendered)
-    report.render(*load(grid()), rendered)
+    render(load(grid()), rendered)
     assert contents(rendered) == first
     assert {"report.md", "data/runs.csv", "figures/pareto_frontier.png"} <= set(first)
     assert [path.name for path in rendered.parent.iterdir()] == ["study"]
@@ -80,7 +85,7 @@ def test_what_ended_without_a_rank_is_listed_with_its_reason(rendered: Path) -> 
 def test_no_path_of_this_machine_and_no_store_is_printed(load: Load, tmp_path: Path) -> None:
     private = {"activations.files": "/home/me/acts"}
     trials = [dataclasses.replace(one, settings=private) for one in grid()]
-    text = report.render(*load(trials), tmp_path / "study").read_text()
+    text = render(load(trials), tmp_path / "study").read_text()
     assert str(tmp_path) not in text
     assert "/home/me" not in text
     assert ".../acts" in text
@@ -89,7 +94,7 @@ def test_no_path_of_this_machine_and_no_store_is_printed(load: Load, tmp_path: P
 @pytest.mark.usefixtures("without_figures")
 def test_rows_of_a_table_have_as_many_cells_as_its_header(load: Load, tmp_path: Path) -> None:
     sweep = load(grid(), question="a | b\n# <script>`x` [y](z)")
-    text = report.render(*sweep, tmp_path / "study").read_text()
+    text = render(sweep, tmp_path / "study").read_text()
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
     assert "# &lt;script&gt;\\`x\\` \\[y\\](z)" in text
@@ -155,7 +160,7 @@ def test_rows_of_a_table_have_as_many_cells_as_its_header(load: Load, tmp_path: 
 def test_no_state_of_a_sweep_breaks_the_report(
     trials: list[Ran], load: Load, tmp_path: Path
 ) -> None:
-    text = report.render(*load(trials, ended=False), tmp_path / "study").read_text()
+    text = render(load(trials, ended=False), tmp_path / "study").read_text()
     assert f"{len(trials)} trial" in text
     for trial in trials:
         assert trial.error is None or trial.error in text
@@ -168,13 +173,13 @@ def test_no_state_of_a_sweep_breaks_the_report(
 def test_one_seed_gives_the_banner_and_seeds_give_the_floor(load: Load, tmp_path: Path) -> None:
     banner = "Noise unknown: one seed per configuration; differences between single trials are not"
     lone = [Ran({"sae.k": k}, {"fvu": 1 / k}) for k in (4, 8)]
-    assert banner in report.render(*load(lone), tmp_path / "a").read_text()
+    assert banner in render(load(lone), tmp_path / "a").read_text()
     seeded = [
         Ran({"sae.k": k, "train.seed_init": s}, {"fvu": 1 / (k + s)})
         for k in (4, 8)
         for s in (0, 1)
     ]
-    text = report.render(*load(seeded, name="seeded"), tmp_path / "b").read_text()
+    text = render(load(seeded, name="seeded"), tmp_path / "b").read_text()
     assert banner not in text
     assert "told apart from" in text
 
@@ -182,7 +187,7 @@ def test_one_seed_gives_the_banner_and_seeds_give_the_floor(load: Load, tmp_path
 @pytest.mark.usefixtures("without_figures")
 def test_trials_of_different_devices_are_warned_of(load: Load, tmp_path: Path) -> None:
     trials = [Ran({"sae.k": k}, {"fvu": 0.1}, device=d) for k, d in ((4, "cpu"), (8, "H200"))]
-    text = report.render(*load(trials), tmp_path / "study").read_text()
+    text = render(load(trials), tmp_path / "study").read_text()
     assert "Trials mix devices or threads: H200, 1 thread (1); cpu, 1 thread (1)." in text
 
 
@@ -190,7 +195,7 @@ def test_trials_of_different_devices_are_warned_of(load: Load, tmp_path: Path) -
 def test_a_report_is_current_until_its_records_change(load: Load, tmp_path: Path) -> None:
     sweep, reader = load(grid())
     assert not report.is_current(sweep, tmp_path / "study")
-    page = report.render(sweep, reader, tmp_path / "study")
+    page = report.render(sweep, tmp_path / "study", reader.history)
     assert report.is_current(sweep, tmp_path / "study")
     first = dataclasses.replace(sweep.members[0].trial, status="diverged")
     changed = sweep._replace(members=[sweep.members[0]._replace(trial=first), *sweep.members[1:]])
@@ -204,7 +209,7 @@ def test_a_report_of_another_version_is_not_current(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep, reader = load(grid()[:2])
-    report.render(sweep, reader, tmp_path / "study")
+    report.render(sweep, tmp_path / "study", reader.history)
     monkeypatch.setattr(report, "REPORT_VERSION", report.REPORT_VERSION + 1)
     assert not report.is_current(sweep, tmp_path / "study")
 
@@ -214,7 +219,7 @@ def test_a_rendering_that_dies_leaves_the_old_report(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep, reader = load(grid())
-    report.render(sweep, reader, tmp_path / "out" / "study")
+    report.render(sweep, tmp_path / "out" / "study", reader.history)
     before = contents(tmp_path / "out")
 
     def die(*_: object) -> None:
@@ -222,7 +227,7 @@ def test_a_rendering_that_dies_leaves_the_old_report(
 
     monkeypatch.setattr(report.data, "write", die)
     with pytest.raises(KeyboardInterrupt):
-        report.render(sweep, reader, tmp_path / "out" / "study")
+        report.render(sweep, tmp_path / "out" / "study", reader.history)
     assert contents(tmp_path / "out") == before
 
 
@@ -230,21 +235,21 @@ def test_a_figure_that_is_no_more_goes(load: Load, tmp_path: Path) -> None:
     stale = tmp_path / "study" / "figures" / "heatmap_gone.png"
     stale.parent.mkdir(parents=True)
     stale.touch()
-    report.render(*load(grid()[:2]), tmp_path / "study")
+    render(load(grid()[:2]), tmp_path / "study")
     assert not stale.exists()
 
 
 def test_a_file_in_the_reports_place_is_refused(load: Load, tmp_path: Path) -> None:
     (tmp_path / "study").touch()
     with pytest.raises(BadInput, match=r"outputs=.*study is a file: move it away"):
-        report.render(*load([]), tmp_path / "study")
+        render(load([]), tmp_path / "study")
 
 
 @pytest.mark.usefixtures("without_figures")
 def test_the_data_files_say_what_the_store_says(load: Load, tmp_path: Path) -> None:
     trials = grid()
     sweep, reader = load(trials, ended=False)
-    data = report.render(sweep, reader, tmp_path / "study").parent / "data"
+    data = report.render(sweep, tmp_path / "study", reader.history).parent / "data"
     runs = pd.read_csv(data / "runs.csv").set_index("uid")
     metrics = json.loads((data / "grid_metrics.json").read_text())
     assert metrics["digest"] == sweep.digest
