@@ -283,5 +283,6 @@ def test_a_heatmap_cell_is_the_median_of_its_ranked_trials(load: Load) -> None:
 
 def test_figures_are_drawn_for_what_there_is(load: Load, tmp_path: Path) -> None:
     sweep, reader = load([Ran({"sae.k": k}, status="running", curve=[0.9, 0.8]) for k in (4, 8)])
-    drawn = figures.draw(to_study(sweep), reader, tmp_path)
+    study = dataclasses.replace(to_study(sweep), history=reader.history)
+    drawn = figures.draw(study, tmp_path)
     assert drawn == {"curves_fvu", "curves_dead_features", "curves_loss"}

@@ -6,6 +6,7 @@ from typing import Any
 from made_sweeps import Ran, write_store
 
 from analysis import study
+from analysis.blocks import markdown
 from analysis.sections.searching import search
 from sae_sweep.records.store import Reader
 
@@ -13,7 +14,7 @@ from sae_sweep.records.store import Reader
 def section(folder: Path, trials: list[Ran], **settings: Any) -> str:
     config = {"search": {"trials": 9, "tolerance": 0.1, **settings}}
     with Reader(write_store(folder, trials, config=config)) as reader:
-        return search(study.load(reader.sweep("study")))
+        return markdown(search(study.load(reader.sweep("study"))))
 
 
 def ran(alpha: float, l0: float, **fields: Any) -> Ran:
