@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sae_sweep.kernels import cpu
 from sae_sweep.sae import AbstractSae
+from sae_sweep.train import by_group
 from sae_sweep.train.source import ActivationSource
 
 REPORT_TOKENS = 4096
@@ -33,8 +34,8 @@ class Evaluation(NamedTuple):
     """Share of validation tokens in which each latent fires."""
     max_activation: Float[Tensor, " m"]
     """Each latent's largest activation; 0 where it never fires."""
-    group_frequency: Float[Tensor, "g m"]
-    """The same share within each group; not a number for a group without tokens."""
+    groups: by_group.Groups
+    """The same within each group of tokens; of no group where that was not asked for."""
 
 
 class _Sums(NamedTuple):
@@ -48,8 +49,6 @@ class _Sums(NamedTuple):
     fired: Int64[Tensor, " m"]
     """Tokens in which each latent is > 0."""
     largest: Float[Tensor, " m"]
-    group_fired: Int64[Tensor, "g m"]
-    group_tokens: Int64[Tensor, " g"]
 
 
 class _Peaks(NamedTuple):
@@ -67,7 +66,7 @@ def chunk_rows(n_latents: int) -> int:
 @torch.no_grad()
 def report(sae: AbstractSae, activations: ActivationSource) -> dict[str, float]:
     """Compute `REPORT_METRICS` over the first `REPORT_TOKENS` validation tokens."""
-    found = _evaluate(sae, activations, min(REPORT_TOKENS, activations.n_validation))
+    found = _evaluate(sae, activations, min(REPORT_TOKENS, activations.n_validation), n_groups=0)
     return {name: found.metrics[name] for name in REPORT_METRICS}
 
 
@@ -77,14 +76,17 @@ def evaluate(sae: AbstractSae, activations: ActivationSource) -> Evaluation:
 
     What only training knows (loss parts, dead_train, means over its last half) is not here.
     """
-    found = _evaluate(sae, activations, activations.n_validation)
+    n_groups = len(activations.group_names)
+    found = _evaluate(sae, activations, activations.n_validation, n_groups)
     similarity = _similarity(sae.w_dec[found.frequency > 0])
     return found._replace(metrics=found.metrics | {"similarity": similarity})
 
 
-def _evaluate(sae: AbstractSae, activations: ActivationSource, tokens: int) -> Evaluation:
+def _evaluate(
+    sae: AbstractSae, activations: ActivationSource, tokens: int, n_groups: int
+) -> Evaluation:
     m = len(sae.b_enc)
-    sums = _zeros(sae, len(activations.group_names))
+    sums, group_sums = _zeros(sae), by_group.zeros(n_groups, sae.w_dec)
     peaks = _Peaks(sums.largest.new_empty(0), sums.fired.new_empty(0))
     for start in range(0, tokens, chunk_rows(m)):
         stop = min(start + chunk_rows(m), tokens)
@@ -93,10 +95,9 @@ def _evaluate(sae: AbstractSae, activations: ActivationSource, tokens: int) -> E
         _add(sums, x, latents, x_hat)
         strongest = latents.max(dim=1)
         peaks = _highest(peaks, _Peaks(strongest.values, strongest.indices))
-        if activations.group_names:
-            groups = activations.validation_groups(start, stop).to(sums.fired)
-            sums.group_fired.index_add_(0, groups, (latents > 0).long())
-            sums.group_tokens.add_(groups.bincount(minlength=len(sums.group_tokens)))
+        if n_groups:
+            groups = activations.validation_groups(start, stop)
+            by_group.add(group_sums, groups, x, latents, x_hat)
     frequency = sums.fired.double() / tokens
     always_on = (frequency > ALWAYS_ON_SHARE).nonzero()[:, 0].tolist()
     return Evaluation(
@@ -104,11 +105,11 @@ def _evaluate(sae: AbstractSae, activations: ActivationSource, tokens: int) -> E
         always_on_ids=tuple(always_on),
         frequency=frequency,
         max_activation=sums.largest,
-        group_frequency=sums.group_fired.double() / sums.group_tokens[:, None],
+        groups=by_group.figures(group_sums),
     )
 
 
-def _zeros(sae: AbstractSae, n_groups: int) -> _Sums:
+def _zeros(sae: AbstractSae) -> _Sums:
     m, d = sae.w_dec.shape
     exact = sae.w_dec.new_zeros((), dtype=torch.float64)
     count = sae.w_dec.new_zeros((), dtype=torch.int64)
@@ -119,8 +120,6 @@ def _zeros(sae: AbstractSae, n_groups: int) -> _Sums:
         activation=exact.clone(),
         fired=count.new_zeros(m),
         largest=sae.w_dec.new_zeros(m),
-        group_fired=count.new_zeros(n_groups, m),
-        group_tokens=count.new_zeros(n_groups),
     )
 
 

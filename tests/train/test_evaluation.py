@@ -82,16 +82,45 @@ def test_a_report_reads_the_first_tokens_only(activations, monkeypatch: pytest.M
     assert {"fvu", "l0", "l0_fraction", "dead_features", "always_on"} <= found.keys()
 
 
-def test_frequencies_by_group_average_to_the_frequency(activations) -> None:
-    activations.group_names = ["en", "fr", "de"]
+@pytest.mark.parametrize("entries", [2**22, 7 * M])
+def test_every_figure_of_a_group_is_its_naive_formula(
+    activations, monkeypatch: pytest.MonkeyPatch, entries: int
+) -> None:
+    monkeypatch.setattr("sae_sweep.train.evaluation.CHUNK_ENTRIES", entries)
+    activations.group_names = ["en", "fr", "de", "none"]
+    monkeypatch.setattr(
+        activations, "validation_groups", lambda start, stop: torch.arange(start, stop) % 3
+    )
     sae = module(activations)
-    found = evaluate(sae, activations)
+    found = evaluate(sae, activations).groups
+    x = activations.validation.double()
     with torch.no_grad():
-        fired = (sae.encode(activations.validation) > 0).double()
-    expected = torch.stack([fired[group::3].mean(dim=0) for group in range(3)])
-    torch.testing.assert_close(found.group_frequency, expected)
-    torch.testing.assert_close(found.frequency, fired.mean(dim=0))
-    torch.testing.assert_close(found.group_frequency.mean(dim=0), found.frequency)
+        latents = sae.encode(activations.validation)
+        error = (x - sae.decode(latents).double()).square().sum(dim=1)
+    spread = (x - x.mean(dim=0)).square().sum(dim=1)
+    assert found.tokens.tolist() == [200, 200, 200, 0]
+    for group in range(3):
+        here = slice(group, None, 3)
+        fired = (latents[here] > 0).double()
+        expected = [error[here].sum() / spread[here].sum(), fired.sum(dim=1).mean()]
+        expected.append((fired.sum(dim=0) == 0).double().mean())
+        got = [found.fvu[group], found.l0[group], found.dead_features[group]]
+        torch.testing.assert_close(torch.stack(got), torch.stack(expected), rtol=1e-5, atol=0)
+        torch.testing.assert_close(found.frequency[group], fired.mean(dim=0))
+    assert found.fvu[3].isnan()
+    assert found.l0[3].isnan()
+    assert found.dead_features[3].isnan()
+
+
+def test_groups_change_no_bit_of_the_metrics(activations) -> None:
+    sae = module(activations)
+    without = evaluate(sae, activations)
+    activations.group_names = ["en", "fr", "de"]
+    found = evaluate(sae, activations)
+    assert found.metrics == without.metrics
+    assert torch.equal(found.frequency, without.frequency)
+    torch.testing.assert_close(found.groups.frequency.mean(dim=0), found.frequency)
+    assert without.groups.tokens.tolist() == []
 
 
 def test_latents_that_never_fire_leave_undefined_metrics_undefined(activations) -> None:

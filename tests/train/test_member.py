@@ -53,6 +53,13 @@ def test_a_finished_trial_has_every_metric_and_its_folder(
     assert frequency.sum() == pytest.approx(outcome.final["l0"])
     assert table["max_activation"].to_numpy().max() == outcome.final["max_activation"]
     assert table["id"].to_pylist() == list(range(trial.n_latents))
+    groups = pq.read_table(folder / "groups.parquet")
+    assert groups.column_names == ["group", "tokens", "fvu", "l0", "dead_features"]
+    assert groups["group"].to_pylist() == ["en", "fr"]
+    for name, l0 in zip(("en", "fr"), groups["l0"].to_pylist(), strict=True):
+        assert table[f"frequency_{name}"].to_numpy().sum() == pytest.approx(l0)
+    tokens = groups["tokens"].to_numpy()
+    assert tokens @ groups["l0"].to_numpy() / tokens.sum() == pytest.approx(outcome.final["l0"])
 
 
 @pytest.mark.parametrize("kind", ["topk", "l1"])
