@@ -50,7 +50,10 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the latest")
         return added
 
-    add(_report, "Write a sweep's report.md, figures and data.")
+    report = add(_report, "Write a sweep's report.md, figures and data.")
+    report.add_argument(
+        "--thresholds", metavar="FILE", type=Path, help="bands to grade by; else the package's own"
+    )
     add(_status, "Say how a sweep stands.")
     watch = add(_watch, "Say how a sweep stands until it ends.")
     watch.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="default: 5")
@@ -77,10 +80,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(arguments: argparse.Namespace, reader: Reader) -> None:
     from analysis.report import render
+    from analysis.thresholds import DEFAULT, load
 
+    thresholds = load(arguments.thresholds or DEFAULT)
     sweep = reader.sweep(arguments.sweep)
     folder = (arguments.outputs or Path("outputs")) / sweep.run.name
-    path = render(sweep, folder, reader.history)
+    path = render(sweep, folder, reader.history, thresholds)
     sys.stdout.write(f"report: {path}\n")
 
 

@@ -11,6 +11,7 @@ from analysis import data, figures, study
 from analysis.blocks import Blocks, markdown
 from analysis.sections import SECTIONS
 from analysis.sections.footer import REPORT_VERSION
+from analysis.thresholds import Thresholds
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Sweep
 
@@ -19,11 +20,22 @@ RECORD = Path("data", "grid_metrics.json")
 """Says of which records the report is; written last: a half-replaced report is not current."""
 
 
-def render(sweep: Sweep, folder: Path, history: study.History = study.no_history) -> Path:
+def render(
+    sweep: Sweep,
+    folder: Path,
+    history: study.History = study.no_history,
+    thresholds: Thresholds | None = None,
+) -> Path:
     """Write report.md, figures/ and data/ into a folder and return the page's path.
 
     Everything is made in a temporary folder first, so a report that fails or is killed leaves the
     old one as it was.
+
+    Args:
+        sweep: what is reported.
+        folder: made where it is missing.
+        history: the course of the trials' metrics.
+        thresholds: what the scorecard grades by; this package's table where None.
 
     Raises:
         BadInput: the folder cannot be made because a file stands there.
@@ -35,7 +47,10 @@ def render(sweep: Sweep, folder: Path, history: study.History = study.no_history
         fresh = Path(temporary)
         trials_folder = folder.parent / "trials"
         loaded = dataclasses.replace(
-            study.load(sweep), history=history, trials_folder=trials_folder
+            study.load(sweep),
+            history=history,
+            trials_folder=trials_folder,
+            thresholds=thresholds,
         )
         drawn = figures.draw(loaded, fresh / "figures")
         sections = compose(dataclasses.replace(loaded, figures=drawn))

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from analysis import hyperparameters, scales
 from analysis.hyperparameters import Hyperparameter
 from analysis.markdown import number
+from analysis.thresholds import Thresholds
 from sae_sweep.records import METRICS, Metric, TrialRecord
 from sae_sweep.records.store import Member, Run, Sweep
 
@@ -50,6 +51,8 @@ class Study:
     """The course of a metric during training."""
     trials_folder: Path | None = None
     """Where the trials' weights and latents lie, if they do."""
+    thresholds: Thresholds | None = None
+    """What the scorecard grades by; the table that comes with this package where None."""
     figures: frozenset[str] = frozenset()
     """Names of the figures that were drawn, without folder and suffix."""
 

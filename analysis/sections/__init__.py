@@ -1,7 +1,7 @@
 """The report's sections, in the order of the page."""
 
 from analysis.blocks import Section
-from analysis.sections import best, effects, footer, overview, pictures, searching
+from analysis.sections import best, effects, footer, groups, overview, pictures, scorecard, searching
 
 SECTIONS: tuple[Section, ...] = (
     overview.header,
@@ -17,6 +17,8 @@ SECTIONS: tuple[Section, ...] = (
     best.pareto_front,
     pictures.heatmaps,
     pictures.training_curves,
+    scorecard.quality,
+    groups.by_group,
     best.recommended,
     footer.files,
     footer.reproducibility,

@@ -21,6 +21,7 @@ FIGURES = {
     "heatmap": "medians over sparsity and width",
     "effects": "every trial over each hyperparameter",
     "curves": "the course of training",
+    "groups": "the latents that belong to one group of tokens, over all groups",
 }
 DATA = {
     "runs.csv": "a row a trial: settings, status, final metrics, error",

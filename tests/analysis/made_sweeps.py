@@ -32,6 +32,7 @@ class Ran:
     device: str = "cpu"
     settings: dict[str, Any] = field(default_factory=dict)
     """Further resolved settings, by dotted key."""
+    always_on_ids: tuple[int, ...] = ()
 
     @property
     def record(self) -> TrialRecord:
@@ -86,7 +87,8 @@ def _train(store: Store, run: int, trial: Ran, uid: str) -> None:
     names = ("fvu", "dead_features", "loss")
     store.rows([Row(uid, 10 * i, dict.fromkeys(names, value)) for i, value in rows])
     if trial.status != "running":
-        outcome = Outcome(uid, trial.status, 100, trial.final, trial.error, 2.5)  # type: ignore[arg-type]
+        ended = (uid, trial.status, 100, trial.final, trial.error, 2.5, trial.always_on_ids)
+        outcome = Outcome(*ended)  # type: ignore[arg-type]
         store.outcome(run, outcome)
 
 

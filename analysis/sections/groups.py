@@ -1,0 +1,202 @@
+"""Languages, domains: how well each is reconstructed, and which latents are its own."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis import groups
+from analysis.blocks import Block, Claim
+from analysis.groups import EVEN, LEAST_FIRED, LEAST_TOKENS, LEVEL, SPECIFIC, Latents
+from analysis.markdown import MISSING, code, counted, escaped, listed, number, table
+from analysis.ranking import leaders, picks
+from analysis.sections.pictures import picture
+from analysis.study import Study
+
+MOST_TRIALS = 30
+MOST_COLUMNS = 12
+MOST_LATENTS = 5
+"""Latents that are listed of each group."""
+METRICS_BY_GROUP = ("fvu", "l0", "dead_features")
+
+
+@dataclass(frozen=True)
+class SpreadOverGroups:
+    """How far a metric of one trial lies apart between groups."""
+
+    uid: str
+    label: str
+    metric: str
+    lowest_group: str
+    lowest: float
+    highest_group: str
+    highest: float
+    groups: int
+
+    @property
+    def words(self) -> str:
+        """The two ends."""
+        return (
+            f"{code(self.label)}: over {self.groups:,} groups, {self.metric} is lowest in "
+            f"{escaped(self.lowest_group)} ({number(self.lowest)}) and highest in "
+            f"{escaped(self.highest_group)} ({number(self.highest)})"
+        )
+
+
+@dataclass(frozen=True)
+class SpecificLatents:
+    """How many latents of one trial belong to one group, to all, and by chance."""
+
+    uid: str
+    label: str
+    alive: int
+    everywhere: int
+    even: int
+    specific: int
+    by_chance: float
+    groups: int
+
+    @property
+    def words(self) -> str:
+        """The counts."""
+        return (
+            f"{code(self.label)}: of {counted(self.alive, 'latent')} alive in any of the "
+            f"{self.groups:,} groups, {self.everywhere:,} fire in all of them, {self.even:,} with "
+            f"frequencies within a factor of {EVEN:g}; {self.specific:,} are specific to one group,"
+            f" where {number(self.by_chance, 2)} are expected by chance"
+        )
+
+
+@dataclass(frozen=True)
+class NothingByGroup:
+    """Why a sweep over activations with groups has no figures by group."""
+
+    column: str
+    trials: int
+
+    @property
+    def words(self) -> str:
+        """What is missing, and the way to it."""
+        return (
+            f"the activations have groups (`activations.group={escaped(self.column)}`), but the "
+            f"folders of the {counted(self.trials, 'recommended trial')} hold no figures of two "
+            "groups or more: run them again with `rerun=all`"
+        )
+
+
+def by_group(study: Study) -> list[Block]:
+    """The front's trials by group of tokens, and the latents that are specific to one."""
+    shown = leaders(study)[:MOST_TRIALS]
+    found = {uid: table for uid in shown if (table := groups.figures(study, uid)) is not None}
+    if not found:
+        columns = [one.config.get("activations", {}).get("group") for one in study.records]
+        column = next((one for one in columns if one), None)
+        return ["## Groups", NothingByGroup(column, len(shown))] if column and shown else []
+    recommended = [uid for uid in dict.fromkeys(pick.uid for pick in picks(study)) if uid in found]
+    note = (
+        "The recommended trials, then the first front's, within each group of validation tokens. A "
+        "group's fvu is measured against the mean of all validation tokens, not its own: a group "
+        "that lies far from it has a large denominator, so its fvu may be lower though it is "
+        "reconstructed no better. dead_features counts the latents that are silent in the group: "
+        "more of them the fewer tokens it has."
+    )
+    spreads: list[Block] = [
+        claim
+        for uid in recommended
+        for name in ("fvu", "l0")
+        if (claim := _spread(study, uid, name, found[uid])) is not None
+    ]
+    tables = [
+        f"### {name} by group\n\n{_by_group(study, found, name)}" for name in METRICS_BY_GROUP
+    ]
+    return ["## Groups", note, *spreads, *tables, *_latents(study, found, recommended)]
+
+
+def _spread(study: Study, uid: str, metric: str, found: pd.DataFrame) -> Claim | None:
+    values = found[metric].dropna()
+    if len(values) < 2:
+        return None
+    ends = [str(values.idxmin()), float(values.min()), str(values.idxmax()), float(values.max())]
+    return SpreadOverGroups(uid, _label(study, uid), metric, *ends, len(values))  # type: ignore[arg-type]
+
+
+def _by_group(study: Study, found: dict[str, pd.DataFrame], metric: str) -> str:
+    first = next(iter(found.values()))
+    names = list(first.index[:MOST_COLUMNS])
+    header = ["trial", *(f"{escaped(name)} ({first.loc[name, 'tokens']:,})" for name in names)]
+    rows = [
+        [code(_label(study, uid)), *map(number, each[metric].reindex(names))]
+        for uid, each in found.items()
+    ]
+    hidden = len(first) - len(names)
+    more = f" {counted(hidden, 'smaller group')} in each trial's `groups.parquet`." if hidden else ""
+    return f"In brackets: validation tokens.{more}\n\n{table(header, rows)}"
+
+
+def _latents(
+    study: Study, found: dict[str, pd.DataFrame], recommended: list[str]
+) -> list[Block]:
+    """What the latents of the recommended trials are specific to."""
+    compared: dict[str, Latents] = {}
+    for uid in recommended:
+        latents = groups.latents(study, uid)
+        result = None if latents is None else groups.compare(latents, found[uid])
+        if result is not None:
+            compared[uid] = result
+    if not compared:
+        return []
+    note = (
+        f"Specific to a group is a latent that fires there on {LEAST_FIRED} tokens or more, at "
+        f"least {SPECIFIC:g} times as often as in any other group, and more often than tokens dealt"
+        f" to groups at random would (binomial test; Benjamini-Yekutieli over all alive latents and"
+        f" groups, q < {LEVEL:g}; tokens of one document are not independent, so q is too small "
+        f"where documents are long). Groups under {LEAST_TOKENS} tokens are left out. By chance: "
+        "how many would pass if every latent's tokens were dealt out so."
+    )
+    claims = [_counts(uid, _label(study, uid), each) for uid, each in compared.items()]
+    names = next(iter(compared.values())).names[:MOST_COLUMNS]
+    header = ["trial", "alive", "in every group", "even", "by chance", *map(escaped, names)]
+    rows = [
+        [
+            code(_label(study, uid)),
+            *(f"{n:,}" for n in (each.alive, each.everywhere, each.even)),
+            number(each.by_chance, 2),
+            *(f"{(each.specific['group'] == name).sum():,}" for name in names),
+        ]
+        for uid, each in compared.items()
+    ]
+    uid, first = next(iter(compared.items()))
+    parts: list[Block] = ["### Specific latents", note, *claims, table(header, rows)]
+    if first.left_out:
+        parts.append(f"Left out: {listed([escaped(name) for name in first.left_out])}.")
+    if len(first.specific):
+        parts.append(f"#### {code(_label(study, uid))}\n\n{_listed(first)}")
+        parts += picture(study, "groups", "Frequency of the specific latents by group")
+    return parts
+
+
+def _counts(uid: str, label: str, found: Latents) -> Claim:
+    counts = found.alive, found.everywhere, found.even, len(found.specific)
+    return SpecificLatents(uid, label, *counts, found.by_chance, len(found.names))
+
+
+def _listed(found: Latents) -> str:
+    """The most frequent specific latents of each group."""
+    rows = [
+        [
+            escaped(one["group"]),
+            str(one["id"]),
+            number(one["frequency"]),
+            number(one["other"]),
+            f"{one['frequency'] / one['other']:.3g}" if one["other"] else MISSING,
+            f"{one['fired']:,}",
+            number(one["q"], 2),
+        ]
+        for one in found.specific.groupby("group", sort=False).head(MOST_LATENTS).to_dict("records")
+    ]
+    header = ["group", "latent", "frequency", "highest elsewhere", "times", "tokens", "q"]
+    head = f"The {MOST_LATENTS} most frequent of each group; a dash: it fires nowhere else."
+    return f"{head}\n\n{table(header, rows, left=2)}"
+
+
+def _label(study: Study, uid: str) -> str:
+    return study.member(uid).trial.label
