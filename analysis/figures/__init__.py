@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis.figures import curves, effects, groups, heatmap, pareto, style
+from analysis.figures import curves, effects, groups, heatmap, matched, pareto, style
 from analysis.study import Study
 
 
@@ -12,6 +12,7 @@ def draw(study: Study, folder: Path) -> frozenset[str]:
     with style.applied():
         drawn = [
             *pareto.draw(study, folder),
+            *matched.draw(study, folder),
             *heatmap.draw(study, folder),
             *effects.draw(study, folder),
             *curves.draw(study, folder),

@@ -35,7 +35,7 @@ def _draw(label: str, found: groups.Latents, latents: pd.DataFrame, folder: Path
     rows = found.specific.groupby("group", sort=False).head(each)
     columns = [PREFIX + name for name in found.names]
     values = latents.loc[rows["id"], columns].to_numpy(dtype=np.float64)
-    size = (2.8 + 0.75 * len(columns), 1.6 + 0.16 * len(rows))
+    size = (3.2 + 0.75 * len(columns), max(3.2, 1.6 + 0.16 * len(rows)))
     figure, (axes,) = style.new(1, 1, size)
     smallest = values[values > 0].min()
     colours = mpl.colormaps["cividis"].with_extremes(bad="white")
@@ -48,5 +48,5 @@ def _draw(label: str, found: groups.Latents, latents: pd.DataFrame, folder: Path
     axes.set_ylabel("latent")
     axes.set_title(f"{label}: {len(rows)} of {len(found.specific)} specific latents", loc="left")
     bar = figure.colorbar(image, ax=axes)
-    bar.set_label("share of the group's tokens; white: none")
+    bar.set_label("share of tokens (white: 0)")
     return style.save(figure, folder, NAME)

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from analysis.study import Study
 from sae_sweep.records import Metric
 
 GREY = "#9a9a9a"
@@ -16,6 +18,7 @@ BLACK = "#222222"
 RED = "#D55E00"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7a5c00")
 """After Okabe and Ito, https://jfly.uni-koeln.de/color/."""
+MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
 STYLE: Any = {
@@ -50,6 +53,18 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     """Write the figure as PNG without a word on when or with what, and return its name."""
     figure.savefig(folder / f"{name}.png", dpi=140, metadata={"Software": None})
     return name
+
+
+def widths(study: Study) -> dict[float, str]:
+    """A colour for each width of the study's dictionaries: the same in every figure.
+
+    Up to six are told apart by their hue; more run from dark to light.
+    """
+    known = sorted(study.trials["n_latents"].dropna().unique())
+    if len(known) <= len(COLOURS):
+        return dict(zip(known, COLOURS, strict=False))
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(known)))
+    return {m: mpl.colors.to_hex(shade) for m, shade in zip(known, shades, strict=True)}
 
 
 def metric_axis(axes: Axes, metric: Metric, positive: bool) -> None:  # noqa: FBT001

@@ -1,7 +1,7 @@
 """The report's sections, in the order of the page."""
 
 from analysis.blocks import Section
-from analysis.sections import best, effects, footer, groups, overview, pictures, scorecard, searching
+from analysis.sections import best, effects, footer, groups, matched, overview, pictures, scorecard, searching
 
 SECTIONS: tuple[Section, ...] = (
     overview.header,
@@ -15,6 +15,7 @@ SECTIONS: tuple[Section, ...] = (
     effects.noise_floor,
     best.top_tables,
     best.pareto_front,
+    matched.equal_sparsity,
     pictures.heatmaps,
     pictures.training_curves,
     scorecard.quality,

@@ -21,6 +21,7 @@ FIGURES = {
     "heatmap": "medians over sparsity and width",
     "effects": "every trial over each hyperparameter",
     "curves": "the course of training",
+    "matched": "fvu over l0 by kind and width, and where they are compared",
     "groups": "the latents that belong to one group of tokens, over all groups",
 }
 DATA = {
