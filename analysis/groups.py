@@ -54,8 +54,10 @@ def figures(study: Study, uid: str) -> pd.DataFrame | None:
     None where its activations have fewer than two groups, or it was trained elsewhere.
     """
     table = _table(study, uid, "groups.parquet")
-    return None if table is None else table.set_index("group").sort_values(
-        "tokens", ascending=False, kind="stable"
+    return (
+        None
+        if table is None
+        else table.set_index("group").sort_values("tokens", ascending=False, kind="stable")
     )
 
 

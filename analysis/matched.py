@@ -67,8 +67,10 @@ def matched(study: Study) -> Matched | None:
     table = table.assign(l0=ranked["l0"], fvu=ranked["fvu"]).dropna()
     table = table[(table["l0"] > 0) & (table["fvu"] > 0)]
     found = [
-        _curve(str(kind), int(width), rows)
-        for (kind, width), rows in table.groupby(["kind", "n_latents"], sort=True)
+        _curve(kind, width, table[(table["kind"] == kind) & (table["n_latents"] == width)])
+        for kind in sorted(table["kind"].unique())
+        for width in sorted(table["n_latents"].unique())
+        if ((table["kind"] == kind) & (table["n_latents"] == width)).any()
     ]
     curves = [one for one in found if len(one.l0) >= LEAST_POINTS][:MOST_CLASSES]
     refused = [one for one in found if len(one.l0) < LEAST_POINTS]
@@ -77,13 +79,14 @@ def matched(study: Study) -> Matched | None:
     return Matched(curves, refused, _common(curves) if len(curves) > 1 else [])
 
 
-def _curve(kind: str, n_latents: int, rows: pd.DataFrame) -> Curve:
+def _curve(kind: str, n_latents: float, rows: pd.DataFrame) -> Curve:
     # trials of one k differ in the last digits of l0 by chance, and are one point
     shared = rows["l0"].map(lambda l0: float(f"{l0:.1e}"))
-    means = np.exp(np.log(rows[["l0", "fvu"]]).groupby(shared).mean())
+    logs = pd.DataFrame(np.log(rows[["l0", "fvu"]].to_numpy()), columns=["l0", "fvu"])
+    means = np.exp(logs.groupby(shared.to_numpy()).mean())
     # exp(log(100)) is not 100: without its last digits the end of a range would not be inside it
     l0 = np.array([float(f"{one:.10g}") for one in means["l0"]])
-    return Curve(kind, n_latents, len(rows), l0, means["fvu"].to_numpy())
+    return Curve(kind, int(n_latents), len(rows), l0, means["fvu"].to_numpy())
 
 
 def _common(curves: list[Curve]) -> list[float]:

@@ -53,9 +53,7 @@ def of_trial(study: Study, thresholds: Thresholds, uid: str) -> list[Grade]:
 def constant(study: Study, thresholds: Thresholds) -> list[Grade]:
     """Metrics that are the same in every ranked trial, of two or more: they tell none apart."""
     ranked = study.trials["ranked"].to_numpy()
-    found = [
-        (metric, values(study, metric)[ranked]) for metric in metrics(study, thresholds)
-    ]
+    found = [(metric, values(study, metric)[ranked]) for metric in metrics(study, thresholds)]
     return [
         grade(thresholds, metric, float(each[0]))
         for metric, each in found

@@ -109,7 +109,9 @@ def _contiguous(path: Path, metric: str, numbered: list[tuple[int, Band]]) -> li
             before = f"the band below ends at {reached:g}" if last else "nothing stands below"
             raise BadInput(f"{where}, but {before}: a gap; let bands meet")
         if band.low < reached:
-            raise BadInput(f"{where}, but {last} reaches to {reached:g}: they overlap; let them meet")
+            raise BadInput(
+                f"{where}, but {last} reaches to {reached:g}: they overlap; let them meet"
+            )
         reached, last = band.high, f"band {i} ({band.grade})"
     if reached < math.inf:
         raise BadInput(
@@ -123,7 +125,9 @@ def _ungraded(path: Path, rows: Any, bands: dict[str, list[Band]]) -> dict[str, 
     found = {}
     for i, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
         where = f"--thresholds={path}, ungraded {i}"
-        metric, reason = (row.get(key) if isinstance(row, dict) else None for key in ("metric", "reason"))
+        metric, reason = (
+            row.get(key) if isinstance(row, dict) else None for key in ("metric", "reason")
+        )
         if metric not in METRICS or not isinstance(reason, str) or not reason.strip():
             raise BadInput(f"{where}: give metric, one of the registry, and reason, a text")
         if metric in bands:

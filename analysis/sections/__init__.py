@@ -1,7 +1,18 @@
 """The report's sections, in the order of the page."""
 
 from analysis.blocks import Section
-from analysis.sections import best, effects, footer, groups, matched, overview, pictures, scorecard, searching
+from analysis.sections import (
+    best,
+    effects,
+    footer,
+    grids,
+    groups,
+    matched,
+    overview,
+    pictures,
+    scorecard,
+    searching,
+)
 
 SECTIONS: tuple[Section, ...] = (
     overview.header,
@@ -17,6 +28,8 @@ SECTIONS: tuple[Section, ...] = (
     best.pareto_front,
     matched.equal_sparsity,
     pictures.heatmaps,
+    grids.grid_tables,
+    grids.utilisation,
     pictures.training_curves,
     scorecard.quality,
     groups.by_group,

@@ -115,8 +115,11 @@ def _spread(study: Study, uid: str, metric: str, found: pd.DataFrame) -> Claim |
     values = found[metric].dropna()
     if len(values) < 2:
         return None
-    ends = [str(values.idxmin()), float(values.min()), str(values.idxmax()), float(values.max())]
-    return SpreadOverGroups(uid, _label(study, uid), metric, *ends, len(values))  # type: ignore[arg-type]
+    low, high = str(values.idxmin()), str(values.idxmax())
+    lowest, highest = float(values.min()), float(values.max())
+    return SpreadOverGroups(
+        uid, _label(study, uid), metric, low, lowest, high, highest, len(values)
+    )
 
 
 def _by_group(study: Study, found: dict[str, pd.DataFrame], metric: str) -> str:
@@ -128,13 +131,13 @@ def _by_group(study: Study, found: dict[str, pd.DataFrame], metric: str) -> str:
         for uid, each in found.items()
     ]
     hidden = len(first) - len(names)
-    more = f" {counted(hidden, 'smaller group')} in each trial's `groups.parquet`." if hidden else ""
+    more = (
+        f" {counted(hidden, 'smaller group')} in each trial's `groups.parquet`." if hidden else ""
+    )
     return f"In brackets: validation tokens.{more}\n\n{table(header, rows)}"
 
 
-def _latents(
-    study: Study, found: dict[str, pd.DataFrame], recommended: list[str]
-) -> list[Block]:
+def _latents(study: Study, found: dict[str, pd.DataFrame], recommended: list[str]) -> list[Block]:
     """What the latents of the recommended trials are specific to."""
     compared: dict[str, Latents] = {}
     for uid in recommended:

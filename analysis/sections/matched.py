@@ -100,7 +100,7 @@ class NoCommonL0:
 
 
 def equal_sparsity(study: Study) -> list[Block]:
-    """fvu of every kind and width at l0 values that all of them cover."""
+    """Compare the fvu of every kind and width at l0 values that all of them cover."""
     found = matched(study)
     if found is None:
         return []
@@ -151,6 +151,4 @@ def _ends(study: Study, found: Matched, l0: float) -> Claim:
     floor = noise.floor(study, METRICS["fvu"])
     apart = fvu(high) / fvu(low)
     within = None if floor is None else bool(apart < 10**floor.detectable)
-    return AtEqualL0(
-        l0, low.name, fvu(low), high.name, fvu(high), len(found.curves), within
-    )
+    return AtEqualL0(l0, low.name, fvu(low), high.name, fvu(high), len(found.curves), within)

@@ -47,6 +47,8 @@ class Ran:
                 config["sae"]["n_latents"] = round(value * D)
             elif value is not None:
                 config[section][name] = value
+            else:
+                config[section].pop(name, None)
         given = {key.split(".")[-1]: value for key, value in self.assignment.items()}
         label = "_".join(
             f"{name}{value:g}" for name, value in given.items() if isinstance(value, int | float)

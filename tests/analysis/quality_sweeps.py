@@ -87,7 +87,9 @@ def write_tables(outputs: Path, trials: list[Ran], n_latents: int = 40) -> None:
         folder = outputs / "trials" / trial.record.folder
         folder.mkdir(parents=True)
         table = {"id": range(n_latents), "frequency": fired.sum(axis=1) / sizes.sum()}
-        table |= {f"frequency_{name}": fired[:, i] / n for i, (name, n) in enumerate(GROUPS.items())}
+        table |= {
+            f"frequency_{name}": fired[:, i] / n for i, (name, n) in enumerate(GROUPS.items())
+        }
         pd.DataFrame(table).to_parquet(folder / "latents.parquet")
         pd.DataFrame(
             {
