@@ -83,10 +83,10 @@ def _curve(kind: str, n_latents: float, rows: pd.DataFrame) -> Curve:
     # trials of one k differ in the last digits of l0 by chance, and are one point
     shared = rows["l0"].map(lambda l0: float(f"{l0:.1e}"))
     logs = pd.DataFrame(np.log(rows[["l0", "fvu"]].to_numpy()), columns=["l0", "fvu"])
-    means = np.exp(logs.groupby(shared.to_numpy()).mean())
+    means = logs.groupby(shared.to_numpy()).mean()
     # exp(log(100)) is not 100: without its last digits the end of a range would not be inside it
-    l0 = np.array([float(f"{one:.10g}") for one in means["l0"]])
-    return Curve(kind, int(n_latents), len(rows), l0, means["fvu"].to_numpy())
+    l0 = np.array([float(f"{math.exp(one):.10g}") for one in means["l0"]])
+    return Curve(kind, int(n_latents), len(rows), l0, np.exp(means["fvu"].to_numpy()))
 
 
 def _common(curves: list[Curve]) -> list[float]:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from analysis.study import Study
@@ -43,7 +44,7 @@ def grade(thresholds: Thresholds, metric: Metric, value: float) -> Grade:
 
 def of_trial(study: Study, thresholds: Thresholds, uid: str) -> list[Grade]:
     """Every metric of one trial."""
-    (at,) = study.trials.index.get_indexer([uid])
+    (at,) = study.trials.index.get_indexer(pd.Index([uid]))
     return [
         grade(thresholds, metric, float(values(study, metric)[at]))
         for metric in metrics(study, thresholds)

@@ -46,7 +46,7 @@ def suggest(records: Sequence[TrialRecord], wanted: Wanted) -> str:
             f"{wanted.target:g} in {wanted.n_latents:,} is --target-l0 {share:.3g}"
         )
     usable = _of_activations([one for one in records if history.is_usable(one)], wanted)
-    past = _largest_curve(usable)
+    past = history.comparable(usable, history.curves(usable)[0][0].config)
     known = past.observations
     _refuse_too_few(known)
     exponent_known = _refuse_unknown_width(known, wanted)
@@ -91,19 +91,6 @@ def _source(trials: list[TrialRecord]) -> str:
     return ", ".join([*names, counted(len(trials), "trial")])
 
 
-def _largest_curve(usable: list[TrialRecord]) -> history.Past:
-    """The largest group of trials that are one curve; the others are left out, and said."""
-    curves: list[list[TrialRecord]] = []
-    for one in usable:
-        for curve in curves:
-            if history.difference(one.config, curve[0].config) is None:
-                curve.append(one)
-                break
-        else:
-            curves.append([one])
-    return history.comparable(usable, max(curves, key=len)[0].config)
-
-
 def _refuse_too_few(known: list[Observation]) -> None:
     alphas = {one.l1_alpha for one in known}
     if len(alphas) < LEAST_ALPHAS:
@@ -122,7 +109,7 @@ def _refuse_too_few(known: list[Observation]) -> None:
         )
 
 
-def _estimable(known: list[Observation]) -> list[int]:
+def estimable_widths(known: list[Observation]) -> list[int]:
     """The widths with enough l1_alpha to count for the width's power."""
     alphas: dict[int, set[float]] = {}
     for one in known:
@@ -132,7 +119,7 @@ def _estimable(known: list[Observation]) -> list[int]:
 
 def _refuse_unknown_width(known: list[Observation], wanted: Wanted) -> bool:
     """Refuse a width that nothing speaks of; returns whether its power can be estimated."""
-    estimable = _estimable(known)
+    estimable = estimable_widths(known)
     can = len(estimable) >= LEAST_WIDTHS
     widths = sorted({one.n_latents for one in known})
     if wanted.n_latents in widths:

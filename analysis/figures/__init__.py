@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis.figures import curves, effects, groups, heatmap, matched, pareto, style
+from analysis.figures import curves, effects, groups, heatmap, matched, pareto, response, style
 from analysis.study import Study
 
 
@@ -13,6 +13,7 @@ def draw(study: Study, folder: Path) -> frozenset[str]:
         drawn = [
             *pareto.draw(study, folder),
             *matched.draw(study, folder),
+            *response.draw(study, folder),
             *heatmap.draw(study, folder),
             *effects.draw(study, folder),
             *curves.draw(study, folder),

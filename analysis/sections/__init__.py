@@ -10,6 +10,7 @@ from analysis.sections import (
     matched,
     overview,
     pictures,
+    response,
     scorecard,
     searching,
 )
@@ -20,6 +21,7 @@ SECTIONS: tuple[Section, ...] = (
     overview.definitions,
     overview.statistics,
     searching.search,
+    response.l1_response,
     effects.effects,
     effects.level_tables,
     effects.auxiliary_loss,

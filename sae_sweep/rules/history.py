@@ -45,6 +45,21 @@ def observation(record: TrialRecord) -> Observation:
     return Observation(sae["l1_alpha"], sae["n_latents"], l0, sd / mean if mean and sd else 0.0)
 
 
+def curves(usable: Iterable[TrialRecord]) -> list[list[TrialRecord]]:
+    """Usable trials in groups within which `difference` is None, the largest first."""
+    found: dict[Any, list[TrialRecord]] = {}
+    for one in usable:
+        fixed = [
+            frozenset(
+                (key, value) for key, value in one.config.get(group, {}).items() if key not in free
+            )
+            for group, free in FREE.items()
+        ]
+        source = one.config.get("activations", {}).get("fingerprint")
+        found.setdefault((source, *fixed), []).append(one)
+    return sorted(found.values(), key=len, reverse=True)
+
+
 def comparable(records: Iterable[TrialRecord], like: dict[str, Any]) -> Past:
     """Choose the usable trials that differ from settings in l1_alpha, width and seeds alone.
 

@@ -100,3 +100,31 @@ def write_tables(outputs: Path, trials: list[Ran], n_latents: int = 40) -> None:
                 "dead_features": (fired == 0).mean(axis=0),
             }
         ).to_parquet(folder / "groups.parquet")
+
+
+def l1_sweep(widths: tuple[int, ...] = (256, 512, 1024), target: float = 0.05) -> list[Ran]:
+    """Five l1_alpha a width: l0_fraction meets the target at 4 (m / 256)^-0.3, with slope -0.9."""
+    trials = []
+    for m, alpha in itertools.product(widths, (1.0, 2.0, 4.0, 8.0, 16.0)):
+        share = target * (alpha / (4.0 * (m / 256) ** -0.3)) ** -0.9
+        assignment = {"sae.kind": "l1", "sae.n_latents": m, "sae.l1_alpha": alpha, "sae.k": None}
+        trials.append(Ran(assignment, _metrics(0.5 * (share * m) ** -0.2, share * m, m)))
+    return trials
+
+
+def published_jobs() -> list[Ran]:
+    """The four published L1 jobs; what was not published is made up, and finite."""
+    jobs = pd.read_csv(GRID.with_name("l1_jobs.csv"))
+    return [
+        Ran(
+            {
+                "sae.kind": "l1",
+                "sae.n_latents": int(job["latent_dim"]),
+                "sae.l1_alpha": float(job["l1_alpha"]),
+                "sae.k": None,
+            },
+            {"fvu": 0.5, "l0": job["l0_fraction"] * job["latent_dim"], "dead_features": 0.1}
+            | {"l0_fraction": float(job["l0_fraction"])},
+        )
+        for _, job in jobs.iterrows()
+    ]

@@ -1,0 +1,235 @@
+"""What an L1 sweep says of the l1_alpha for a wanted l0."""
+
+import math
+from dataclasses import dataclass
+
+from analysis import response
+from analysis.blocks import Block, Claim
+from analysis.markdown import MISSING, counted, escaped, number, table
+from analysis.response import MOST_FITTED, Curve
+from analysis.sections.pictures import picture
+from analysis.study import Study
+from analysis.suggest import FARTHEST, LEAST_ALPHAS, LEAST_ALPHAS_A_WIDTH, LEAST_WIDTHS
+from sae_sweep.rules.response import POOR
+
+
+def _of(curve: str) -> str:
+    return f"{escaped(curve)}: " if curve else ""
+
+
+@dataclass(frozen=True)
+class AlphaForTarget:
+    """The l1_alpha that meets the sweep's target at one width."""
+
+    curve: str
+    n_latents: int
+    target: float
+    low: float
+    middle: float
+    high: float
+
+    @property
+    def words(self) -> str:
+        """Median and interval."""
+        return (
+            f"{_of(self.curve)}n_latents {self.n_latents:,}: l0_fraction {number(self.target)} is "
+            f"met at l1_alpha {number(self.middle, 3)}, 95 % interval {number(self.low, 3)} to "
+            f"{number(self.high, 3)}"
+        )
+
+
+@dataclass(frozen=True)
+class TargetOutOfReach:
+    """A target too far from what was trained."""
+
+    curve: str
+    n_latents: int
+    target: float
+    lowest: float
+    highest: float
+
+    @property
+    def words(self) -> str:
+        """What was trained."""
+        return (
+            f"{_of(self.curve)}n_latents {self.n_latents:,}: no l1_alpha is named for l0_fraction "
+            f"{number(self.target)}, which lies more than {FARTHEST:g} decades of l1_alpha beyond "
+            f"trials of l0_fraction {number(self.lowest)} to {number(self.highest)}"
+        )
+
+
+@dataclass(frozen=True)
+class TooFewAlphas:
+    """Why no curve is fitted: too few points."""
+
+    curve: str
+    alphas: int
+
+    @property
+    def words(self) -> str:
+        """The count."""
+        return (
+            f"{_of(self.curve)}no curve is fitted: {self.alphas:,} distinct l1_alpha, and it needs "
+            f"{LEAST_ALPHAS}"
+        )
+
+
+@dataclass(frozen=True)
+class NotMonotone:
+    """Why no curve is fitted: two trials contradict a falling response."""
+
+    curve: str
+    alpha: float
+    n_latents: int
+    l0_fraction: float
+    other_alpha: float
+    other_n_latents: int
+    other_l0_fraction: float
+
+    @property
+    def words(self) -> str:
+        """The two trials."""
+        return (
+            f"{_of(self.curve)}no curve is fitted: the response is not monotone, l0_fraction "
+            f"{number(self.l0_fraction)} at l1_alpha {number(self.alpha)} (n_latents "
+            f"{self.n_latents:,}) and {number(self.other_l0_fraction)} at "
+            f"{number(self.other_alpha)} ({self.other_n_latents:,}), where it should fall"
+        )
+
+
+@dataclass(frozen=True)
+class PoorFit:
+    """A curve that misses one of its trials by much."""
+
+    curve: str
+    residual: float
+
+    @property
+    def words(self) -> str:
+        """By how much."""
+        return (
+            f"{_of(self.curve)}the fit misses a trial by {number(self.residual, 2)} standard "
+            "deviations: do not rely on it"
+        )
+
+
+@dataclass(frozen=True)
+class WidthLaw:
+    """How l1_alpha changes with the width at a fixed share of active latents."""
+
+    curve: str
+    l0_fraction: float
+    low: float
+    middle: float
+    high: float
+    widths: int
+
+    @property
+    def words(self) -> str:
+        """The power with its interval."""
+        return (
+            f"{_of(self.curve)}at l0_fraction {number(self.l0_fraction)}, l1_alpha goes as "
+            f"n_latents to the power {number(self.middle, 2)}, 95 % interval "
+            f"{number(self.low, 2)} to {number(self.high, 2)}, from {self.widths:,} widths"
+        )
+
+
+@dataclass(frozen=True)
+class NoWidthLaw:
+    """Why there is no power of the width."""
+
+    curve: str
+    widths: int
+
+    @property
+    def words(self) -> str:
+        """The count."""
+        return (
+            f"{_of(self.curve)}how l1_alpha changes with n_latents is not estimable: "
+            f"{counted(self.widths, 'width')} with {LEAST_ALPHAS_A_WIDTH} l1_alpha or more, and it "
+            f"needs {LEAST_WIDTHS}"
+        )
+
+
+@dataclass(frozen=True)
+class MoreCurves:
+    """How many curves are not shown."""
+
+    shown: int
+    hidden: int
+
+    @property
+    def words(self) -> str:
+        """The counts."""
+        return f"{counted(self.hidden, 'more curve')}: the {self.shown:,} of most trials are shown"
+
+
+def l1_response(study: Study) -> list[Block]:
+    """The response of l0 to l1_alpha, width by width."""
+    found, hidden = response.curves(study)
+    if not found:
+        return []
+    note = (
+        "All finished L1 trials, ranked or not. A curve is of trials that differ in l1_alpha, "
+        "width and seeds alone; it falls by construction, its uncertainty contains what the shape "
+        "cannot know and l0's own oscillation at the end of training. The slope is d ln l0 / "
+        f"d ln l1_alpha in the middle of the width's l1_alpha. Of more than {MOST_FITTED} trials of a "
+        "curve, so many at random are fitted."
+    )
+    rows = [
+        [
+            escaped(curve.name) or MISSING,
+            f"{fit.n_latents:,}",
+            f"{len(fit.known):,}",
+            f"{number(fit.known[0].l1_alpha)} to {number(fit.known[-1].l1_alpha)}",
+            f"{number(max(one.l0_fraction for one in fit.known))} to "
+            f"{number(min(one.l0_fraction for one in fit.known))}",
+            number(fit.slope, 3),
+        ]
+        for curve in found
+        for fit in curve.fits
+    ]
+    header = ["curve", "n_latents", "trials", "l1_alpha", "l0_fraction", "slope"]
+    shown = [table(header, rows)] if rows else []
+    claims = [claim for curve in found for claim in _claims(study, curve)]
+    claims += [MoreCurves(len(found), hidden)] if hidden else []
+    drawn = picture(study, "response", "l0_fraction over l1_alpha")
+    return ["## Response of l0 to l1_alpha", note, *shown, *claims, *drawn]
+
+
+def _claims(study: Study, curve: Curve) -> list[Claim]:
+    if curve.rise is not None:
+        one, other = curve.rise
+        here = one.l1_alpha, one.n_latents, one.l0_fraction
+        there = other.l1_alpha, other.n_latents, other.l0_fraction
+        return [NotMonotone(curve.name, *here, *there)]
+    if not curve.fits:
+        return [TooFewAlphas(curve.name, curve.alphas)]
+    found: list[Claim] = []
+    for fit in curve.fits:
+        target = response.target(study, fit.n_latents)
+        if target is None:
+            continue
+        alpha, shares = fit.alpha(target), [one.l0_fraction for one in fit.known]
+        if alpha is None:
+            ends = min(shares), max(shares)
+            found.append(TargetOutOfReach(curve.name, fit.n_latents, target, *ends))
+        else:
+            found.append(AlphaForTarget(curve.name, fit.n_latents, target, *alpha))
+    residual = curve.fits[0].posterior.worst_residual
+    if residual > POOR:
+        found.append(PoorFit(curve.name, residual))
+    return [*found, *_width_law(study, curve)]
+
+
+def _width_law(study: Study, curve: Curve) -> list[Claim]:
+    """The power of the width, where the sweep has several."""
+    if len(curve.fits) < 2:
+        return []
+    shares = [one.l0_fraction for one in curve.known if one.l0_fraction > 0]
+    middle = math.exp(sum(map(math.log, shares)) / len(shares))
+    share = response.target(study, curve.fits[0].n_latents) or middle
+    power = curve.exponent(share)
+    if power is None:
+        return [NoWidthLaw(curve.name, curve.estimable_widths)]
+    return [WidthLaw(curve.name, share, *power, curve.estimable_widths)]
