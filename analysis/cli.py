@@ -104,16 +104,17 @@ def _watch(arguments: argparse.Namespace, reader: Reader) -> None:
 
 
 def _compare(arguments: argparse.Namespace, reader: Reader) -> None:
-    from analysis.compare import compare, draw
+    from analysis.compare import common_study, compare, draw
 
     trials = {trial.uid: trial for trial in map(reader.find, arguments.uids)}
     if len(trials) < 2:
         raise BadInput(
             f"compare {' '.join(arguments.uids)} names one trial: give two different ones or more"
         )
-    sys.stdout.write(compare(list(trials.values())) + "\n")
+    chosen = list(trials.values())
+    sys.stdout.write(compare(chosen, common_study(chosen, reader)) + "\n")
     if arguments.outputs is not None:
-        for path in draw(list(trials.values()), reader, arguments.outputs):
+        for path in draw(chosen, reader, arguments.outputs):
             sys.stdout.write(f"figure: {path}\n")
 
 

@@ -56,7 +56,10 @@ class Matched(NamedTuple):
 
 
 def matched(study: Study) -> Matched | None:
-    """The curves of every kind and width; None where there are not two of them."""
+    """The curves of every kind and width; None where there are not two, or none has points enough.
+
+    Of more than `MOST_CLASSES` those of most trials.
+    """
     ranked = study.ranked
     if "l0" not in ranked or ranked.empty:
         return None
@@ -66,27 +69,25 @@ def matched(study: Study) -> Matched | None:
     ).loc[ranked.index]
     table = table.assign(l0=ranked["l0"], fvu=ranked["fvu"]).dropna()
     table = table[(table["l0"] > 0) & (table["fvu"] > 0)]
-    found = [
-        _curve(kind, width, table[(table["kind"] == kind) & (table["n_latents"] == width)])
-        for kind in sorted(table["kind"].unique())
-        for width in sorted(table["n_latents"].unique())
-        if ((table["kind"] == kind) & (table["n_latents"] == width)).any()
-    ]
-    curves = [one for one in found if len(one.l0) >= LEAST_POINTS][:MOST_CLASSES]
-    refused = [one for one in found if len(one.l0) < LEAST_POINTS]
-    if len(found) < 2:
+    found = [_curve(rows) for _, rows in table.groupby(["kind", "n_latents"], sort=True)]
+    ordered = sorted(found, key=lambda one: one.n, reverse=True)
+    largest = {one.name for one in ordered[:MOST_CLASSES]}
+    curves = [one for one in found if one.name in largest and len(one.l0) >= LEAST_POINTS]
+    refused = [one for one in found if one.name in largest and len(one.l0) < LEAST_POINTS]
+    if len(found) < 2 or not curves:
         return None
     return Matched(curves, refused, _common(curves) if len(curves) > 1 else [])
 
 
-def _curve(kind: str, n_latents: float, rows: pd.DataFrame) -> Curve:
+def _curve(rows: pd.DataFrame) -> Curve:
     # trials of one k differ in the last digits of l0 by chance, and are one point
     shared = rows["l0"].map(lambda l0: float(f"{l0:.1e}"))
     logs = pd.DataFrame(np.log(rows[["l0", "fvu"]].to_numpy()), columns=["l0", "fvu"])
     means = logs.groupby(shared.to_numpy()).mean()
     # exp(log(100)) is not 100: without its last digits the end of a range would not be inside it
     l0 = np.array([float(f"{math.exp(one):.10g}") for one in means["l0"]])
-    return Curve(kind, int(n_latents), len(rows), l0, np.exp(means["fvu"].to_numpy()))
+    kind, n_latents = str(rows["kind"].iloc[0]), int(rows["n_latents"].iloc[0])
+    return Curve(kind, n_latents, len(rows), l0, np.exp(means["fvu"].to_numpy()))
 
 
 def _common(curves: list[Curve]) -> list[float]:

@@ -1,5 +1,6 @@
 """The course of training: the first trials in colour, the rest in grey."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from analysis.figures import style
-from analysis.ranking import leaders
-from analysis.study import Curve, Study
-from sae_sweep.records import METRICS, Metric
+from analysis.ranking import leaders, picks
+from analysis.study import Curve, History, Study
+from sae_sweep.records import METRICS, Metric, TrialRecord
 
 SHOWN = ("fvu", "dead_features", "loss")
+ALIGNED = ("fvu", "l0", "dead_features", "loss")
+COMPARED = "comparison"
 MOST = 200
 """Grey curves in one figure; of more, every so-manyth is drawn, and the figure says so."""
 
@@ -30,7 +33,41 @@ def draw(study: Study, folder: Path) -> list[str]:
             draw_curves(axes, METRICS[name], history, first)
             axes.set_title(f"{name} during training ({note})", loc="left")
             drawn.append(style.save(figure, folder, f"curves_{name}"))
-    return drawn
+    uids = dict.fromkeys(pick.uid for pick in picks(study))
+    return [*drawn, *aligned([study.member(uid).trial for uid in uids], study.history, folder)]
+
+
+def aligned(records: Sequence[TrialRecord], history: History, folder: Path) -> list[str]:
+    """Draw trials over one axis of tokens, a row a metric that any has reported."""
+    uids = [one.uid for one in records]
+    known = {name: found for name in ALIGNED if (found := finite(history(uids, name)))}
+    if len(records) < 2 or not known:
+        return []
+    figure, panels = style.new(len(known), 1, (8.4, 0.8 + 1.9 * len(known)))
+    for axes, (name, found) in zip(panels, known.items(), strict=True):
+        for i, record in enumerate(records):
+            if record.uid in found:
+                steps, values = found[record.uid]
+                axes.plot(
+                    steps * record.config["train"]["batch_size"],
+                    values,
+                    color=style.COLOURS[i % len(style.COLOURS)],
+                    linestyle=style.DASHES[i % len(style.DASHES)],
+                    marker="o" if len(steps) == 1 else None,
+                    label=f"{record.label} {record.uid}",
+                )
+        each = np.concatenate([values[np.isfinite(values)] for _, values in found.values()])
+        style.metric_axis(axes, METRICS[name], bool((each > 0).all()))
+        axes.sharex(panels[0])
+        axes.tick_params(labelbottom=axes is panels[-1])
+    panels[-1].set_xlabel("training tokens, repeats counted")
+    handles = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(handles.values()), list(handles), loc="outside lower left", ncols=1)
+    return [style.save(figure, folder, COMPARED)]
 
 
 def finite(history: dict[str, Curve]) -> dict[str, Curve]:

@@ -29,10 +29,10 @@ def draw(study: Study, folder: Path) -> list[str]:
         axes.plot(along, middle[inside], color=colour, label=f"n_latents {fit.n_latents:,}")
         axes.fill_between(along, low[inside], high[inside], color=colour, alpha=0.15, linewidth=0)
         target = response.target(study, fit.n_latents)
-        alpha = None if target is None else fit.alpha(target)
-        if target is not None:
-            axes.axhline(target, color=style.GREY, linestyle=":", linewidth=1)
-        if alpha is not None:
+        if target is None:
+            continue
+        axes.axhline(target, color=style.GREY, linestyle=":", linewidth=1)
+        if (alpha := fit.alpha(target)) is not None:
             axes.plot([alpha[0], alpha[2]], [target, target], color=colour, linewidth=4, alpha=0.6)
             axes.plot(alpha[1], target, "D", color="white", markeredgecolor=colour, zorder=3)
     axes.set_xscale("log")

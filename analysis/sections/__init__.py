@@ -3,6 +3,7 @@
 from analysis.blocks import Section
 from analysis.sections import (
     best,
+    comparison,
     effects,
     footer,
     grids,
@@ -36,6 +37,7 @@ SECTIONS: tuple[Section, ...] = (
     scorecard.quality,
     groups.by_group,
     best.recommended,
+    comparison.side_by_side,
     footer.files,
     footer.reproducibility,
 )

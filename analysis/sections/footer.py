@@ -22,6 +22,7 @@ FIGURES = {
     "effects": "every trial over each hyperparameter",
     "curves": "the course of training",
     "matched": "fvu over l0 by kind and width, and where they are compared",
+    "comparison": "the recommended trials over training tokens",
     "response": "l0 over l1_alpha, with the fitted curves",
     "groups": "the latents that belong to one group of tokens, over all groups",
 }

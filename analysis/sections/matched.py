@@ -33,7 +33,7 @@ class AtEqualL0:
             False: "; further apart than the noise floor of two single trials",
             None: "; noise unknown",
         }[self.within_noise]
-        percent = number(100 * (self.highest_fvu / self.lowest_fvu - 1), 3)
+        percent = number(round(100 * (self.highest_fvu / self.lowest_fvu - 1), 6), 3)
         return (
             f"at l0 {number(self.l0)}, over {self.classes:,} classes: the lowest fvu is "
             f"{number(self.lowest_fvu)} ({escaped(self.lowest)}), the highest "
@@ -92,7 +92,8 @@ class NoCommonL0:
     def words(self) -> str:
         """Every class's range."""
         if len(self.ranges) < 2:
-            return "fewer than two classes have a curve: nothing is compared"
+            names = listed([escaped(name) for name, _, _ in self.ranges])
+            return f"only {names} has a curve: nothing is compared"
         parts = [
             f"{escaped(name)} {number(low)} to {number(high)}" for name, low, high in self.ranges
         ]

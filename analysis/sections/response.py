@@ -173,8 +173,8 @@ def l1_response(study: Study) -> list[Block]:
         "All finished L1 trials, ranked or not. A curve is of trials that differ in l1_alpha, "
         "width and seeds alone; it falls by construction, its uncertainty contains what the shape "
         "cannot know and l0's own oscillation at the end of training. The slope is d ln l0 / "
-        f"d ln l1_alpha in the middle of the width's l1_alpha. Of more than {MOST_FITTED} trials of a "
-        "curve, so many at random are fitted."
+        "d ln l1_alpha in the middle of the width's l1_alpha. Of a curve's trials at most "
+        f"{MOST_FITTED} are fitted, chosen at random."
     )
     rows = [
         [

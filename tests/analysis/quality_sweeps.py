@@ -108,7 +108,9 @@ def l1_sweep(widths: tuple[int, ...] = (256, 512, 1024), target: float = 0.05) -
     for m, alpha in itertools.product(widths, (1.0, 2.0, 4.0, 8.0, 16.0)):
         share = target * (alpha / (4.0 * (m / 256) ** -0.3)) ** -0.9
         assignment = {"sae.kind": "l1", "sae.n_latents": m, "sae.l1_alpha": alpha, "sae.k": None}
-        trials.append(Ran(assignment, _metrics(0.5 * (share * m) ** -0.2, share * m, m)))
+        trials.append(
+            Ran(assignment, _metrics(0.5 * (share * m) ** -0.2 * (256 / m) ** 0.1, share * m, m))
+        )
     return trials
 
 

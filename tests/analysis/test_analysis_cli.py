@@ -87,8 +87,29 @@ def test_compare_shows_what_differs_and_nothing_else(
     assert ["sae.k", "4", "8"] in lines
     assert ["l0", "4", "8"] in lines
     assert ["status", "done", "done"] in lines
-    assert "train.lr" not in {line[0] for line in lines}
-    assert Path("out/compare_fvu.png").is_file()
+    assert "train.lr" not in {line[0] for line in lines if line}
+    assert Path("out/comparison.png").is_file()
+
+
+def test_compare_says_how_far_apart_and_whether_noise_explains_it(
+    build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [
+        Ran({"sae.k": k, "train.seed_init": s}, {"fvu": 1 / k + s / 1000, "dead_features": s / 10})
+        for k in (4, 8)
+        for s in (0, 1)
+    ]
+    first, seed, other = (trials[i].record.uid for i in (0, 1, 2))
+    assert main(["compare", first, other, seed, "--store", build(trials)]) == 0
+    out = capsys.readouterr().out
+    assert (
+        f"fvu: k8_seed_init0 {other} lies 50 % below k4_seed_init0 {first}, which is better, "
+        "0.125 against 0.25; further apart than the noise floor\n"
+    ) in out
+    assert "lies 0.4 % above" in out
+    assert "0.251 against 0.25; within the noise floor, so not told apart" in out
+    assert "lies 10 pp above" in out
+    assert f"dead_features: k8_seed_init0 {other} equals k4_seed_init0 {first}, 0" in out
 
 
 def test_export_writes_a_row_a_trial(build: Build, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,18 +5,27 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_sweeps import Ran, write_store
-from quality_sweeps import layers, published_grid, two_kinds, write_tables
+from quality_sweeps import (
+    l1_sweep,
+    layers,
+    published_grid,
+    published_jobs,
+    two_kinds,
+    write_tables,
+)
+from scipy import stats
 from scipy.interpolate import PchipInterpolator
 
 import analysis
 from analysis import figures, report
 from sae_sweep.records.store import Reader
+from sae_sweep.rules import response
 
 SECTIONS = (
     "k by width",
@@ -24,6 +33,8 @@ SECTIONS = (
     "fvu at equal l0",
     "Quality scorecard",
     "Groups",
+    "Response of l0 to l1_alpha",
+    "The recommended trials side by side",
 )
 BANDS = tomllib.loads((Path(analysis.__file__).parent / "thresholds.toml").read_text())["band"]
 
@@ -56,11 +67,14 @@ class Page(NamedTuple):
         return pd.read_parquet(folder / f"{name}.parquet")
 
 
-def render(folder: Path, trials: list[Ran], *, tables: bool = True) -> Page:
+def render(folder: Path, trials: list[Ran], *, tables: bool = True, **run: Any) -> Page:
     outputs = folder / "out"
     if tables:
         write_tables(outputs, trials)
-    with pytest.MonkeyPatch.context() as patch, Reader(write_store(folder, trials)) as reader:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Reader(write_store(folder, trials, **run)) as reader,
+    ):
         patch.setattr(figures, "draw", lambda *_: frozenset())
         page = report.render(reader.sweep(), outputs / "study", reader.history)
     runs = pd.read_csv(page.parent / "data" / "runs.csv")
@@ -185,6 +199,10 @@ def no_common(page: Page, m: re.Match[str]) -> bool:
     )
 
 
+def only_one(page: Page, m: re.Match[str]) -> bool:
+    return [one for one in classes(page) if len(curve(page, one)[0]) > 2] == [plain(m["name"])]
+
+
 def graded(told: str, values: dict[str, float]) -> bool:
     right = []
     for part in told.split("; "):
@@ -264,6 +282,96 @@ def contradiction(page: Page, m: re.Match[str]) -> bool:
     return re.findall("`(.+?)`", m["labels"]) == page.runs["label"][over].tolist()
 
 
+def beside(page: Page, m: re.Match[str]) -> bool:
+    trials = page.runs.set_index("uid")
+    one, other = trials.loc[m["uid"]], trials.loc[m["other"]]
+    value, against = one[m["metric"]], other[m["metric"]]
+    distance = 100 * abs(value - against)
+    right = [one["label"] == m["label"], other["label"] == m["other_label"]]
+    right += [same(m["value"], value), same(m["against"], against)]
+    right += [same(m["distance"], distance if m["unit"] == "pp" else distance / against, 3)]
+    right += [(m["side"] == "above") == (value > against)]
+    right += [(m["unit"] == "pp") == (m["metric"] == "dead_features")]
+    floor = noise(page, m["metric"])
+    log = m["metric"] != "dead_features"
+    apart = abs(math.log10(value / against)) if log else abs(value - against)
+    expected = "noise unknown" if floor is None else "within" if apart <= floor else "further apart"
+    right += [m["told"].startswith(expected)]
+    # lower is better in each of the metrics compared
+    verdict = None if expected != "further apart" else "worse" if value > against else "better"
+    return all([*right, m["verdict"] == verdict])
+
+
+def noise(page: Page, metric: str) -> float | None:
+    """Smallest difference of two single trials that a t-test finds, pooled over seeds."""
+    if page.runs["train.seed_init"].max() == 0:
+        return None
+    values = page.ranked[metric] if metric == "dead_features" else np.log10(page.ranked[metric])
+    groups = values.groupby(page.ranked["sae.k"])
+    degrees = int((groups.size() - 1).sum())
+    squares = ((values - groups.transform("mean")) ** 2).sum()
+    return stats.t.ppf(0.975, degrees) * math.sqrt(2 * squares / degrees)
+
+
+def equals(page: Page, m: re.Match[str]) -> bool:
+    trials = page.runs.set_index("uid")[m["metric"]]
+    return trials[m["uid"]] == trials[m["other"]] and same(m["value"], trials[m["uid"]])
+
+
+def observations(page: Page) -> list[response.Observation]:
+    table = page.runs[page.runs["sae.kind"] == "l1"]
+    columns = ["sae.l1_alpha", "sae.n_latents", "l0_fraction"]
+    rows = table[columns].itertuples(index=False)
+    return sorted(response.Observation(a, int(m), share) for a, m, share in rows)
+
+
+def fitted(page: Page, width: str) -> response.Posterior:
+    known = observations(page)
+    return response.fit(known, int(plain(width)), (known[0].l1_alpha, known[-1].l1_alpha))
+
+
+def alpha(page: Page, m: re.Match[str]) -> bool:
+    found = fitted(page, m["m"]).interval(float(m["target"]))
+    # the made response meets 5 % at 4 (m / 256)^-0.3
+    truth = 4 * (int(plain(m["m"])) / 256) ** -0.3
+    inside = float(m["low"]) <= truth <= float(m["high"])
+    told = (m["low"], m["middle"], m["high"])
+    return inside and all(same(*pair, 3) for pair in zip(told, found, strict=True))
+
+
+def out_of_reach(page: Page, m: re.Match[str]) -> bool:
+    shares = [one.l0_fraction for one in observations(page) if one.n_latents == int(plain(m["m"]))]
+    middle = fitted(page, m["m"]).interval(float(m["target"]))[1]
+    ends = same(m["low"], min(shares)) and same(m["high"], max(shares))
+    return ends and not 1 / 10**0.5 < middle < 16 * 10**0.5
+
+
+def too_few_alphas(page: Page, m: re.Match[str]) -> bool:
+    alphas = page.runs["sae.l1_alpha"].nunique()
+    return int(m["n"]) == alphas < int(m["needed"])
+
+
+def not_monotone(page: Page, m: re.Match[str]) -> bool:
+    rows = [(m["a1"], m["m1"], m["l1"]), (m["a2"], m["m2"], m["l2"])]
+    told = [response.Observation(float(a), int(plain(w)), float(share)) for a, w, share in rows]
+    rises = told[0].l1_alpha < told[1].l1_alpha and told[0].l0_fraction < told[1].l0_fraction
+    return rises and set(told) <= set(observations(page))
+
+
+def width_law(page: Page, m: re.Match[str]) -> bool:
+    known = observations(page)
+    power = fitted(page, str(known[0].n_latents)).exponent(float(m["share"]))
+    told = (m["low"], m["middle"], m["high"])
+    covers = float(m["low"]) <= -0.3 <= float(m["high"])
+    right = [same(*pair, 2) for pair in zip(told, power, strict=True)]
+    return covers and all(right) and int(m["n"]) == len({one.n_latents for one in known})
+
+
+def no_width_law(page: Page, m: re.Match[str]) -> bool:
+    widths = page.runs.groupby("sae.n_latents")["sae.l1_alpha"].nunique()
+    return int(m["n"]) == (widths >= int(m["each"])).sum() < int(m["needed"])
+
+
 NUMBER = r"[-+]?[\d.,]*\d(?:e[-+]\d+)?"
 KINDS: dict[str, Callable[[Page, re.Match[str]], bool]] = {
     rf"(?P<metric>\w+) at (?P<other>k|n_latents) (?P<at>{NUMBER}), from (?P<along>\w+) "
@@ -284,19 +392,40 @@ KINDS: dict[str, Callable[[Page, re.Match[str]], bool]] = {
     r"(?P<name>\w+ [\d,]+) has (?P<points>\d+) distinct l0 in (?P<n>\d+) ranked trials?: a curve "
     r"needs (?P<needed>\d+)": too_few,
     r"no l0 lies in the range of every class \((?P<ranges>.+)\): nothing is compared": no_common,
-    r"`(?P<label>\w+)`: (?P<grades>explained_variance .+)": trial_grades,
+    r"only (?P<name>.+) has a curve: nothing is compared": only_one,
+    r"`(?P<label>[^`]+)`: (?P<grades>explained_variance .+)": trial_grades,
     r"layer (?P<layer>\d+), medians of (?P<n>\d+) ranked trials?: (?P<grades>.+)": layer_grades,
     rf"(?P<metric>\w+) is (?P<value>{NUMBER}) in all (?P<n>\d+) ranked trials: it carries no "
     "information on which of them to choose": constant,
-    rf"`(?P<label>\w+)`: over (?P<n>\d+) groups, (?P<metric>\w+) is lowest in (?P<low>.+) "
+    rf"`(?P<label>[^`]+)`: over (?P<n>\d+) groups, (?P<metric>\w+) is lowest in (?P<low>.+) "
     rf"\((?P<a>{NUMBER})\) and highest in (?P<high>.+) \((?P<b>{NUMBER})\)": spread,
-    r"`(?P<label>\w+)`: of (?P<alive>\d+) latents alive in any of the (?P<groups>\d+) groups, "
+    r"`(?P<label>[^`]+)`: of (?P<alive>\d+) latents alive in any of the (?P<groups>\d+) groups, "
     r"(?P<everywhere>\d+) fire in all of them, (?P<even>\d+) with frequencies within a factor of "
     rf"2; (?P<specific>\d+) are specific to one group, where (?P<chance>{NUMBER}) are expected by "
     "chance": specific,
     r"the activations have groups \(`activations.group=(?P<column>\w+)`\), but the folders of the "
     r"\d+ recommended trials? hold no figures of two groups or more: run them again with "
     "`rerun=all`": nothing,
+    rf"(?P<metric>\w+): `(?P<label>[^`]+)` (?P<uid>\w+) lies (?P<distance>{NUMBER}) (?P<unit>%|pp) "
+    r"(?P<side>above|below) `(?P<other_label>[^`]+)` (?P<other>\w+)"
+    rf"(?:, which is (?P<verdict>\w+))?, (?P<value>{NUMBER}) against (?P<against>{NUMBER}); (?P<told>.+)": beside,
+    r"(?P<metric>\w+): `[^`]+` (?P<uid>\w+) equals `[^`]+` (?P<other>\w+), "
+    rf"(?P<value>{NUMBER})": equals,
+    rf"n_latents (?P<m>[\d,]+): l0_fraction (?P<target>{NUMBER}) is met at l1_alpha "
+    rf"(?P<middle>{NUMBER}), 95 % interval (?P<low>{NUMBER}) to (?P<high>{NUMBER})": alpha,
+    rf"n_latents (?P<m>[\d,]+): no l1_alpha is named for l0_fraction (?P<target>{NUMBER}), which "
+    rf"lies more than 0.5 decades of l1_alpha beyond trials of l0_fraction (?P<low>{NUMBER}) to "
+    rf"(?P<high>{NUMBER})": out_of_reach,
+    r"no curve is fitted: (?P<n>\d+) distinct l1_alpha, and it needs "
+    r"(?P<needed>\d+)": too_few_alphas,
+    rf"no curve is fitted: the response is not monotone, l0_fraction (?P<l1>{NUMBER}) at l1_alpha "
+    rf"(?P<a1>{NUMBER}) \(n_latents (?P<m1>[\d,]+)\) and (?P<l2>{NUMBER}) at (?P<a2>{NUMBER}) "
+    r"\((?P<m2>[\d,]+)\), where it should fall": not_monotone,
+    rf"at l0_fraction (?P<share>{NUMBER}), l1_alpha goes as n_latents to the power "
+    rf"(?P<middle>{NUMBER}), 95 % interval (?P<low>{NUMBER}) to (?P<high>{NUMBER}), from "
+    r"(?P<n>\d+) widths": width_law,
+    r"how l1_alpha changes with n_latents is not estimable: (?P<n>\d+) widths? with (?P<each>\d+) "
+    r"l1_alpha or more, and it needs (?P<needed>\d+)": no_width_law,
     r"l0 exceeds the number of alive latents in \d+ trials?, which cannot be: "
     "(?P<labels>.+)": contradiction,
 }
@@ -319,6 +448,14 @@ def test_every_sentence_is_what_the_data_say(tmp_path: Path) -> None:
     hidden = [Ran({"sae.k": k}, {"fvu": 0.5 / k, "l0": k, "dead_features": 0.99}) for k in (4, 8)]
     group = {"activations.group": "language"}
     thinned = [one for i, one in enumerate(two_kinds()) if i not in (1, 2)]
+    seeded = [
+        Ran(
+            {"sae.k": k, "train.seed_init": s},
+            {"fvu": 1 / k + s / 200, "dead_features": 0.1 + k / 100 + s / 50, "l0": k},
+        )
+        for k in (4, 8, 16)
+        for s in (0, 1, 2)
+    ]
     far = [
         one for one in two_kinds() if (one.final["l0"] < 17) != ("sae.l1_alpha" in one.assignment)
     ]
@@ -327,11 +464,19 @@ def test_every_sentence_is_what_the_data_say(tmp_path: Path) -> None:
         "kinds": two_kinds(),
         "layers": layers(),
         "thinned": thinned,
+        "seeds": seeded,
+        "jobs": published_jobs(),
+        "few": l1_sweep((256,))[:3],
         "far": far,
     }
     for name, trials in sweeps.items():
         (tmp_path / name).mkdir()
         seen |= checked(render(tmp_path / name, trials))
+    for target in (0.05, 0.9):
+        folder = tmp_path / f"target{target}"
+        folder.mkdir()
+        search = {"kind": "target", "target": target, "trials": 15}
+        seen |= checked(render(folder, l1_sweep(), tables=False, config={"search": search}))
     (tmp_path / "hidden").mkdir()
     hidden = [Ran(one.assignment, one.final, settings=group) for one in hidden]
     seen |= checked(render(tmp_path / "hidden", hidden, tables=False))
