@@ -51,7 +51,7 @@ class Matched(NamedTuple):
     """By kind, then width; those with enough points."""
     refused: list[Curve]
     """Those with fewer than `LEAST_POINTS`."""
-    values: list[float]
+    common: list[float]
     """l0 inside every curve's range, ascending; empty where the ranges have none in common."""
 
 
@@ -69,11 +69,11 @@ def matched(study: Study) -> Matched | None:
     ).loc[ranked.index]
     table = table.assign(l0=ranked["l0"], fvu=ranked["fvu"]).dropna()
     table = table[(table["l0"] > 0) & (table["fvu"] > 0)]
-    found = [_curve(rows) for _, rows in table.groupby(["kind", "n_latents"], sort=True)]
-    ordered = sorted(found, key=lambda one: one.n, reverse=True)
-    largest = {one.name for one in ordered[:MOST_CLASSES]}
-    curves = [one for one in found if one.name in largest and len(one.l0) >= LEAST_POINTS]
-    refused = [one for one in found if one.name in largest and len(one.l0) < LEAST_POINTS]
+    number = table.groupby(["kind", "n_latents"], sort=True).ngroup()
+    sizes = number.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    found = [_curve(table[number == one]) for one in sorted(sizes.index[:MOST_CLASSES])]
+    curves = [one for one in found if len(one.l0) >= LEAST_POINTS]
+    refused = [one for one in found if len(one.l0) < LEAST_POINTS]
     if len(found) < 2 or not curves:
         return None
     return Matched(curves, refused, _common(curves) if len(curves) > 1 else [])

@@ -14,7 +14,7 @@ from sae_sweep.rules.response import Observation, Posterior
 
 MOST_CURVES = 3
 MOST_WIDTHS = 6
-MOST_FITTED = 150
+MOST_FITTED = 60
 """Trials of a curve that are fitted; of more, so many at random: time grows with their cube."""
 
 
@@ -79,16 +79,15 @@ class Curves(NamedTuple):
     """Further curves."""
 
 
-def curves(study: Study) -> Curves:
+def curves(study: Study, most: int = MOST_CURVES) -> Curves:
     """The sweep's curves, those of most trials first; none unless it varies l1_alpha."""
     if "sae.l1_alpha" not in {one.key for one in study.hyperparameters}:
         return Curves([], 0)
     groups = history.curves(filter(history.is_usable, study.records))
     shown = [
-        _curve("" if len(groups) == 1 else _name(study, group), group)
-        for group in groups[:MOST_CURVES]
+        _curve("" if len(groups) == 1 else _name(study, group), group) for group in groups[:most]
     ]
-    return Curves(shown, max(0, len(groups) - MOST_CURVES))
+    return Curves(shown, max(0, len(groups) - most))
 
 
 def target(study: Study, n_latents: int) -> float | None:

@@ -35,15 +35,15 @@ def draw(study: Study, folder: Path) -> list[str]:
             label=one.name,
         )
         axes.plot(
-            found.values,
-            [one.at(l0) for l0 in found.values] if has_curve else [np.nan] * len(found.values),
+            found.common,
+            [one.at(l0) for l0 in found.common] if has_curve else [np.nan] * len(found.common),
             "o",
             color="white",
             markeredgecolor=colour,
             markersize=7,
             zorder=3,
         )
-    for l0 in found.values:
+    for l0 in found.common:
         axes.axvline(l0, color=style.GREY, linewidth=0.7, linestyle=":")
     axes.set_xscale("log")
     style.plain_ticks(axes, "x")

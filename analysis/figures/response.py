@@ -13,13 +13,14 @@ NAME = "response"
 
 def draw(study: Study, folder: Path) -> list[str]:
     """Draw the curve of most trials: points, median and 95 % band, the l1_alpha for a target."""
-    found = [one for one in response.curves(study).shown[:1] if one.known]
+    found = [one for one in response.curves(study, most=1).shown if one.known]
     if not found:
         return []
     curve, colours = found[0], style.widths(study)
     figure, (axes,) = style.new(1, 1, (8.2, 4.8))
-    for one in curve.known:
-        axes.plot(one.l1_alpha, one.l0_fraction, "o", color=colours[one.n_latents], markersize=5)
+    shades = [colours[one.n_latents] for one in curve.known]
+    alphas, shares = zip(*((one.l1_alpha, one.l0_fraction) for one in curve.known), strict=True)
+    axes.scatter(alphas, shares, s=22, color=shades)
     for fit in curve.fits:
         colour, posterior = colours[fit.n_latents], fit.posterior
         ends = np.log([fit.known[0].l1_alpha, fit.known[-1].l1_alpha])

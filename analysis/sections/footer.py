@@ -50,8 +50,8 @@ def files(study: Study) -> list[Block]:
     rows.append(
         [
             "`../trials/<label>-<uid>/`",
-            "a done trial's weights, `config.json` and `latents.parquet` "
-            f"(weights kept: `store.weights={weights}`)",
+            "a done trial's weights, `config.json`, `latents.parquet`, and `groups.parquet` where "
+            f"tokens have groups (weights kept: `store.weights={weights}`)",
         ]
     )
     return ["## Files", table(["file", "what it is"], rows, left=2)]

@@ -114,18 +114,18 @@ def equal_sparsity(study: Study) -> list[Block]:
     refused: list[Block] = [TooFewPoints(one.name, one.n, len(one.l0)) for one in found.refused]
     title = "## fvu at equal l0"
     shown = picture(study, "matched", "fvu over l0 by kind and width")
-    if not found.values:
+    if not found.common:
         ranges = tuple((one.name, float(one.l0[0]), float(one.l0[-1])) for one in found.curves)
         return [title, note, NoCommonL0(ranges), *refused, *shown]
     rows = [
         [
             f"{escaped(one.name)} ({one.n:,}, {len(one.l0):,})",
-            *(number(one.at(l0)) for l0 in found.values),
+            *(number(one.at(l0)) for l0 in found.common),
         ]
         for one in found.curves
     ]
-    header = ["class", *(f"l0 {number(l0)}" for l0 in found.values)]
-    claims = [*_same_width(found), *(_ends(study, found, l0) for l0 in found.values)]
+    header = ["class", *(f"l0 {number(l0)}" for l0 in found.common)]
+    claims = [*_same_width(found), *(_ends(study, found, l0) for l0 in found.common)]
     return [title, note, table(header, rows), *claims, *refused, *shown]
 
 
@@ -136,8 +136,8 @@ def _same_width(found: Matched) -> list[Claim]:
             one.n_latents,
             one.kind,
             other.kind,
-            tuple(found.values),
-            tuple(one.at(l0) / other.at(l0) for l0 in found.values),
+            tuple(found.common),
+            tuple(one.at(l0) / other.at(l0) for l0 in found.common),
         )
         for one, other in itertools.combinations(found.curves, 2)
         if one.n_latents == other.n_latents

@@ -89,8 +89,8 @@ def quality(study: Study) -> list[Block]:
         f"({code(table_of_bands.name)}, below). A grade says where a value lies in that table, not "
         "that the trial serves a purpose."
     )
-    first = leaders(study)[:MOST_TRIALS]
-    grades = {uid: scorecard.of_trial(study, table_of_bands, uid) for uid in first}
+    first = leaders(study)
+    grades = {uid: scorecard.of_trial(study, table_of_bands, uid) for uid in first[:MOST_TRIALS]}
     header = ["trial", *(one.name for one in shown)]
     rows = [[code(_label(study, uid)), *map(_cell, each)] for uid, each in grades.items()]
     recommended = dict.fromkeys(pick.uid for pick in picks(study))
@@ -104,7 +104,12 @@ def quality(study: Study) -> list[Block]:
         for one in scorecard.constant(study, table_of_bands)
     ]
     parts: list[Block] = ["## Quality scorecard", note, table(header, rows), *claims]
-    return [*parts, *_layers(study, table_of_bands), *_always_on(study), *_bands(table_of_bands)]
+    return [
+        *parts,
+        *_layers(study, table_of_bands),
+        *_always_on(study, first),
+        *_bands(table_of_bands),
+    ]
 
 
 def _graded(grades: Sequence[Grade]) -> tuple[Graded, ...]:
@@ -142,10 +147,10 @@ def _layers(study: Study, bands: Thresholds) -> list[Block]:
     return ["### By layer", note, table(header, rows), *claims]
 
 
-def _always_on(study: Study) -> list[Block]:
+def _always_on(study: Study, first: list[str]) -> list[Block]:
     """The latents that are always on, trial by trial: an id means nothing in another trial."""
     layers = {uid: layer for layer, uids in scorecard.by_layer(study).items() for uid in uids}
-    wanted = list(layers) or leaders(study)[:MOST_LISTED]
+    wanted = list(layers) or first[:MOST_LISTED]
     having = [uid for uid in wanted if study.member(uid).trial.always_on_ids]
     if not having:
         return []

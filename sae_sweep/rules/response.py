@@ -163,15 +163,15 @@ def fit(
 def rise(observations: Sequence[Observation]) -> tuple[Observation, Observation] | None:
     """Two trials of one width that contradict a falling response; None where there are none."""
     ordered = sorted(observations, key=lambda one: one.l1_alpha)
-    for i, later in enumerate(ordered):
-        for earlier in ordered[:i]:
-            if earlier.l1_alpha == later.l1_alpha:
-                continue
-            apart = abs(math.log(later.n_latents / earlier.n_latents))
-            ratio = max(later.l0_fraction, 1e-9) / max(earlier.l0_fraction, 1e-9)
-            if apart < SAME_WIDTH and math.log(ratio) > RISE:
-                return earlier, later
-    return None
+    alpha = np.array([one.l1_alpha for one in ordered])
+    width = np.log([one.n_latents for one in ordered])
+    l0 = np.log([max(one.l0_fraction, 1e-9) for one in ordered])
+    near = np.abs(np.subtract.outer(width, width)) < SAME_WIDTH
+    rising = near & np.greater.outer(alpha, alpha) & (np.subtract.outer(l0, l0) > RISE)
+    if not rising.any():
+        return None
+    later, earlier = np.argwhere(rising)[0]
+    return ordered[earlier], ordered[later]
 
 
 def _shape(theta: Array, x: Array, u: Array) -> Array:

@@ -408,7 +408,8 @@ KINDS: dict[str, Callable[[Page, re.Match[str]], bool]] = {
     "`rerun=all`": nothing,
     rf"(?P<metric>\w+): `(?P<label>[^`]+)` (?P<uid>\w+) lies (?P<distance>{NUMBER}) (?P<unit>%|pp) "
     r"(?P<side>above|below) `(?P<other_label>[^`]+)` (?P<other>\w+)"
-    rf"(?:, which is (?P<verdict>\w+))?, (?P<value>{NUMBER}) against (?P<against>{NUMBER}); (?P<told>.+)": beside,
+    rf"(?:, which is (?P<verdict>\w+))?, (?P<value>{NUMBER}) against "
+    rf"(?P<against>{NUMBER}); (?P<told>.+)": beside,
     r"(?P<metric>\w+): `[^`]+` (?P<uid>\w+) equals `[^`]+` (?P<other>\w+), "
     rf"(?P<value>{NUMBER})": equals,
     rf"n_latents (?P<m>[\d,]+): l0_fraction (?P<target>{NUMBER}) is met at l1_alpha "
