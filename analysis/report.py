@@ -9,6 +9,8 @@ from pathlib import Path
 
 from analysis import data, figures, study
 from analysis.blocks import Blocks, markdown
+from analysis.foreign.imported import Imported
+from analysis.fronts import refuse_unknown
 from analysis.sections import SECTIONS
 from analysis.sections.footer import REPORT_VERSION
 from sae_sweep.errors import BadInput
@@ -19,14 +21,28 @@ RECORD = Path("data", "grid_metrics.json")
 """Says of which records the report is; written last: a half-replaced report is not current."""
 
 
-def render(sweep: Sweep, folder: Path, history: study.History = study.no_history) -> Path:
+def render(
+    sweep: Sweep,
+    folder: Path,
+    history: study.History = study.no_history,
+    *,
+    imported: Imported | None = None,
+    objectives: Sequence[Sequence[str]] = (),
+) -> Path:
     """Write report.md, figures/ and data/ into a folder and return the page's path.
 
     Everything is made in a temporary folder first, so a report that fails or is killed leaves the
     old one as it was.
 
+    Args:
+        sweep: what to report on.
+        folder: where; files of an earlier report there are replaced.
+        history: the course of metrics during training.
+        imported: where the records come from, if the sweep was run elsewhere.
+        objectives: fronts to show beside the usual ones, by metrics' names.
+
     Raises:
-        BadInput: the folder cannot be made because a file stands there.
+        BadInput: a file stands where the folder should be, or no trial has an objective.
     """
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"outputs={folder} is a file: move it away, or name another --outputs")
@@ -35,8 +51,13 @@ def render(sweep: Sweep, folder: Path, history: study.History = study.no_history
         fresh = Path(temporary)
         trials_folder = folder.parent / "trials"
         loaded = dataclasses.replace(
-            study.load(sweep), history=history, trials_folder=trials_folder
+            study.load(sweep),
+            history=history,
+            trials_folder=trials_folder,
+            imported=imported,
+            objectives=tuple(map(tuple, objectives)),
         )
+        refuse_unknown(loaded)
         drawn = figures.draw(loaded, fresh / "figures")
         sections = compose(dataclasses.replace(loaded, figures=drawn))
         data.write(loaded, sections, fresh / "data", REPORT_VERSION)

@@ -22,7 +22,7 @@ LABEL_SIZE = 14
 def draw(study: Study, folder: Path) -> list[str]:
     """Draw the first front: fvu over l0, or over dead_features where l0 does not vary."""
     found = fronts(study)
-    if not found or not found[0].uids:
+    if not found or not found[0].uids or found[0].objectives[0].name != "fvu":
         return []
     front = found[0]
     across = front.objectives[1]

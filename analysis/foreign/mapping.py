@@ -88,8 +88,8 @@ def _without_doubles(table: Table, columns: list[Column], given: set[str]) -> li
         if first.theirs in given and column.theirs not in given:
             continue
         raise BadInput(
-            f"columns {first.theirs} and {column.theirs} are both read as {column.field}: leave one "
-            f"out with --map '{column.theirs}={terms.IGNORE}' or --map '{first.theirs}="
+            f"columns {first.theirs} and {column.theirs} are both read as {column.field}: leave "
+            f"one out with --map '{column.theirs}={terms.IGNORE}' or --map '{first.theirs}="
             f"{terms.IGNORE}'"
         )
     return [

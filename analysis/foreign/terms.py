@@ -69,7 +69,6 @@ _ALIASES = {
     "train.lr": "lr learning_rate",
     "train.steps": "steps total_steps training_steps n_steps",
     "train.batch_size": "batch_size train_batch_size_tokens sae_batch_size",
-    "train.l0_target": "l0_target target_l0",
     "train.seed": "seed random_seed",
     "train.seed_init": "seed_init",
     "train.seed_data": "seed_data",
@@ -94,20 +93,17 @@ KNOWN = {alias: ours for ours, aliases in _ALIASES.items() for alias in aliases.
     name: name for name in (*FORMS, *RECORD)
 }
 
-STATUSES: dict[str, Status] = {
-    word: status
-    for status, words in {
-        "done": "done finished completed complete success succeeded ok",
-        "running": "running",
-        "queued": "queued pending",
-        "failed": "failed failure crashed error",
-        "diverged": "diverged nan",
-        "oom": "oom",
-        "stopped": "stopped early_stopped",
-        "interrupted": "interrupted killed preempted",
-    }.items()
-    for word in words.split()
+_STATUS_WORDS: dict[Status, str] = {
+    "done": "done finished completed complete success succeeded ok",
+    "running": "running",
+    "queued": "queued pending",
+    "failed": "failed failure crashed error",
+    "diverged": "diverged nan",
+    "oom": "oom",
+    "stopped": "stopped early_stopped",
+    "interrupted": "interrupted killed preempted",
 }
+STATUSES = {word: status for status, words in _STATUS_WORDS.items() for word in words.split()}
 
 
 def guess(column: str) -> tuple[str, str] | None:

@@ -12,6 +12,7 @@ from sae_sweep.config.stop import StopConfig, read_conditions
 from sae_sweep.config.train import TrainConfig
 from sae_sweep.records.names import checked_name
 
+
 class TrialConfig(Strict):
     """The settings of one trial."""
 
