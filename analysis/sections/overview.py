@@ -16,7 +16,8 @@ MOST_LISTED = 20
 OPEN = ("queued", "running")
 
 NOISE_UNKNOWN = (
-    "noise unknown: one seed per configuration; differences between single trials are not evidence"
+    "noise unknown: no configuration has two seeds; "
+    "differences between single trials are not evidence"
 )
 
 
@@ -82,7 +83,7 @@ def _activations(study: Study) -> list[str]:
 def _in_brief(study: Study) -> list[str]:
     """The recommended trials, the fronts and the noise, a line each."""
     if study.ranked.empty:
-        return ["> No trial is ranked yet: there is nothing to compare."]
+        return ["> No trial is ranked: there is nothing to compare."]
     lines = []
     found = picks(study)
     for uid in dict.fromkeys(pick.uid for pick in found):
@@ -190,7 +191,7 @@ def _definitions(study: Study) -> dict[str, str]:
 def statistics(study: Study) -> list[Block]:
     """How each metric is distributed over the ranked trials."""
     if study.ranked.empty:
-        return ["## Summary statistics\n\nNo trial is ranked yet."]
+        return ["## Summary statistics\n\nNo trial is ranked."]
     rows = [_distribution(study, metric) for metric in study.metrics]
     header = ["metric", "n", "mean", "sd", "median", "min", "max", "geometric mean"]
     note = (
