@@ -8,6 +8,9 @@ from analysis.foreign.mapping import Column
 from analysis.foreign.reading import Source
 from analysis.markdown import code, counted, escaped, listed, number
 
+MOST_NAMED = 10
+"""Unread columns that a sentence names; the mapping has them all."""
+
 
 class Scored(NamedTuple):
     """One row's published score beside the recomputed one."""
@@ -48,9 +51,12 @@ class Unread:
     def words(self) -> str:
         """The sentence."""
         verb = "is" if len(self.columns) == 1 else "are"
+        named = [code(name) for name in self.columns[:MOST_NAMED]]
+        if more := len(self.columns) - len(named):
+            named.append(f"{more:,} more")
         return (
             f"{counted(len(self.columns), 'column')} with more than one value {verb} not read: "
-            f"{', '.join(map(code, self.columns))}. What a setting among them does would show as "
+            f"{listed(named)}. What a setting among them does would show as "
             "noise or as an effect of the others."
         )
 

@@ -13,8 +13,6 @@ from sae_sweep.records import METRICS, Status
 SEED_KEYS = ("train.seed_init", "train.seed_data")
 TOLERANCE = 1e-6
 """Above 1 or below 0 by rounding alone."""
-DIGITS = 12
-"""Decimals kept of a converted metric, so that 1 - 0.702 is 0.298."""
 
 
 class Run(NamedTuple):
@@ -123,13 +121,18 @@ def _metrics(
                 f"to divide by: name its column with --map COLUMN=n_latents, or say "
                 f"--map '{column.theirs}=dead_features' where it is a share"
             )
-        value = round(form.convert(written, width), DIGITS)
+        value = written if column.ours == form.metric else _tidy(form.convert(written, width))
         _refuse_impossible(form.metric, value, column, cell, place)
         final[form.metric] = value
         half = cells.half_digit(cell)
         digits[form.metric] = abs(form.convert(written + half, width) - value)
     _complete(final, digits, width)
     return final, digits
+
+
+def _tidy(value: float) -> float:
+    """A converted number without the noise of binary arithmetic, so that 1 - 0.702 is 0.298."""
+    return float(f"{value:.12g}")
 
 
 def _number(cell: Any, column: str, place: str) -> float:
@@ -166,9 +169,9 @@ def _complete(final: dict[str, float], digits: dict[str, float], width: float) -
     """What follows from another metric by definition."""
     for one, other in (("fvu", "explained_variance"), ("explained_variance", "fvu")):
         if one not in final and other in final:
-            final[one] = round(1 - final[other], DIGITS)
+            final[one] = _tidy(1 - final[other])
             digits[one] = digits[other]
     if "l0" not in final and "l0_fraction" in final and math.isfinite(width):
-        final["l0"] = round(final["l0_fraction"] * width, DIGITS)
+        final["l0"] = _tidy(final["l0_fraction"] * width)
     elif "l0_fraction" not in final and "l0" in final and math.isfinite(width):
         final["l0_fraction"] = final["l0"] / width

@@ -20,6 +20,8 @@ from sae_sweep.records import TrialRecord
 
 FEWEST = 3
 """Rows from which an order is compared with another."""
+ARITHMETIC = 1e-12
+"""Relative noise of binary arithmetic, where all digits of a double are written."""
 RANKED_AGAINST = ("dead_features", "fvu")
 
 Bounds = Mapping[str, tuple[float, float]]
@@ -77,6 +79,7 @@ def _scored(row: Row, bounds: Bounds) -> Scored:
         low += (value - half - first) / (last - first)
         high += (value + half - first) / (last - first)
     half = cells.half_digit(row.score)
+    half += ARITHMETIC * max(1.0, abs(row.stated))
     reproduced = low - half <= row.stated <= high + half
     return Scored(row.trial.uid, str(row.score), low, high, reproduced)
 

@@ -6,6 +6,10 @@ from analysis.foreign.terms import IGNORE
 from analysis.markdown import MISSING, code, escaped, number, table
 from analysis.study import Study
 
+MOST_COLUMNS = 20
+"""Columns from which the mapping is folded."""
+MOST_SCORES = 20
+
 
 def imported(study: Study) -> list[Block]:
     """The mapping of the file's columns, notes on its rows, and its own score recomputed."""
@@ -28,6 +32,9 @@ def imported(study: Study) -> list[Block]:
         for one in found.columns
     ]
     mapping = table(["column", "read as", "because of", "values", "distinct"], rows, left=3)
+    if len(rows) > MOST_COLUMNS:
+        summary = f"<details><summary>All {len(rows):,} columns</summary>"
+        mapping = f"{summary}\n\n{mapping}\n\n</details>"
     return ["## Imported records", note, mapping, *found.notes, *_scores(study, found)]
 
 
@@ -36,8 +43,10 @@ def _scores(study: Study, found: Imported) -> list[Block]:
         return []
     note = (
         "The published score beside what the rounded metrics of its row allow: the range of the "
-        "sum over all values that round to what is written."
+        f"sum over all values that round to what is written. At most {MOST_SCORES} rows, those not "
+        "reproduced first."
     )
+    shown = sorted(found.scores, key=lambda one: one.reproduced)[:MOST_SCORES]
     rows = [
         [
             code(study.member(one.uid).trial.label),
@@ -45,7 +54,7 @@ def _scores(study: Study, found: Imported) -> list[Block]:
             f"{number(one.low)} to {number(one.high)}",
             "yes" if one.reproduced else "no",
         ]
-        for one in found.scores
+        for one in shown
     ]
     header = ["trial", "stated", "recomputed", "reproduced"]
     return ["### Published score", note, table(header, rows)]
