@@ -50,7 +50,10 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the latest")
         return added
 
-    add(_report, "Write a sweep's report.md, figures and data.")
+    report = add(_report, "Write a sweep's report.md, figures and data.")
+    report.add_argument(
+        "--html", action="store_true", help="also report.html: one file, its trials to explore"
+    )
     add(_status, "Say how a sweep stands.")
     watch = add(_watch, "Say how a sweep stands until it ends.")
     watch.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="default: 5")
@@ -80,8 +83,10 @@ def _report(arguments: argparse.Namespace, reader: Reader) -> None:
 
     sweep = reader.sweep(arguments.sweep)
     folder = (arguments.outputs or Path("outputs")) / sweep.run.name
-    path = render(sweep, folder, reader.history)
+    path = render(sweep, folder, reader.history, html=arguments.html)
     sys.stdout.write(f"report: {path}\n")
+    if arguments.html:
+        sys.stdout.write(f"page: {path.with_suffix('.html')}\n")
 
 
 def _status(arguments: argparse.Namespace, reader: Reader) -> None:
