@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from sae_sweep.errors import BadInput
-from sae_sweep.records.store import Reader, default_url
+from sae_sweep.records.store import Reader, Sweep, default_url
 
 Command = Callable[..., None]
 """Takes the arguments, and a reader of the store unless it needs none."""
@@ -41,16 +42,15 @@ def _url(arguments: argparse.Namespace, outputs: Path) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    outputs, store = (
-        argparse.ArgumentParser(add_help=False),
-        argparse.ArgumentParser(add_help=False),
-    )
+    outputs, store, written = (argparse.ArgumentParser(add_help=False) for _ in range(3))
     outputs.add_argument("--outputs", metavar="DIR", type=Path, help="where reports go; outputs")
     store.add_argument(
         "--store", metavar="URL", help="the store; else SAE_SWEEP_STORE, else OUTPUTS/sae_sweep.db"
     )
-    fronts = argparse.ArgumentParser(add_help=False)
-    fronts.add_argument(
+    written.add_argument(
+        "--html", action="store_true", help="also report.html: one file, its trials to explore"
+    )
+    written.add_argument(
         "--objectives",
         metavar="A,B",
         action="append",
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the latest")
         return added
 
-    add(_report, "Write a sweep's report.md, figures and data.", fronts)
+    add(_report, "Write a sweep's report.md, figures and data.", written)
     add(_status, "Say how a sweep stands.")
     watch = add(_watch, "Say how a sweep stands until it ends.")
     watch.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="default: 5")
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "--activations", metavar="FINGERPRINT", help="default: the only ones with this d"
     )
     text = "Write the report of a sweep that was run elsewhere."
-    _take_foreign(add(_import, text, fronts, takes_sweep=False, takes_store=False))
+    _take_foreign(add(_import, text, written, takes_sweep=False, takes_store=False))
     return parser
 
 
@@ -125,34 +125,31 @@ def _take_foreign(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(arguments: argparse.Namespace, reader: Reader) -> None:
-    from analysis.report import render
-
     sweep = reader.sweep(arguments.sweep)
-    folder = (arguments.outputs or Path("outputs")) / sweep.run.name
-    objectives = _objectives(arguments)
-    path = render(sweep, folder, reader.history, objectives=objectives)
-    sys.stdout.write(f"report: {path}\n")
-
-
-def _objectives(arguments: argparse.Namespace) -> list[tuple[str, ...]]:
-    from analysis.fronts import objectives
-
-    return [objectives(text) for text in arguments.objectives]
+    _write(arguments, sweep, history=reader.history)
 
 
 def _import(arguments: argparse.Namespace) -> None:
     from analysis.foreign import import_sweep, options
-    from analysis.report import render
 
-    objectives = _objectives(arguments)
     request = options.request(
         arguments.path, arguments.name, arguments.question, arguments.map, arguments.bounds
     )
     sweep, imported = import_sweep(request)
     sys.stdout.write(options.shown(imported) + "\n")
+    _write(arguments, sweep, imported=imported)
+
+
+def _write(arguments: argparse.Namespace, sweep: Sweep, **more: Any) -> None:
+    from analysis.fronts import objectives
+    from analysis.report import render
+
     folder = (arguments.outputs or Path("outputs")) / sweep.run.name
-    path = render(sweep, folder, imported=imported, objectives=objectives)
+    asked = [objectives(text) for text in arguments.objectives]
+    path = render(sweep, folder, html=arguments.html, objectives=asked, **more)
     sys.stdout.write(f"report: {path}\n")
+    if arguments.html:
+        sys.stdout.write(f"page: {path.with_suffix('.html')}\n")
 
 
 def _status(arguments: argparse.Namespace, reader: Reader) -> None:

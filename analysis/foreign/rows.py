@@ -90,12 +90,12 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def _status(cell: Any, column: str, place: str) -> tuple[Status, str | None]:
-    if cells.is_missing(cell):
+    if not column:
         return "done", None
     word = re.sub(r"[^a-z]+", "_", str(cell).strip().lower())
     if word not in terms.STATUSES:
         raise BadInput(
-            f"column {column}, {place}: {cell} is no status: known are "
+            f"column {column}, {place}: {cell!r} is no status: known are "
             f"{', '.join(terms.STATUSES)}; mend it, or --map '{column}={terms.IGNORE}'"
         )
     status = terms.STATUSES[word]

@@ -342,7 +342,8 @@ def test_rows_that_are_not_as_they_should_be_still_give_a_page(rows: list[Row]) 
 
 
 def test_values_that_are_not_finite_and_runs_that_failed_are_said() -> None:
-    text = page(write([*NOT_QUITE["nan and inf"], plain(4, State="crashed")]))
+    finished = [row | {"State": "finished"} for row in NOT_QUITE["nan and inf"]]
+    text = page(write([*finished, plain(4, State="crashed")]))
     told = bullets(text, "Imported records")
     assert "fvu is NaN or infinite in 1 row: left out of every figure." in told
     assert "dead_features is NaN or infinite in 1 row: left out of every figure." in told
@@ -437,7 +438,8 @@ GOOD = "k,fvu,dead\n4,0.5,0.1\n8,0.4,0.2\n"
         (make_bad("a.csv", "ev\n70\n"), [], "column ev, row 1: 70 cannot be explained_variance"),
         (make_bad("a.csv", "num_dead\n3\n"), [], "column num_dead is read as dead_count, and row 1 "
          "has no n_latents"),
-        (make_bad("a.csv", "fvu,status\n0.1,odd\n"), [], "column status, row 1: odd is no status"),
+        (make_bad("a.csv", "fvu,status\n0.1,odd\n"), [], "column status, row 1: 'odd' is no st"),
+        (make_bad("a.csv", "fvu,state\n0.1,done\n1,\n"), [], "column state, row 2: '' is no st"),
         (make_bad("a.csv", GOOD), ["--map", "K=k"], "--map K=k: there is no column K; did you"),
         (make_bad("a.csv", GOOD), ["--map", "k=kk"], "--map k=kk: kk is no metric or setting"),
         (make_bad("a.csv", GOOD), ["--map", "k"], "--map k: write THEIRS=OURS"),
