@@ -1,5 +1,6 @@
 """How l0 answers to l1_alpha in this sweep: a fit a width, what meets the target, or why not."""
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from analysis.settings import text
 from analysis.study import Study
-from analysis.suggest import FARTHEST, LEAST_ALPHAS, LEAST_WIDTHS, estimable_widths
+from analysis.suggest import FARTHEST, LEAST_ALPHAS, estimable
 from sae_sweep.records import TrialRecord
 from sae_sweep.rules import history, response
 from sae_sweep.rules.response import Observation, Posterior
@@ -62,13 +63,7 @@ class Curve(NamedTuple):
     @property
     def estimable_widths(self) -> int:
         """Widths with enough l1_alpha for the width's power."""
-        return len(estimable_widths(self.known))
-
-    def exponent(self, target: float) -> tuple[float, float, float] | None:
-        """Power of the width by which l1_alpha changes at a fixed share; None if not estimable."""
-        if self.estimable_widths < LEAST_WIDTHS:
-            return None
-        return self.fits[0].posterior.exponent(target)
+        return len(estimable(self.known))
 
 
 class Curves(NamedTuple):
@@ -83,7 +78,7 @@ def curves(study: Study, most: int = MOST_CURVES) -> Curves:
     """The sweep's curves, those of most trials first; none unless it varies l1_alpha."""
     if "sae.l1_alpha" not in {one.key for one in study.hyperparameters}:
         return Curves([], 0)
-    groups = history.curves(filter(history.is_usable, study.records))
+    groups = history.curves(filter(_is_usable, study.records))
     shown = [
         _curve("" if len(groups) == 1 else _name(study, group), group) for group in groups[:most]
     ]
@@ -96,6 +91,13 @@ def target(study: Study, n_latents: int) -> float | None:
     if settings.get("target_count") is not None:
         return float(settings["target_count"]) / n_latents
     return None if settings.get("target") is None else float(settings["target"])
+
+
+def _is_usable(record: TrialRecord) -> bool:
+    """As for a search; an imported trial need not name its kind, since an l1_alpha says it."""
+    sae = {"kind": "l1", **record.config.get("sae", {})}
+    named = dataclasses.replace(record, config={**record.config, "sae": sae})
+    return history.is_usable(named) and sae.get("n_latents") is not None
 
 
 def _curve(name: str, records: list[TrialRecord]) -> Curve:

@@ -8,6 +8,7 @@ from analysis.sections import (
     footer,
     grids,
     groups,
+    imported,
     matched,
     overview,
     pictures,
@@ -18,6 +19,7 @@ from analysis.sections import (
 
 SECTIONS: tuple[Section, ...] = (
     overview.header,
+    imported.imported,
     overview.status,
     overview.definitions,
     overview.statistics,

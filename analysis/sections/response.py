@@ -202,7 +202,7 @@ def _claims(study: Study, curve: Curve) -> list[Claim]:
         one, other = curve.rise
         here = one.l1_alpha, one.n_latents, one.l0_fraction
         there = other.l1_alpha, other.n_latents, other.l0_fraction
-        return [NotMonotone(curve.name, *here, *there)]
+        return [NotMonotone(curve.name, *here, *there), *_width_law(study, curve)]
     if not curve.fits:
         return [TooFewAlphas(curve.name, curve.alphas)]
     found: list[Claim] = []
@@ -224,12 +224,14 @@ def _claims(study: Study, curve: Curve) -> list[Claim]:
 
 def _width_law(study: Study, curve: Curve) -> list[Claim]:
     """The power of the width, where the sweep has several."""
-    if len(curve.fits) < 2:
+    if len({one.n_latents for one in curve.known}) < 2:
+        return []
+    if curve.estimable_widths < LEAST_WIDTHS:
+        return [NoWidthLaw(curve.name, curve.estimable_widths)]
+    if not curve.fits:
         return []
     shares = [one.l0_fraction for one in curve.known if one.l0_fraction > 0]
     middle = math.exp(sum(map(math.log, shares)) / len(shares))
     share = response.target(study, curve.fits[0].n_latents) or middle
-    power = curve.exponent(share)
-    if power is None:
-        return [NoWidthLaw(curve.name, curve.estimable_widths)]
+    power = curve.fits[0].posterior.exponent(share)
     return [WidthLaw(curve.name, share, *power, curve.estimable_widths)]
