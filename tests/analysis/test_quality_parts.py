@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_sweeps import Load, Ran, write_store
-from quality_sweeps import published_grid, two_kinds
+from quality_sweeps import published_grid, two_kinds, write_tables
 
-from analysis import grids, groups
+from analysis import grids, groups, report
 from analysis.cli import main
+from analysis.figures import style
 from analysis.matched import matched
 from analysis.study import load as to_study
 from analysis.thresholds import load as read_thresholds
 from sae_sweep.errors import BadInput
+from sae_sweep.records.store import Reader
 
 ROW = 'metric = "l0"\nunit = "latents/token"\nsource = "mine"\n'
 
@@ -170,3 +172,28 @@ def test_what_is_expected_by_chance_is_what_chance_makes(monkeypatch: pytest.Mon
 def test_groups_of_few_tokens_are_not_compared() -> None:
     sizes = np.array([1000, 50])
     assert groups.compare(frequencies(np.full((9, 2), 0.1), sizes, 0), sized(sizes)) is None
+
+
+def test_the_figures_are_drawn_and_come_out_the_same_twice(tmp_path: Path) -> None:
+    trials = two_kinds()
+    for trial in trials:
+        trial.curve = [1.0, 0.5, 0.4]
+    drawn = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        outputs = tmp_path / name / "out"
+        write_tables(outputs, trials)
+        with Reader(write_store(tmp_path / name, trials)) as reader:
+            page = report.render(reader.sweep(), outputs / "study", reader.history)
+        names = ("matched", "response", "groups", "comparison")
+        drawn.append([(page.parent / "figures" / f"{one}.png").read_bytes() for one in names])
+        assert all(f"figures/{one}.png)" in page.read_text() for one in names)
+    assert drawn[0] == drawn[1]
+
+
+def test_a_width_has_one_colour_and_many_widths_have_shades(load: Load) -> None:
+    found = style.widths(to_study(load(two_kinds())[0]))
+    assert found == {256: style.COLOURS[0], 512: style.COLOURS[1]}
+    many = [Ran({"sae.n_latents": m}, {"fvu": 0.1}) for m in range(100, 108)]
+    shades = style.widths(to_study(load(many, name="many")[0]))
+    assert len(set(shades.values())) == len(many)
