@@ -9,7 +9,7 @@ from sae_sweep.config.activations import ActivationsConfig
 from sae_sweep.config.base import Count, Strict
 from sae_sweep.config.sae import SaeConfig, TopKConfig
 from sae_sweep.config.search import SearchConfig
-from sae_sweep.config.stop import StopConfig, read_conditions
+from sae_sweep.config.stop import StopConfig, refuse_impossible
 from sae_sweep.config.train import TrainConfig
 
 RESERVED_NAMES = ("activations", "trials", "cache", "sae_sweep.db", "optuna.db")
@@ -150,5 +150,5 @@ class RunConfig(TrialConfig):
                 "inline has one slot; use executor=ray for more"
             )
         for warning in self.stop.warnings:
-            read_conditions(warning, self.search.targets)
+            refuse_impossible(warning, self.search.targets)
         return self
