@@ -35,7 +35,7 @@ def render(sweep: Sweep, folder: Path, history: study.History = study.no_history
         fresh = Path(temporary)
         trials_folder = folder.parent / "trials"
         loaded = dataclasses.replace(
-            study.load(sweep), history=history, trials_folder=trials_folder
+            study.load(sweep), history=study.remembered(history), trials_folder=trials_folder
         )
         drawn = figures.draw(loaded, fresh / "figures")
         sections = compose(dataclasses.replace(loaded, figures=drawn))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis.figures import curves, effects, heatmap, pareto, style
+from analysis.figures import curves, early, effects, heatmap, pareto, style
 from analysis.study import Study
 
 
@@ -15,5 +15,6 @@ def draw(study: Study, folder: Path) -> frozenset[str]:
             *heatmap.draw(study, folder),
             *effects.draw(study, folder),
             *curves.draw(study, folder),
+            *early.draw(study, folder),
         ]
     return frozenset(drawn)

@@ -1,7 +1,7 @@
 """The report's sections, in the order of the page."""
 
 from analysis.blocks import Section
-from analysis.sections import best, effects, footer, overview, pictures, searching
+from analysis.sections import best, effects, footer, overview, pictures, searching, stopping
 
 SECTIONS: tuple[Section, ...] = (
     overview.header,
@@ -9,6 +9,7 @@ SECTIONS: tuple[Section, ...] = (
     overview.definitions,
     overview.statistics,
     searching.search,
+    stopping.stopping,
     effects.effects,
     effects.level_tables,
     effects.auxiliary_loss,

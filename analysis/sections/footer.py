@@ -21,6 +21,7 @@ FIGURES = {
     "heatmap": "medians over sparsity and width",
     "effects": "every trial over each hyperparameter",
     "curves": "the course of training",
+    "early_signals": "how soon the order of trials is that of the end",
 }
 DATA = {
     "runs.csv": "a row a trial: settings, status, final metrics, error",
