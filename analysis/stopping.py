@@ -23,7 +23,8 @@ class Good(NamedTuple):
     """The trials that a stop rule ought to leave alone.
 
     A trial is good while no other is better in one objective by more than its tolerance and not
-    worse in any by more than that: the front, and what noise does not tell from it.
+    worse in any by more than that: without tolerances the front, with them whom noise does not
+    tell from it.
     """
 
     objectives: list[Metric]
