@@ -63,7 +63,7 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
         trials_folder = folder.parent / "trials"
         loaded = dataclasses.replace(
             study.load(sweep),
-            history=history,
+            history=study.remembered(history),
             trials_folder=trials_folder,
             thresholds=thresholds,
             imported=imported,

@@ -133,15 +133,18 @@ def _refuse_unknown_width(known: list[Observation], wanted: Wanted) -> bool:
             f"which learns from these: +sweep=target_l0 sae.expansion_factor=null "
             f"sae.n_latents={wanted.n_latents}"
         )
-    nearest = min(widths, key=lambda m: abs(math.log(m / wanted.n_latents)))
-    decades = abs(math.log10(wanted.n_latents / nearest))
-    outside = not widths[0] < wanted.n_latents < widths[-1]
-    if outside and decades > FARTHEST:
+    decades = _beyond(widths, wanted.n_latents)
+    if decades > FARTHEST:
         raise BadInput(
             f"--n-latents={wanted.n_latents} is {decades:.1f} decades beyond the widths that were "
             f"run ({shown}), and beyond {FARTHEST:g} nothing is said: run a width in between"
         )
     return can
+
+
+def _beyond(widths: Sequence[int], n_latents: int) -> float:
+    """Decades by which a width lies outside of others; 0 or less inside."""
+    return max(math.log10(min(widths) / n_latents), math.log10(n_latents / max(widths)))
 
 
 def _answer(posterior: Posterior, known: list[Observation], wanted: Wanted) -> str:
@@ -157,7 +160,13 @@ def _answer(posterior: Posterior, known: list[Observation], wanted: Wanted) -> s
             f"{FARTHEST:g} decades beyond the {first:g} to {last:g} that were trained: nothing is "
             "said there; run trials nearer to it"
         )
-    banner = f"\nEXTRAPOLATION: {beyond:.2f} decades beyond what was trained." if beyond > 0 else ""
+    wider = _beyond([one.n_latents for one in known], wanted.n_latents)
+    farther = {"the l1_alpha that were trained": beyond, "the widths that were run": wider}
+    banner = "".join(
+        f"\nEXTRAPOLATION: {decades:.2f} decades beyond {what}"
+        for what, decades in farther.items()
+        if decades > 0
+    )
     return (
         f"sae.l1_alpha = {middle:.3g}, 95 % interval {low:.3g} to {high:.3g}, for l0_fraction "
         f"{wanted.target:g} ({wanted.target * wanted.n_latents:.4g} of {wanted.n_latents:,} "

@@ -16,6 +16,7 @@ TRIALS = {
     "ab_test": 9,
     "grid_topk": 16,
     "l1_grid": 10,
+    "l1_width_scaling": 15,
     "multilingual_grid": 252,
     "optuna_l1_alpha": 20,
     "pareto_l1": 24,

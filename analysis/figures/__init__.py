@@ -2,7 +2,17 @@
 
 from pathlib import Path
 
-from analysis.figures import curves, effects, groups, heatmap, matched, pareto, response, style
+from analysis.figures import (
+    curves,
+    early,
+    effects,
+    groups,
+    heatmap,
+    matched,
+    pareto,
+    response,
+    style,
+)
 from analysis.study import Study
 
 
@@ -18,5 +28,6 @@ def draw(study: Study, folder: Path) -> frozenset[str]:
             *effects.draw(study, folder),
             *curves.draw(study, folder),
             *groups.draw(study, folder),
+            *early.draw(study, folder),
         ]
     return frozenset(drawn)

@@ -15,6 +15,7 @@ from analysis.sections import (
     response,
     scorecard,
     searching,
+    stopping,
 )
 
 SECTIONS: tuple[Section, ...] = (
@@ -25,6 +26,7 @@ SECTIONS: tuple[Section, ...] = (
     overview.statistics,
     searching.search,
     response.l1_response,
+    stopping.stopping,
     effects.effects,
     effects.level_tables,
     effects.auxiliary_loss,

@@ -26,6 +26,7 @@ FIGURES = {
     "comparison": "the recommended trials over training tokens",
     "response": "l0 over l1_alpha, with the fitted curves",
     "groups": "the latents that belong to one group of tokens, over all groups",
+    "early_signals": "how soon the order of trials is that of the end",
 }
 DATA = {
     "runs.csv": "a row a trial: settings, status, final metrics, error",

@@ -83,10 +83,10 @@ def _objectives(study: Study, settings: dict[str, Any]) -> list[str]:
     sought = ", ".join(f"{one.name} {one.direction}" for one in objectives)
     bounds = settings.get("constraints") or []
     under = f", under the constraints {escaped('; '.join(bounds))}" if bounds else ""
+    unapplied = " Constraints are not applied to the last column." if bounds else ""
     note = (
         f"Sought by Optuna's {settings.get('sampler', 'tpe')}: {sought}{under}; "
-        f"{counted(len(study.members), 'trial')} of at most {settings['trials']}. "
-        "Constraints are not applied to the last column."
+        f"{counted(len(study.members), 'trial')} of at most {settings['trials']}.{unapplied}"
     )
     header = ["#", "trial", *map(escaped, names), *wanted, "diagnosis"]
     return [note, table(header, rows, left=2)]

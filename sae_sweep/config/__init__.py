@@ -11,7 +11,7 @@ from sae_sweep.config.run import (
 )
 from sae_sweep.config.sae import L1Config, SaeConfig, TopKConfig
 from sae_sweep.config.search import Constraint, SearchConfig, read_constraint
-from sae_sweep.config.stop import StopConfig, read_conditions
+from sae_sweep.config.stop import StopConfig
 from sae_sweep.config.train import TrainConfig
 from sae_sweep.config.trial import Source, Trial, resolve, risks
 
@@ -32,7 +32,6 @@ __all__ = [
     "Trial",
     "TrialConfig",
     "nearest",
-    "read_conditions",
     "read_constraint",
     "resolve",
     "risks",

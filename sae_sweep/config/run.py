@@ -8,7 +8,7 @@ from sae_sweep.config.activations import ActivationsConfig
 from sae_sweep.config.base import Count, Strict
 from sae_sweep.config.sae import SaeConfig, TopKConfig
 from sae_sweep.config.search import SearchConfig
-from sae_sweep.config.stop import StopConfig, read_conditions
+from sae_sweep.config.stop import StopConfig, refuse_impossible
 from sae_sweep.config.train import TrainConfig
 from sae_sweep.records.names import checked_name
 
@@ -143,5 +143,5 @@ class RunConfig(TrialConfig):
                 "inline has one slot; use executor=ray for more"
             )
         for warning in self.stop.warnings:
-            read_conditions(warning, self.search.targets)
+            refuse_impossible(warning, self.search.targets)
         return self

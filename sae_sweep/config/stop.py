@@ -1,6 +1,5 @@
 """Which trials end early."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, get_args
 
@@ -10,6 +9,7 @@ from sae_sweep.config.base import Count, Number, OpenFraction, Positive, Strict
 from sae_sweep.config.names import nearest
 from sae_sweep.records import METRICS
 from sae_sweep.rules.stop_rules import Condition
+from sae_sweep.rules.stop_settings import TARGETS, parse
 
 Reported = Literal[
     "loss",
@@ -26,13 +26,6 @@ Reported = Literal[
 
 REPORTED: tuple[Reported, ...] = get_args(Reported)
 """What a trial reports while it trains."""
-
-CONDITION = re.compile(
-    r"\s*(\w+)\s*([<>])\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(\s*\*\s*target)?\s*", re.I
-)
-
-TARGETS = {"l0_fraction": "target", "l0": "target_count"}
-"""The setting of the search that is meant by `target` beside a metric."""
 
 
 class WarningConfig(Strict):
@@ -162,10 +155,8 @@ class StopConfig(Strict):
     """What the sweep may spend in all."""
 
 
-def read_conditions(
-    warning: WarningConfig, targets: Mapping[str, float | None]
-) -> tuple[Condition, ...]:
-    """Read what a warning warns of.
+def refuse_impossible(warning: WarningConfig, targets: Mapping[str, float | None]) -> None:
+    """Refuse a warning that can never be given.
 
     Args:
         warning: its conditions are METRIC > NUMBER or METRIC < NUMBER, either times `target`.
@@ -174,7 +165,7 @@ def read_conditions(
     Raises:
         ValueError: one cannot be read, has no such metric or target, or can never hold.
     """
-    found = tuple(_read(one, targets) for one in warning.written)
+    found = [_possible(one, targets) for one in warning.written]
     for i, low in enumerate(found):
         for j, high in enumerate(found):
             apart = (low.comparison, high.comparison) == (">", "<") and low.bound >= high.bound
@@ -183,36 +174,31 @@ def read_conditions(
                     f'stop.warnings: "{warning.written[i]}" and "{warning.written[j]}" never hold '
                     "together: write any in place of all, or two warnings"
                 )
-    return found
 
 
-def _read(written: str, targets: Mapping[str, float | None]) -> Condition:
-    found = CONDITION.fullmatch(written)
+def _possible(written: str, targets: Mapping[str, float | None]) -> Condition:
+    found = parse(written)
     if found is None:
         raise ValueError(
             f'stop.warnings: "{written}" cannot be read: write a metric, > or <, and a number, '
             'e.g. "dead_features > 0.9" or "l0_fraction > 3 * target"'
         )
-    name, bound = found[1], float(found[3])
+    name = found.metric
     if name not in REPORTED:
         hint = f"no such metric; {nearest(name, list(REPORTED))}"
         if name in METRICS:
             hint = f"{name} is known only at the end; choose of {', '.join(REPORTED)}"
         raise ValueError(f'stop.warnings: "{written}" can never hold: {hint}')
-    if found[4]:
-        if name not in TARGETS:
-            raise ValueError(
-                f'stop.warnings: "{written}": a target is one of L0; compare l0_fraction or l0 '
-                "with it"
-            )
-        target = targets[TARGETS[name]]
-        if target is None:
-            raise ValueError(
-                f'stop.warnings: "{written}" without search.{TARGETS[name]}: set it, or write the '
-                "bound as a number"
-            )
-        bound *= target
-    condition = Condition(name, found[2], bound)
+    if found.times_target and name not in TARGETS:
+        raise ValueError(
+            f'stop.warnings: "{written}": a target is one of L0; compare l0_fraction or l0 with it'
+        )
+    if found.times_target and targets[TARGETS[name]] is None:
+        raise ValueError(
+            f'stop.warnings: "{written}" without search.{TARGETS[name]}: set it, or write the '
+            "bound as a number"
+        )
+    condition = found.condition(targets)
     if (limit := _limit(condition)) is not None:
         raise ValueError(f'stop.warnings: "{written}" can never hold: {limit}')
     return condition

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import gammaincinv
 
 FEWEST_REPORTS = 3
@@ -107,14 +108,16 @@ class Plateau(NamedTuple):
         )
 
 
-def upper_sd(values: Sequence[float], confidence: float) -> float:
+def upper_sd(
+    values: Sequence[float] | Float[np.ndarray, "*windows n"], confidence: float
+) -> Float[np.ndarray, "*windows"]:
     """Upper confidence bound of a standard deviation: s sqrt((n-1) / chi2_{1-confidence, n-1}).
 
     For independent normal values. A trend counts as deviation.
     """
-    freedom = len(values) - 1
+    freedom = np.shape(values)[-1] - 1
     quantile = 2 * gammaincinv(freedom / 2, 1 - confidence)
-    return float(np.std(values, ddof=1) * math.sqrt(freedom / quantile))
+    return np.std(values, axis=-1, ddof=1) * math.sqrt(freedom / quantile)
 
 
 class Halving(NamedTuple):
@@ -129,7 +132,9 @@ class Halving(NamedTuple):
     first: Moment
     factor: float
     l0_band: float | None
-    """Ratio of the bounds of an L0 band; None where trials bring their group."""
+    """Ratio of the bounds of an L0 band; None where trials are grouped by settings."""
+    group_by: tuple[str, ...] = ()
+    """Keys of the settings that are equal in a group."""
 
     def rung(self, subject: Subject, place: int) -> int:
         """The step of a rung in a trial's training."""

@@ -34,6 +34,13 @@ class Policy(NamedTuple):
         """Whether there is any rule."""
         return self != Policy()
 
+    @property
+    def metrics(self) -> set[str]:
+        """What its rules read."""
+        names = {one.metric for warning in self.warnings for one in warning.conditions}
+        names |= {rule.metric for rule in (self.plateau, self.halving) if rule is not None}
+        return names | ({"l0"} if self.halving is not None and self.halving.l0_band else set())
+
 
 class Verdict(NamedTuple):
     """A trial is to end."""

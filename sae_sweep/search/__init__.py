@@ -2,6 +2,7 @@
 
 from sae_sweep.search.blocks import SEEDS, Point, look_up
 from sae_sweep.search.build import LISTED, build_search, definition, examples, warnings
+from sae_sweep.search.objective import Objective, read_objective
 from sae_sweep.search.protocol import Search, Told
 from sae_sweep.search.space import expand
 from sae_sweep.search.target import Surroundings
@@ -9,6 +10,7 @@ from sae_sweep.search.target import Surroundings
 __all__ = [
     "LISTED",
     "SEEDS",
+    "Objective",
     "Point",
     "Search",
     "Surroundings",
@@ -18,5 +20,6 @@ __all__ = [
     "examples",
     "expand",
     "look_up",
+    "read_objective",
     "warnings",
 ]

@@ -28,6 +28,13 @@ class Objective(NamedTuple):
         return ["maximize" if one else "minimize" for one in up]
 
     @property
+    def titles(self) -> list[str]:
+        """What each value is."""
+        if self.target is not None:
+            return [f"|ln({self.names[0]} / {self.target:g})|"]
+        return list(self.names)
+
+    @property
     def wanted(self) -> frozenset[str]:
         """Metrics that it reads."""
         return frozenset([*self.names, *(one.metric for one in self.constraints)])
@@ -51,7 +58,9 @@ class Objective(NamedTuple):
 
 
 def read_objective(search: SearchConfig) -> Objective:
-    """The objective that the settings state."""
+    """The objective that the settings state; fvu where nothing is sought."""
+    if search.kind not in ("optuna", "target"):
+        return Objective(("fvu",), None, ())
     constraints = tuple(map(read_constraint, search.constraints))
     if search.target is not None:
         return Objective(("l0_fraction",), search.target, constraints)

@@ -5,6 +5,7 @@ import queue
 import sqlite3
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,12 +19,15 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sae_sweep.config import Trial, settings
 from sae_sweep.records import FINAL, Outcome, Row, Status, TrialRecord
+from sae_sweep.search import Objective
 from sae_sweep.tune.expansion import Member
+from sae_sweep.tune.proposals import costs
 
 LOG_FROM_RATIO = 10.0
 """An axis of positive numbers is shown on a log scale from this ratio of its ends."""
@@ -43,11 +47,11 @@ class Ended(NamedTuple):
     label: str
     outcome: Outcome
     course: dict[int, float]
-    """fvu by step."""
+    """The objective by step; empty where there are several."""
 
 
 class OptunaMirror:
-    """Adds each trial to the study when it ends: parameters, course of fvu, final metrics.
+    """Adds each trial to the study when it ends: parameters, objectives, course, final metrics.
 
     A thread of its own writes, and what goes wrong there is said at the end: a copy that fails
     must neither hold up a sweep nor end it.
@@ -59,6 +63,7 @@ class OptunaMirror:
         members: Sequence[Member],
         records: Mapping[str, TrialRecord],
         path: Path,
+        objective: Objective,
         ends: Sequence[Member] = (),
     ) -> None:
         """Make the study anew, with what is done already.
@@ -68,11 +73,13 @@ class OptunaMirror:
             members: the trials and their axes; a search adds to them while it runs.
             records: what the store knows of them.
             path: SQLite file for Optuna's tables.
+            objective: what the sweep's search seeks.
             ends: trials at the ends of a search's axes, for the bounds.
         """
         self._name = name
         self._path = path
         self._members = members
+        self._objective = objective
         self._ends = ends
         self._course: dict[str, dict[int, float]] = {}
         self._ended: queue.Queue[Ended | None] = queue.Queue()
@@ -87,9 +94,10 @@ class OptunaMirror:
         """Do nothing: a trial is shown when it ends."""
 
     def reported(self, row: Row) -> None:
-        """Keep the course of fvu until the trial ends."""
-        if math.isfinite(row.values["fvu"]):
-            self._course.setdefault(row.uid, {})[row.step] = row.values["fvu"]
+        """Keep the course of a single objective until the trial ends: Optuna knows no other."""
+        values = self._objective.values(row.values)
+        if values is not None and len(values) == 1:
+            self._course.setdefault(row.uid, {})[row.step] = values[0]
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """Hand on a trial that will not run again by itself."""
@@ -107,17 +115,20 @@ class OptunaMirror:
         try:
             known = [*self._ends, *self._members]
             axes = _distributions([member.assignment for member in known])
-            with _fresh_study(self._name, self._path) as study:
+            with _fresh_study(self._name, self._path, self._objective) as study:
                 for batch in _batches(self._ended):
-                    asked = {member.trial.uid: member.assignment for member in self._members}
-                    study.add_trials([_frozen(one, asked[one.outcome.uid], axes) for one in batch])
+                    asked = {member.trial.uid: member for member in self._members}
+                    trials = [
+                        _frozen(one, asked[one.outcome.uid], axes, self._objective) for one in batch
+                    ]
+                    study.add_trials(trials)
         except Exception as error:  # noqa: BLE001  (the copy's boundary: said by close())
             first = str(error).strip().partition("\n")[0]
             self._failure = f"{type(error).__name__}: {first}"
 
 
 @contextmanager
-def _fresh_study(name: str, path: Path) -> Iterator[optuna.Study]:
+def _fresh_study(name: str, path: Path, objective: Objective) -> Iterator[optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # not by URL: Optuna and SQLAlchemy, by version, see a meaning in a path's ?, %, { and }
     connect = partial(sqlite3.connect, path, check_same_thread=False)
@@ -125,7 +136,13 @@ def _fresh_study(name: str, path: Path) -> Iterator[optuna.Study]:
     try:
         if name in optuna.get_all_study_names(storage):
             optuna.delete_study(study_name=name, storage=storage)
-        yield optuna.create_study(storage=storage, study_name=name, direction="minimize")
+        study = optuna.create_study(
+            storage=storage, study_name=name, directions=objective.directions
+        )
+        with warnings.catch_warnings():  # Optuna calls the naming of objectives experimental
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(objective.titles)
+        yield study
     finally:
         storage.remove_session()
         storage.engine.dispose()
@@ -141,19 +158,20 @@ def _batches(ended: queue.Queue[Ended | None]) -> Iterator[list[Ended]]:
 
 
 def _frozen(
-    ended: Ended, assignment: Mapping[str, Any], axes: Mapping[str, BaseDistribution]
+    ended: Ended, member: Member, axes: Mapping[str, BaseDistribution], objective: Objective
 ) -> FrozenTrial:
     """Write a trial in Optuna's words: a failed one has no value, a complete one must have."""
     label, outcome, course = ended
-    params = {key: value for key, value in assignment.items() if value is not None}
+    params = {key: value for key, value in member.assignment.items() if value is not None}
     final = {key: value if math.isfinite(value) else None for key, value in outcome.final.items()}
-    fvu, state = final.get("fvu"), STATES[outcome.status]
-    if state is TrialState.COMPLETE and fvu is None:
+    state = STATES[outcome.status]
+    values = objective.values({**costs(member.trial), **outcome.final})
+    if state is TrialState.COMPLETE and values is None:
         state = TrialState.FAIL
     told = {"uid": outcome.uid, "label": label, "status": outcome.status, "error": outcome.error}
     return create_trial(
         state=state,
-        value=None if state is TrialState.FAIL else fvu,
+        values=values if state is TrialState.COMPLETE else None,
         params={key: _plain(axes[key], value) for key, value in params.items()},
         distributions={key: axes[key] for key in params},
         user_attrs={**told, **final},

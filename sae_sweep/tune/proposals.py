@@ -19,6 +19,12 @@ STATE = "search"
 COSTS = [metric.name for metric in METRICS.values() if metric.kind == "cost"]
 
 
+def costs(trial: Trial) -> dict[str, float]:
+    """The settings of a trial that may be sought like metrics, by name."""
+    sae = trial.sae.model_dump()
+    return {name: float(sae[name]) for name in COSTS if sae.get(name) is not None}
+
+
 def take_up(store: Store, expansion: Expansion, config: RunConfig) -> None:
     """Make the trials of earlier starts of this search members of this one.
 
@@ -128,11 +134,9 @@ class Proposals:
         """Tell the search, unless the trial will go on."""
         if outcome.status not in FINAL and outcome.status != "stopped":
             return
-        sae = trial.sae.model_dump()
-        costs = {name: float(sae[name]) for name in COSTS if sae.get(name) is not None}
         finite = {name: one for name, one in outcome.final.items() if math.isfinite(one)}
         course = self._course(trial.uid) if outcome.status == "stopped" else {}
         waiting, self._waiting[trial.uid] = self._waiting.get(trial.uid, []), []
         for assignment in waiting:
-            told = Told(outcome.status, {**costs, **finite} if finite else {}, course)
+            told = Told(outcome.status, {**costs(trial), **finite} if finite else {}, course)
             self._search.tell(assignment, told)

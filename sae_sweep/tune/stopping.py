@@ -7,21 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.config import (
-    RunConfig,
-    StopConfig,
-    Trial,
-    TrialConfig,
-    nearest,
-    read_conditions,
-    settings,
-)
-from sae_sweep.config.stop import HalvingConfig, PlateauConfig
+from sae_sweep.config import RunConfig, Trial, TrialConfig, nearest, settings
 from sae_sweep.errors import BadInput
-from sae_sweep.records import FINAL, METRICS, Outcome, Row, TrialRecord
+from sae_sweep.records import FINAL, Outcome, Row, TrialRecord
 from sae_sweep.records.store import Reader, Store, default_url
-from sae_sweep.rules.stop_rules import FEWEST_REPORTS, Halving, Moment, Plateau, Subject, Warning
-from sae_sweep.rules.stopping import Budget, Judge, Policy
+from sae_sweep.rules.stop_rules import FEWEST_REPORTS, Moment, Subject
+from sae_sweep.rules.stop_settings import build_policy, subject
+from sae_sweep.rules.stopping import Judge, Policy
 from sae_sweep.tune.channel import Item, Room, Started
 
 STATE = "stop"
@@ -36,7 +28,7 @@ def ended(records: Iterable[TrialRecord], config: RunConfig, outputs: Path) -> s
     records = list(records)
     found = {one.uid for one in records if one.status in FINAL}
     stopped = {one.uid for one in records if one.status == "stopped"}
-    if not stopped or not build_policy(config).active:
+    if not stopped or not _policy(config).active:
         return found
     with Reader(config.store.url or default_url(outputs)) as reader:
         kept = reader.states(STATE)
@@ -48,10 +40,10 @@ class Stopping:
     """Judges what slots report. The driver asks; nobody else changes a verdict."""
 
     def __init__(self, store: Store, run: int, config: RunConfig) -> None:
-        policy = build_policy(config)
+        policy = _policy(config)
         self._active = policy.active
         self._definition = definition(config)
-        self._subject = partial(_subject, stop=config.stop)
+        self._subject = partial(_subject, policy)
         self._store, self._run = store, run
         kept = store.kept(config.sweep.name, STATE) if policy.active else None
         alike = kept is not None and kept[1]["policy"] == self._definition
@@ -151,32 +143,8 @@ def definition(config: RunConfig) -> dict[str, Any]:
     return {"stop": stop, **config.search.targets}
 
 
-def build_policy(config: RunConfig) -> Policy:
-    """The rules that the settings ask for."""
-    stop, targets = config.stop, config.search.targets
-    warnings = tuple(
-        Warning(
-            Moment(one.at_step, one.at_share), one.all_ is not None, read_conditions(one, targets)
-        )
-        for one in stop.warnings
-    )
-    budget = Budget(stop.budget.trials, stop.budget.tokens, stop.budget.seconds)
-    return Policy(warnings, _plateau(stop.plateau), _halving(stop.halving), budget)
-
-
-def _plateau(config: PlateauConfig | None) -> Plateau | None:
-    if config is None:
-        return None
-    after = Moment(config.after_step, config.after_share)
-    return Plateau(config.metric, after, config.window_steps, config.sd_below, config.confidence)
-
-
-def _halving(config: HalvingConfig | None) -> Halving | None:
-    if config is None:
-        return None
-    smaller = METRICS[config.metric].direction == "down"
-    first = Moment(config.first_step, config.first_share)
-    return Halving(config.metric, smaller, first, config.factor, config.l0_band)
+def _policy(config: RunConfig) -> Policy:
+    return build_policy(definition(config)["stop"], config.search.targets)
 
 
 def refuse_idle_rules(config: RunConfig, trials: list[Trial]) -> None:
@@ -189,11 +157,12 @@ def refuse_idle_rules(config: RunConfig, trials: list[Trial]) -> None:
     Raises:
         BadInput: names the rule.
     """
-    policy = build_policy(config)
+    policy = _policy(config)
     if not policy.active or not trials:
         return
-    _refuse_unknown_groups(config.stop)
-    subjects = [_subject(trial, config.stop) for trial in trials]
+    if policy.halving is not None:
+        _refuse_unknown_groups(policy.halving.group_by)
+    subjects = [_subject(policy, trial) for trial in trials]
     for warning in policy.warnings:
         _refuse_late("stop.warnings: at", warning.at, subjects)
     if (plateau := policy.plateau) is not None:
@@ -235,22 +204,12 @@ def _refuse_late(what: str, at: Moment, subjects: list[Subject]) -> None:
         )
 
 
-def _refuse_unknown_groups(stop: StopConfig) -> None:
+def _refuse_unknown_groups(keys: Iterable[str]) -> None:
     known = [one.key for one in settings(TrialConfig)]
-    for key in (stop.halving.group_by if stop.halving else None) or []:
+    for key in keys:
         if key not in known:
             raise BadInput(f"stop.halving.group_by={key}: no such setting; {nearest(key, known)}")
 
 
-def _subject(trial: Trial, stop: StopConfig) -> Subject:
-    keys = (stop.halving.group_by if stop.halving else None) or []
-    parts = [key.split(".") for key in keys]
-    record = trial.record
-    group = ", ".join(f"{'.'.join(part)}={_look_up(record, part)}" for part in parts)
-    return Subject(trial.uid, trial.steps, trial.report_every, trial.train.batch_size, group)
-
-
-def _look_up(record: Any, part: list[str]) -> Any:
-    for name in part:
-        record = record.get(name) if isinstance(record, dict) else None
-    return record
+def _subject(policy: Policy, trial: Trial) -> Subject:
+    return subject(policy, trial.uid, trial.record, trial.report_every)

@@ -21,7 +21,7 @@ from sae_sweep.records.names import RESERVED_NAMES
 from sae_sweep.records.store import Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
 from sae_sweep.sae import WEIGHTS_FILE
-from sae_sweep.search import definition
+from sae_sweep.search import definition, read_objective
 from sae_sweep.train import require_device
 from sae_sweep.tune import inline_executor
 from sae_sweep.tune.driver import Driver, Watcher
@@ -157,7 +157,10 @@ def _mirrored(start: Start) -> Iterator[list[Watcher]]:
 
     name, expansion = start.config.sweep.name, start.expansion
     path = start.outputs / "optuna.db"
-    mirror = OptunaMirror(name, expansion.members, start.records(), path, expansion.examples)
+    objective = read_objective(start.config.search)
+    mirror = OptunaMirror(
+        name, expansion.members, start.records(), path, objective, expansion.examples
+    )
     try:
         yield [mirror]
     finally:

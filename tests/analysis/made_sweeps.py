@@ -33,6 +33,8 @@ class Ran:
     settings: dict[str, Any] = field(default_factory=dict)
     """Further resolved settings, by dotted key."""
     always_on_ids: tuple[int, ...] = ()
+    reports: dict[str, list[float]] = field(default_factory=dict)
+    """What it reports every ten steps, by metric; in place of `curve`."""
 
     @property
     def record(self) -> TrialRecord:
@@ -85,9 +87,9 @@ def write_store(
 
 def _train(store: Store, run: int, trial: Ran, uid: str) -> None:
     store.running(run, uid, Place("here", trial.device, 1, "4ca17f6", {"torch": "2.13.0"}))
-    rows = enumerate(trial.curve, start=1)
-    names = ("fvu", "dead_features", "loss")
-    store.rows([Row(uid, 10 * i, dict.fromkeys(names, value)) for i, value in rows])
+    reports = trial.reports or dict.fromkeys(("fvu", "dead_features", "loss"), trial.curve)
+    rows = enumerate(zip(*reports.values(), strict=True), start=1)
+    store.rows([Row(uid, 10 * i, dict(zip(reports, each, strict=True))) for i, each in rows])
     if trial.status != "running":
         ended = (uid, trial.status, 100, trial.final, trial.error, 2.5, trial.always_on_ids)
         outcome = Outcome(*ended)  # type: ignore[arg-type]

@@ -74,7 +74,8 @@ def test_a_width_far_beyond_those_that_were_run_is_refused() -> None:
     widths = [*curve(192), *curve(384), *curve(768)]
     with pytest.raises(BadInput, match=r"--n-latents=6144 is 0\.9 decades beyond the widths"):
         ask(widths, 6144)
-    assert "sae.l1_alpha" in ask(widths, 1536)
+    assert "EXTRAPOLATION: 0.30 decades beyond the widths that were run" in ask(widths, 1536)
+    assert "EXTRAPOLATION" not in ask(widths, 500)
 
 
 def test_a_target_beyond_what_was_trained_is_marked_and_far_beyond_refused() -> None:

@@ -6,13 +6,26 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sae_sweep.config import RunConfig, StopConfig, read_conditions, validate
+from sae_sweep.cli.compose import compose
+from sae_sweep.config import RunConfig, StopConfig, validate
 from sae_sweep.config.stop import REPORTED
 from sae_sweep.errors import BadInput
+from sae_sweep.rules.stop_settings import SHIPPED, build_policy
+from sae_sweep.rules.stopping import Policy
 from sae_sweep.train.evaluation import REPORT_METRICS
 from sae_sweep.train.training import LOSSES
 
 SYNTHETIC = {"synthetic": {}, "d": 32, "train_tokens": 100_000}
+
+
+def policy(stop: StopConfig, **targets: float) -> Policy:
+    return build_policy(stop.model_dump(mode="json", by_alias=True), targets)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_rules_that_a_report_replays_are_the_shipped_ones(name: str) -> None:
+    stop = validate(StopConfig, compose([f"stop={name}"]).settings["stop"])
+    assert policy(stop) == SHIPPED[name]
 
 
 def test_conditions_are_about_what_a_trial_reports() -> None:
@@ -22,8 +35,8 @@ def test_conditions_are_about_what_a_trial_reports() -> None:
 def test_a_target_is_a_share_beside_a_share_and_a_count_beside_a_count() -> None:
     warning = {"at_step": 5, "any": ["l0_fraction > 3 * target", "l0 < .5*target", "loss > 1e3"]}
     stop = validate(StopConfig, {"warnings": [warning]})
-    found = read_conditions(stop.warnings[0], {"target": 0.05, "target_count": 40.0})
-    assert found == (
+    found = policy(stop, target=0.05, target_count=40.0)
+    assert found.warnings[0].conditions == (
         ("l0_fraction", ">", pytest.approx(0.15)),
         ("l0", "<", 20.0),
         ("loss", ">", 1000.0),

@@ -3,16 +3,21 @@
 import math
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from sae_sweep.config import Source, TopKConfig, TrainConfig, Trial
+from sae_sweep.config import SearchConfig, Source, TopKConfig, TrainConfig, Trial
 from sae_sweep.records import Outcome, Row, TrialRecord
+from sae_sweep.search import read_objective
 from sae_sweep.tune.expansion import Member
 from sae_sweep.tune.optuna_mirror import OptunaMirror
+
+FVU = read_objective(SearchConfig())
 
 
 def make_member(name: str, **assignment) -> Member:
@@ -21,28 +26,35 @@ def make_member(name: str, **assignment) -> Member:
     return Member(Trial(name * 12, name, source, sae, TrainConfig(steps=10)), assignment)
 
 
-def mirrored(members: list[Member], path: Path, records=(), outcomes=()) -> None:
+def mirrored(members: list[Member], path: Path, records=(), outcomes=(), objective=FVU) -> None:
     known = {record.uid: record for record in records}
-    mirror = OptunaMirror("tiny", members, known, path)
+    mirror = OptunaMirror("tiny", members, known, path, objective)
     trials = {member.trial.uid: member.trial for member in members}
     for outcome in outcomes:
         mirror.ended(trials[outcome.uid], outcome)
     mirror.close()
 
 
-def shown(path: Path) -> list[optuna.trial.FrozenTrial]:
-    """The trials of the study, ordered by label."""
+@contextmanager
+def opened(path: Path) -> Iterator[optuna.Study]:
     creator = {"creator": lambda: sqlite3.connect(path)}
     storage = optuna.storages.RDBStorage("sqlite:///optuna.db", engine_kwargs=creator)
-    trials = optuna.load_study(study_name="tiny", storage=storage).trials
+    yield optuna.load_study(study_name="tiny", storage=storage)
     storage.remove_session()
     storage.engine.dispose()
-    return sorted(trials, key=lambda trial: trial.user_attrs["label"])
+
+
+def shown(path: Path) -> list[optuna.trial.FrozenTrial]:
+    """The trials of the study, ordered by label."""
+    with opened(path) as study:
+        return sorted(study.trials, key=lambda trial: trial.user_attrs["label"])
 
 
 def test_a_trial_is_shown_with_its_settings_course_and_metrics(tmp_path, capsys) -> None:
     member = make_member("a", **{"sae.k": 4})
-    mirror = OptunaMirror("tiny", [member, make_member("b", **{"sae.k": 8})], {}, tmp_path / "o.db")
+    mirror = OptunaMirror(
+        "tiny", [member, make_member("b", **{"sae.k": 8})], {}, tmp_path / "o.db", FVU
+    )
     mirror.started(member.trial, 0)
     for step, fvu in [(5, 0.8), (7, math.nan), (10, 0.5)]:
         mirror.reported(Row(member.trial.uid, step, {"fvu": fvu}))
@@ -55,6 +67,38 @@ def test_a_trial_is_shown_with_its_settings_course_and_metrics(tmp_path, capsys)
     assert trial.distributions == {"sae.k": IntDistribution(4, 8)}
     assert (trial.user_attrs["uid"], trial.user_attrs["l0"]) == ("a" * 12, 4.0)
     assert capsys.readouterr().err == ""
+
+
+def test_a_target_search_is_shown_by_its_distance_from_the_target(tmp_path) -> None:
+    objective = read_objective(SearchConfig(kind="target", target=0.05))
+    member = make_member("a", **{"sae.l1_alpha": 2.0})
+    mirror = OptunaMirror("tiny", [member], {}, tmp_path / "o.db", objective)
+    mirror.reported(Row(member.trial.uid, 5, {"fvu": 0.8, "l0_fraction": 0.2}))
+    done = {"fvu": 0.5, "l0_fraction": 0.04}
+    mirror.ended(member.trial, Outcome(member.trial.uid, "done", 10, done))
+    mirror.close()
+    with opened(tmp_path / "o.db") as study:
+        assert study.metric_names == ["|ln(l0_fraction / 0.05)|"]
+        assert study.direction.name == "MINIMIZE"
+        assert study.best_value == pytest.approx(math.log(0.05 / 0.04))
+        assert study.best_trial.intermediate_values == {5: pytest.approx(math.log(4))}
+
+
+def test_several_objectives_are_shown_each_in_its_direction(tmp_path) -> None:
+    wanted = ["explained_variance", "l0", "n_latents"]
+    objective = read_objective(SearchConfig(kind="optuna", objective=wanted))
+    members = [make_member(name) for name in "abc"]
+    finals = [{"explained_variance": 0.9, "l0": 3.0}, {"explained_variance": 0.5}]
+    outcomes = [
+        *(Outcome(name * 12, "done", 10, final) for name, final in zip("ab", finals, strict=True)),
+        Outcome("c" * 12, "stopped", 10, {}, "by a policy"),
+    ]
+    mirrored(members, tmp_path / "o.db", outcomes=outcomes, objective=objective)
+    with opened(tmp_path / "o.db") as study:
+        assert study.metric_names == wanted
+        assert [one.name for one in study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+        assert [trial.values for trial in study.trials] == [[0.9, 3.0, 8.0], None, None]
+        assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "PRUNED"]
 
 
 def test_what_was_done_before_is_copied_once_at_every_start(tmp_path) -> None:
@@ -128,7 +172,7 @@ def test_a_slow_study_holds_nobody_up_and_close_waits_for_it(tmp_path, monkeypat
 
     monkeypatch.setattr(optuna.Study, "add_trials", add_trials)
     members = [make_member(name) for name in "abcd"]
-    mirror = OptunaMirror("tiny", members, {}, tmp_path / "o.db")
+    mirror = OptunaMirror("tiny", members, {}, tmp_path / "o.db", FVU)
     for trial, _ in members:
         mirror.ended(trial, Outcome(trial.uid, "done", 10, {"fvu": 0.5}))
     assert batches == []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 
 import pytest
 import small_sweeps as sweeps
@@ -38,12 +39,27 @@ def test_a_warned_trial_ends_with_its_reason_at_the_step_of_the_verdict(executor
     assert "nothing to train" in sweeps.run(tmp_path, executor, SPARSER)
 
 
-def test_another_policy_continues_a_stopped_trial_to_what_it_would_have_been(tmp_path) -> None:
+def test_another_policy_continues_a_stopped_trial_from_its_checkpoint_to_the_same_bits(
+    tmp_path,
+) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     sweeps.run(whole, "inline")
-    sweeps.run(stopped, "inline", SPARSER)
+    # every report is a checkpoint: a trial may be far beyond its verdict when that reaches it
+    sweeps.run(stopped, "inline", SPARSER, "train.checkpoint_every=8")
+    ended = {label for label, status in sweeps.statuses(stopped).items() if status == "stopped"}
+    assert len(ended) == 2
+    assert len(list(stopped.glob("trials/*_k4_*/resume.safetensors"))) == 2
+    with sqlite3.connect(stopped / "sae_sweep.db") as connection:  # what is trained again returns
+        connection.execute("DELETE FROM sweep_metric")
     sweeps.run(stopped, "inline", "sweep.name=other")
     assert sweeps.results(stopped) == sweeps.results(whole)
+    first = (
+        "SELECT t.label, min(m.step) FROM sweep_metric m JOIN sweep_trial t ON t.pk = m.trial "
+        "GROUP BY t.pk"
+    )
+    anew = dict(sweeps.rows(stopped, first))
+    assert set(anew) <= ended
+    assert all(step > 40 for step in anew.values())  # the verdict's
 
 
 def test_another_sweep_with_the_same_policy_takes_the_verdict_over(tmp_path) -> None:

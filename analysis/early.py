@@ -1,0 +1,78 @@
+"""How well the order of trials early in training foretells their order at the end."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from analysis.effects import FEWEST, spearman_interval
+from analysis.study import Study
+from sae_sweep.records import Metric
+
+SHARES = (0.05, 0.1, 0.2, 0.5)
+"""Of a trial's steps."""
+
+
+class Signal(NamedTuple):
+    """A metric at one moment against its final value, over the ranked trials."""
+
+    metric: Metric
+    share: float
+    n: int
+    """Ranked trials with both values."""
+    spearman: float
+    """NaN where `remark` says why."""
+    interval: tuple[float, float] | None
+    """95 %, by a bootstrap of configurations."""
+    remark: str
+    """Why there is no correlation or no interval; empty otherwise."""
+
+
+def signals(study: Study) -> list[Signal]:
+    """Each main metric at each early share; none where no ranked trial has reported it."""
+    ranked = study.trials["ranked"].to_numpy()
+    uids = [str(uid) for uid in study.trials.index[ranked]]
+    steps = [record.config.get("train", {}).get("steps") for record in study.records]
+    lengths = dict(zip(map(str, study.trials.index), steps, strict=True))
+    configuration = study.trials.loc[ranked, "configuration"].to_numpy()
+    found = []
+    for metric in study.main_metrics:
+        curves = study.history(uids, metric.name)
+        if not curves:
+            continue
+        final = study.trials.loc[ranked, metric.name].to_numpy(dtype=np.float64)
+        for share in SHARES:
+            early = np.full(len(uids), np.nan)
+            for i, uid in enumerate(uids):
+                if uid in curves and lengths[uid] is not None:
+                    early[i] = _last_before(*curves[uid], share * lengths[uid])
+            known = ~np.isnan(early) & ~np.isnan(final)
+            found.append(_signal(metric, share, early[known], final[known], configuration[known]))
+    return found
+
+
+def _last_before(
+    steps: Float[np.ndarray, " t"], values: Float[np.ndarray, " t"], moment: float
+) -> float:
+    """What was last reported up to a moment; NaN before the first report."""
+    place = int(np.searchsorted(steps, moment, side="right")) - 1
+    return float(values[place]) if place >= 0 else math.nan
+
+
+def _signal(
+    metric: Metric,
+    share: float,
+    early: Float[np.ndarray, " n"],
+    final: Float[np.ndarray, " n"],
+    configuration: Float[np.ndarray, " n"],
+) -> Signal:
+    n = len(early)
+    if n < 2 or np.ptp(early) == 0 or np.ptp(final) == 0:
+        remark = "n too small" if n < 2 else "metric constant"
+        return Signal(metric, share, n, math.nan, None, remark)
+    spearman = float(np.corrcoef(stats.rankdata(early), stats.rankdata(final))[0, 1])
+    interval = spearman_interval(early, final, configuration)
+    remark = "" if interval else f"n too small for an interval (under {FEWEST})"
+    return Signal(metric, share, n, spearman, interval, remark)

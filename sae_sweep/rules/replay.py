@@ -1,0 +1,79 @@
+"""What stop rules would have done to trials that were trained to their end."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from sae_sweep.rules.stop_rules import FEWEST_REPORTS, Plateau, Subject, upper_sd
+from sae_sweep.rules.stopping import Judge, Policy, Verdict
+
+
+class Course(NamedTuple):
+    """What a trial reported."""
+
+    subject: Subject
+    steps: Int[np.ndarray, " t"]
+    """Ascending."""
+    values: Mapping[str, Float[np.ndarray, " t"]]
+    """By metric; NaN where it was no number."""
+
+
+def replay(policy: Policy, courses: Sequence[Course]) -> dict[str, Verdict]:
+    """The verdicts on trials that train side by side, by uid.
+
+    Trials move on together, by share of their training; of several that report at once the earlier
+    in the sequence comes first. A trial's reports end with its verdict.
+    """
+    judge = Judge(policy)
+    reports = []
+    for place, course in enumerate(courses):
+        heard = np.flatnonzero(_matters(policy, course))
+        shares = course.steps[heard] / course.subject.steps
+        reports += [
+            (share, place, i) for share, i in zip(shares.tolist(), heard.tolist(), strict=True)
+        ]
+    found: dict[str, Verdict] = {}
+    for _, place, i in sorted(reports):
+        subject, steps, values = courses[place]
+        if subject.uid in found:
+            continue
+        seen = {name: float(of[i]) for name, of in values.items()}
+        verdict = judge.observe(subject, int(steps[i]), seen)
+        if verdict is not None:
+            found[subject.uid] = verdict
+    return found
+
+
+def _matters(policy: Policy, course: Course) -> Bool[np.ndarray, " t"]:
+    """The reports that any rule looks at: a long training has many others."""
+    subject, steps, _ = course
+    matters = np.zeros(len(steps), dtype=bool)
+    moments = [warning.at.of(subject) for warning in policy.warnings]
+    if policy.halving is not None:
+        place = 0
+        while (rung := policy.halving.rung(subject, place)) < subject.steps:
+            moments.append(rung)
+            place += 1
+    first = np.searchsorted(steps, moments)
+    matters[first[first < len(steps)]] = True
+    if policy.plateau is not None and policy.plateau.metric in course.values:
+        matters[_settling_from(policy.plateau, course) :] = True
+    return matters
+
+
+def _settling_from(plateau: Plateau, course: Course) -> int:
+    """The place of the report from which on a plateau may be seen; that of none where none is."""
+    subject, steps, values = course
+    n, every = plateau.reports(subject), subject.report_every
+    if not np.array_equal(steps, every * np.arange(1, len(steps) + 1)):
+        return 0
+    if not FEWEST_REPORTS <= n <= len(steps):
+        return len(steps)
+    windows = np.lib.stride_tricks.sliding_window_view(values[plateau.metric], n)
+    sd = upper_sd(windows, plateau.confidence)
+    late = steps[n - 1 :] >= plateau.after.of(subject)
+    # a little more than the rule asks for: sums in another order differ in the last digit
+    settled = np.flatnonzero(late & (sd < plateau.sd_below * (1 + 1e-9)))
+    return int(settled[0]) if len(settled) else len(steps)
