@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from analysis import hyperparameters, scales
+from analysis import configurations, hyperparameters, scales
 from analysis.hyperparameters import Hyperparameter
 from analysis.markdown import number
 from sae_sweep.records import METRICS, Metric, TrialRecord
@@ -74,6 +75,11 @@ class Study:
     def ranked(self) -> pd.DataFrame:
         """The trials that statistics, ranks and fronts are about."""
         return self.trials[self.trials["ranked"]]
+
+    @cached_property
+    def configurations(self) -> pd.DataFrame:
+        """The ranked trials with their seeds averaged: what ranks, scores and fronts compare."""
+        return configurations.averaged(self.ranked, self.metrics)
 
     @property
     def main_metrics(self) -> list[Metric]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis.figures import curves, effects, heatmap, pareto, style
+from analysis.figures import curves, effects, heatmap, pareto, ranks, status_map, style
 from analysis.study import Study
 
 
@@ -11,7 +11,9 @@ def draw(study: Study, folder: Path) -> frozenset[str]:
     folder.mkdir(parents=True, exist_ok=True)
     with style.applied():
         drawn = [
+            *status_map.draw(study, folder),
             *pareto.draw(study, folder),
+            *ranks.draw(study, folder),
             *heatmap.draw(study, folder),
             *effects.draw(study, folder),
             *curves.draw(study, folder),

@@ -1,23 +1,37 @@
 """The report's sections, in the order of the page."""
 
 from analysis.blocks import Section
-from analysis.sections import best, effects, footer, overview, pictures, searching
+from analysis.sections import (
+    best,
+    effects,
+    footer,
+    noise,
+    overview,
+    pareto,
+    pictures,
+    recommended,
+    searching,
+    trials,
+)
 
 SECTIONS: tuple[Section, ...] = (
     overview.header,
-    overview.status,
+    trials.status,
+    trials.checks,
     overview.definitions,
     overview.statistics,
     searching.search,
     effects.effects,
     effects.level_tables,
     effects.auxiliary_loss,
-    effects.noise_floor,
+    noise.noise_floor,
     best.top_tables,
-    best.pareto_front,
+    pareto.pareto_front,
     pictures.heatmaps,
     pictures.training_curves,
-    best.recommended,
+    recommended.recommended,
+    recommended.limits,
+    recommended.next_steps,
     footer.files,
     footer.reproducibility,
 )
