@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis import noise, scales
+from analysis import noise
 from analysis.blocks import Block
 from analysis.markdown import MISSING, code, counted, escaped, number, table
 from analysis.ranking import balanced, balanced_name, lowest, rank_ranges, tied_with_first
 from analysis.score import sensitivity
+from analysis.sections.noise import short
 from analysis.sections.pictures import picture
 from analysis.settings import text
 from analysis.study import Study
@@ -153,9 +154,7 @@ def _deviations(study: Study, rows: pd.DataFrame, metric: Metric) -> dict[str, s
     groups = study.scaled.loc[ranked, metric.name].groupby(study.trials["configuration"][ranked])
     sd = groups.std()
     known = {str(uid): float(sd[one]) for uid, one in rows["configuration"].items()}
-    return {
-        uid: scales.difference(metric, one) if one == one else MISSING for uid, one in known.items()
-    }
+    return {uid: short(metric, one) if one == one else MISSING for uid, one in known.items()}
 
 
 def _spans(ranges: dict[str, tuple[int, int]]) -> dict[str, str]:

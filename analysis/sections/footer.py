@@ -138,8 +138,10 @@ def _statistics(study: Study) -> dict[str, str]:
         "evaluation": "final metrics over the whole validation split, at the end of training",
         "metrics": f"{len(METRICS)} in the registry, hash {code(digest(_registry()))}; those that "
         "occur are defined above",
-        "thresholds": f"ranked: done with fvu < 1; outlier: |robust z| > {OUTLIER:g}; told apart: "
-        f"p < {LEVEL:g}; skewed: > {SKEWED:g}, or maximum over median > {SPREAD:g}",
+        "thresholds": escaped(
+            f"ranked: done with fvu < 1; outlier: |robust z| > {OUTLIER:g}; told apart: p < "
+            f"{LEVEL:g}; skewed: > {SKEWED:g}, or maximum over median > {SPREAD:g}"
+        ),
         "draws": f"bootstrap {RESAMPLES}, ranks {DRAWS:,}, front up to {MOST_DRAWS:,}; seed 0",
         "hypervolume": f"bounds: extremes of the ranked configurations, printed with each; "
         f"reference {REFERENCE:g} an axis",

@@ -29,6 +29,9 @@ class Detectable:
     @property
     def words(self) -> str:
         """The sentence, as Markdown."""
+        if not self.distance:
+            degrees = counted(self.degrees_of_freedom, "degree")
+            return f"Noise: none in {self.metric} between seeds ({degrees} of freedom)."
         step = scales.difference(METRICS[self.metric], self.distance)
         return (
             f"Noise: two single trials are told apart when {self.metric} differs by {step} or more "
@@ -107,16 +110,21 @@ def detectable(study: Study, metric: Metric) -> list[Detectable]:
 
 
 def _row(one: Floor) -> list[str]:
-    low, high = (scales.difference(one.metric, end) for end in one.interval)
+    sd, low, high = (short(one.metric, distance) for distance in (one.sd, *one.interval))
     steps = [float(one.between(m, m)) for m in range(1, MOST_SEEDS + 1)]
     return [
         one.metric.name,
         f"{one.configurations:,}",
         f"{one.degrees_of_freedom:,}",
-        f"{scales.difference(one.metric, one.sd)} [{low}, {high}]",
+        f"{sd} [{low}, {high}]",
         number(one.p_equal, 2),
-        *(scales.difference(one.metric, step) for step in steps),
+        *(short(one.metric, step) for step in steps),
     ]
+
+
+def short(metric: Metric, distance: float) -> str:
+    """A distance on the metric's scale, with a cross for a factor."""
+    return scales.difference(metric, distance).replace("a factor of ", "x ")
 
 
 def _sentences(study: Study, floors: list[Floor]) -> list[Block]:

@@ -128,7 +128,7 @@ class NothingRanked:
     @property
     def words(self) -> str:
         """The sentence, as Markdown."""
-        return f"None of {counted(self.trials, 'trial')} is ranked: there is nothing to compare."
+        return f"No trial of {self.trials:,} is ranked: there is nothing to compare."
 
 
 def _lowest(study: Study) -> list[Claim]:

@@ -35,7 +35,8 @@ class Recommendation:
         seeds = f", means of {self.seeds} seeds" if self.seeds > 1 else ""
         tied = ""
         if self.tied is not None:
-            tied = f"; tied with {counted(self.tied, 'other')} within the noise"
+            others = counted(self.tied, "other") if self.tied else "no other"
+            tied = f"; tied with {others} within the noise"
         return f"**{titles}:** {code(self.label)} ({code(self.uid)}), {values}{seeds}{tied}."
 
 

@@ -46,7 +46,7 @@ class Outlying:
         """The sentence, as Markdown."""
         limit = f"|robust z| > {gate.OUTLIER:g} in {self.metric}"
         if not self.outliers:
-            return f"None of {counted(self.n, 'ranked trial')} has {limit}."
+            return f"No ranked trial of {self.n:,} has {limit}."
         names = ", ".join(f"{code(uid)} ({z:.3g})" for uid, z in self.named)
         return (
             f"{self.outliers:,} of {counted(self.n, 'ranked trial')} have {limit}, the farthest "

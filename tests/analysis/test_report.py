@@ -78,7 +78,7 @@ def test_what_ended_without_a_rank_is_listed_with_its_reason(rendered: Path) -> 
     for i, reason in reasons.items():
         (line,) = [one for one in text.splitlines() if reason in one]
         assert trials[i].record.uid in line
-    assert "12 trials: 9 done, 1 diverged, 1 failed and 1 interrupted. 8 are ranked" in text
+    assert "12 trials of 12 configurations: 9 done, 1 diverged, 1 failed and 1 interrupted. 8 are ranked" in text
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -285,4 +285,4 @@ def test_figures_are_drawn_for_what_there_is(load: Load, tmp_path: Path) -> None
     sweep, reader = load([Ran({"sae.k": k}, status="running", curve=[0.9, 0.8]) for k in (4, 8)])
     study = dataclasses.replace(to_study(sweep), history=reader.history)
     drawn = figures.draw(study, tmp_path)
-    assert drawn == {"curves_fvu", "curves_dead_features", "curves_loss"}
+    assert drawn == {"status_map", "curves_fvu", "curves_dead_features", "curves_loss"}
