@@ -71,9 +71,9 @@ class Lost:
         """The sentence, as Markdown."""
         share = 100 * self.lost / self.ended
         return (
-            f"{self.lost:,} of {counted(self.ended, 'ended trial')} have no rank ({share:.3g} %, "
-            f"95 % interval {100 * self.low:.3g} to {100 * self.high:.3g} %): means and ranks are "
-            "those of the others."
+            f"Without a rank: {self.lost:,} of {counted(self.ended, 'ended trial')} "
+            f"({share:.3g} %, 95 % interval {100 * self.low:.3g} to {100 * self.high:.3g} %): "
+            "means and ranks are those of the others."
         )
 
 
@@ -87,7 +87,7 @@ class Unfinished:
     @property
     def words(self) -> str:
         """The sentence, as Markdown."""
-        return f"{self.trials:,} of {counted(self.n, 'trial')} have not ended: they count nowhere."
+        return f"Not ended: {self.trials:,} of {counted(self.n, 'trial')}, which count nowhere."
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ class Unbalanced:
     def words(self) -> str:
         """The sentence, as Markdown."""
         return (
-            f"The grid is not whole: {self.empty:,} of the {self.pairs:,} pairs of levels of "
-            f"{escaped(self.first)} and {escaped(self.second)} have no ranked trial, so "
-            "comparisons of one mix in the other."
+            f"The grid is not whole: without a ranked trial {self.empty:,} of the {self.pairs:,} "
+            f"pairs of levels of {escaped(self.first)} and {escaped(self.second)}, so comparisons "
+            "of one mix in the other."
         )
 
 

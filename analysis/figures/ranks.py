@@ -30,6 +30,6 @@ def draw(study: Study, folder: Path) -> list[str]:
     axes.set_yticks(range(len(names)), [f"{i}  {one}" for i, one in enumerate(labels, start=1)])
     axes.invert_yaxis()
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    axes.set_xlabel(f"rank by fvu among {len(rows)} configurations: observed, and 95 % of draws")
+    axes.set_xlabel(f"rank by fvu of {len(rows)}: dot observed, bar 95 % of draws")
     axes.set_title("Rank stability under the noise between seeds", loc="left")
     return [style.save(figure, folder, NAME)]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -55,10 +56,16 @@ def _panel(one: Hyperparameter, kinds: np.ndarray, axes: Axes) -> None:
                 places, counts, 0.7, left, color=colour, label=name, hatch=hatch, edgecolor="white"
             )
             shown = [str(n) if n else "" for n in counts]
-            axes.bar_label(bars, shown, label_type="center", color="white", fontsize=9)
+            box = {"facecolor": colour, "edgecolor": "none", "pad": 1.2}
+            texts = axes.bar_label(
+                bars, shown, label_type="center", color="white", fontsize=9, bbox=box
+            )
+            for text, n in zip(texts, counts, strict=True):
+                text.set_visible(bool(n))
         left += counts
     axes.set_yticks(places, one.order)
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.set_title(one.name, loc="left")
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     axes.set_xlabel("trials")
