@@ -29,17 +29,14 @@ def averaged(ranked: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
 
 
 def _means(values: pd.DataFrame, metric: Metric) -> "pd.Series[float]":
-    """Means by configuration; a single value stays as it is, to its last digit."""
+    """Means by configuration; equal values stay as they are, to the last digit."""
     groups = values.groupby("configuration")[metric.name]
-    mean = groups.mean()
-    if metric.scale == "linear":
-        return mean
-    lowest = groups.min()
-    several = (groups.count() > 1) & (lowest > 0)
-    logs = pd.Series(scales.onto(metric, values[metric.name].to_numpy()), index=values.index)
-    centre = 10.0 ** logs.groupby(values["configuration"]).mean()
-    # a geometric mean with a zero in it is zero
-    return mean.where(~several, centre).mask(lowest == 0, 0.0)
+    lowest, mean = groups.min(), groups.mean()
+    if metric.scale == "log":
+        # a geometric mean with a zero in it is zero
+        logs = pd.Series(scales.onto(metric, values[metric.name].to_numpy()), index=values.index)
+        mean = (10.0 ** logs.groupby(values["configuration"]).mean()).mask(lowest == 0, 0.0)
+    return mean.where(lowest < groups.max(), lowest)
 
 
 def on_scale(configurations: pd.DataFrame, metric: Metric) -> np.ndarray:

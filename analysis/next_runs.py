@@ -144,7 +144,7 @@ def _wider(study: Study) -> Iterator[NextRun]:
             continue
         if word == "grid":
             low_first = edge.end == "smallest"
-            axis = grid([next_, *edge.values] if low_first else [*edge.values, next_])
+            axis = grid([next_, *edge.given] if low_first else [*edge.given, next_])
         else:
             axis = _widened(study, edge)
         reason = (

@@ -66,5 +66,5 @@ def test_every_bullet_is_a_claim_and_every_claim_a_bullet(
     words = [one["words"] for one in claims]
     bullets = re.findall(r"^[-*] (.+)$", text, re.MULTILINE)
     assert bullets == words
-    assert len(bullets) > 3
+    assert len(bullets) >= 3
     assert not re.search(r"(?<!is )\b(nan|inf|None)\b", "\n".join(words))
