@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_sweeps import Load, Ran, grid
+from made_sweeps import Load, Ran, grid, write_store
 from scipy import stats
 from test_claims import made
 
 from analysis import figures, report
+from sae_sweep.records.store import Reader
 
 TITLES = ("Status", "Checks of the records", "Summary statistics", "Noise floor", "Top trials",
           "Pareto front", "Recommended trials", "What cannot be said", "What to run next")  # fmt: skip
@@ -575,13 +576,15 @@ def mine(text: str) -> list[str]:
 
 
 def test_the_sweeps_here_make_every_kind_of_sentence(
-    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figures, "draw", lambda *_: frozenset())
     said = set()
     for i, (_, trials) in enumerate(SWEEPS):
-        sweep, reader = load(trials, name=f"s{i}")
-        page = report.render(sweep, tmp_path / str(i), reader.history)
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        with Reader(write_store(folder, trials)) as reader:
+            page = report.render(reader.sweep(), folder / "study", reader.history)
         claims = json.loads((page.parent / "data" / "claims.json").read_text())["claims"]
         said |= {one["kind"] for one in claims}
     wanted = {"Counts", "First", "OnFront", "Volume", "Bend", "Recommendation", "CommonLevels",

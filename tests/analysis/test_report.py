@@ -156,6 +156,42 @@ def test_rows_of_a_table_have_as_many_cells_as_its_header(load: Load, tmp_path: 
         pytest.param(
             [Ran({"train.lr": i / 999}, {"fvu": i / 50}) for i in range(1, 40)], id="many"
         ),
+        pytest.param(
+            [
+                Ran({"sae.k": k}, {"fvu": 1 / k, "dead_features": float("inf"), "l0": k})
+                for k in (4, 8, 16)
+            ],
+            id="an infinite column",
+        ),
+        pytest.param(
+            [Ran({"sae.k": k}, {"dead_features": 0.1, "l0": k}) for k in (4, 8)], id="no fvu"
+        ),
+        pytest.param([Ran({"sae.k": k}, {"fvu": 1 / k}) for k in (4, 8, 16)], id="fvu alone"),
+        pytest.param(
+            [
+                Ran({"sae.aux_kind": value}, {"fvu": 0.1 * i, "dead_features": 0.1})
+                for i, value in enumerate((1, 0.5, "usage", None, True), start=1)
+            ],
+            id="mixed types",
+        ),
+        pytest.param(
+            [
+                Ran({"sae.k": k, "train.lr": 1e-3}, {"fvu": 1 / k, "dead_features": 0.1})
+                for k in (4, 8, 16)
+            ],
+            id="a single level",
+        ),
+        pytest.param(
+            [
+                Ran(
+                    {"sae.k": k, "train.seed_init": s, "train.seed_data": s},
+                    {"fvu": 0.5, "dead_features": 0.1, "l0": 8.0},
+                )
+                for k in (4, 8, 16)
+                for s in (0, 1, 2)
+            ],
+            id="all tied over seeds",
+        ),
     ],
 )
 def test_no_state_of_a_sweep_breaks_the_report(
