@@ -14,7 +14,7 @@ from sae_sweep.rules.dominance import Direction, pareto
 Standing = Literal["on front", "within noise", "clearly beaten"]
 
 MOST_DRAWS, FEWEST_DRAWS = 1000, 100
-MOST_COMPARISONS = 1_000_000_000
+MOST_COMPARISONS = 300_000_000
 """Pairs of points times draws that a front is given; above it there are fewer draws."""
 OUT_OF_REACH = 5.0
 """Standard deviations of a difference beyond which noise does not turn it."""

@@ -101,7 +101,7 @@ def pareto_front(study: Study) -> list[Block]:
         "one, by their means over seeds. Clearly beaten: one on the front is better by more than "
         "the least detectable difference somewhere and nowhere worse by more; within noise: "
         "neither. `P(on front)`: share of draws, with the noise between seeds added anew (normal, "
-        "pooled sd, seed 0; 1,000 draws, fewer for large fronts), that leave it unbeaten. `adds`: "
+        "pooled sd, seed 0; fewer draws for large fronts), that leave it unbeaten. `adds`: "
         "hypervolume that would be lost without it. A knee is farther than "
         f"{hypervolume.FLAT:g} from the line between the ends of a front of three or more."
     )
@@ -167,8 +167,8 @@ def _table(study: Study, front: Front) -> str:
     }
     found = chances(study, front)
     if found is not None:
-        share, _ = found
-        extra["P(on front)"] = {uid: f"{share[uid]:.2f}" for uid in front.uids}
+        share, draws = found
+        extra[f"P(on front), {draws:,} draws"] = {uid: f"{share[uid]:.2f}" for uid in front.uids}
     points = costs(study, front)
     edges = hypervolume.bounds(points.to_numpy())
     if edges is not None and len(front.objectives) == 2:
