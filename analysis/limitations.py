@@ -33,8 +33,8 @@ class NoiseUnknown:
     def words(self) -> str:
         """The sentence, as Markdown."""
         return (
-            "Noise unknown: one seed per configuration; differences between single trials are not "
-            f"evidence, so nothing here is best, only lowest observed (n={self.configurations:,})."
+            "Noise unknown: no configuration has two seeds; differences between single trials are "
+            f"not evidence, so nothing here is best, only lowest observed (n={self.configurations:,})."
         )
 
 

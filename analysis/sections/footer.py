@@ -6,6 +6,7 @@ from importlib import metadata
 
 from analysis.blocks import Block
 from analysis.effects import RESAMPLES
+from analysis.foreign.imported import Imported
 from analysis.fronts import MOST_DRAWS
 from analysis.gate import OUTLIER, SKEWED, SPREAD
 from analysis.hypervolume import REFERENCE
@@ -51,14 +52,15 @@ def files(study: Study) -> list[Block]:
         kind = name if name in FIGURES else name.partition("_")[0]
         rows.append([code(f"figures/{name}.png"), FIGURES[kind]])
     rows += [[code(f"data/{name}"), text] for name, text in DATA.items()]
-    weights = study.run.config.get("store", {}).get("weights", "all")
-    rows.append(
-        [
-            "`../trials/<label>-<uid>/`",
-            "a done trial's weights, `config.json` and `latents.parquet` "
-            f"(weights kept: `store.weights={weights}`)",
-        ]
-    )
+    if study.imported is None:
+        weights = study.run.config.get("store", {}).get("weights", "all")
+        rows.append(
+            [
+                "`../trials/<label>-<uid>/`",
+                "a done trial's weights, `config.json` and `latents.parquet` "
+                f"(weights kept: `store.weights={weights}`)",
+            ]
+        )
     return ["## Files", table(["file", "what it is"], rows, left=2)]
 
 
@@ -72,15 +74,34 @@ def reproducibility(study: Study) -> list[Block]:
 
 
 def _facts(study: Study) -> dict[str, str]:
-    return {
+    made = {
         "report id": code(study.digest),
         "generator": f"sae_sweep {_generator()}, report version {REPORT_VERSION}",
+    }
+    if study.imported is not None:
+        return {**made, **_imported(study, study.imported), **_thresholds()}
+    return {
+        **made,
         "run": f"{study.run.id} of {escaped(study.run.name)}",
         "command": code(_command(study.run.command)),
         **_code(study),
         **_search(study),
-        **_statistics(study),
+        **_evaluation(study),
+        **_thresholds(),
         **_machines(study),
+    }
+
+
+def _imported(study: Study, source: Imported) -> dict[str, str]:
+    """Of records from elsewhere only what the file says is known."""
+    return {
+        "imported from": code(source.source.name),
+        "sha256": code(source.source.sha256),
+        "rows": f"{len(study.trials):,}, each a trial",
+        "command": code(_command(source.command)),
+        "states": _states(study),
+        "seeds": "as in the file" if source.seeds else "not in the file",
+        "code, devices, normalisation, evaluation": "not in the file, or not read from it",
     }
 
 
@@ -112,14 +133,12 @@ def _search(study: Study) -> dict[str, str]:
     kind = str(search.get("kind", "not recorded"))
     drawn = f", seed {search['seed']}" if kind not in ("grid", "not recorded") else ""
     sampler = f", sampler {search['sampler']}" if kind == "optuna" and "sampler" in search else ""
-    counts = Counter(study.trials["status"])
-    states = ", ".join(f"{counts[one]:,} {one}" for one in STATUSES if counts[one])
     sizes = Counter(study.trials["configuration"].value_counts())
     seeds = sorted(set(study.seeds))
     more = f" and {len(seeds) - 10} more" if len(seeds) > 10 else ""
     return {
         "search": escaped(f"{kind}{sampler}{drawn}"),
-        "states": states or "no trial",
+        "states": _states(study),
         "trials a configuration": ", ".join(
             f"{size} ({counted(n, 'configuration')})" for size, n in sorted(sizes.items())
         )
@@ -128,14 +147,27 @@ def _search(study: Study) -> dict[str, str]:
     }
 
 
-def _statistics(study: Study) -> dict[str, str]:
+def _states(study: Study) -> str:
+    counts = Counter(study.trials["status"])
+    return ", ".join(f"{counts[one]:,} {one}" for one in STATUSES if counts[one]) or "no trial"
+
+
+def _evaluation(study: Study) -> dict[str, str]:
     normalisation = NORMALISATION
     if any(one.config.get("sae", {}).get("kind") == "l1" for one in study.records):
         normalisation += L1_REDUCTION
     fingerprints = distinct(study, lambda one: one.config.get("activations", {}).get("fingerprint"))
-    versions_ = ", ".join(escaped(f"{name} {metadata.version(name)}") for name in PACKAGES)
     return {
         "evaluation": "final metrics over the whole validation split, at the end of training",
+        "normalisation": normalisation,
+        "activations": ", ".join(code(one) for one in fingerprints) or "not recorded",
+        "versions of the run": escaped(versions(study.run.versions)) or "not recorded",
+    }
+
+
+def _thresholds() -> dict[str, str]:
+    """What the report itself brings: definitions, limits, draws, bounds, packages."""
+    return {
         "metrics": f"{len(METRICS)} in the registry, hash {code(digest(_registry()))}; those that "
         "occur are defined above",
         "thresholds": escaped(
@@ -145,10 +177,7 @@ def _statistics(study: Study) -> dict[str, str]:
         "draws": f"bootstrap {RESAMPLES}, ranks {DRAWS:,}, front up to {MOST_DRAWS:,}; seed 0",
         "hypervolume": f"bounds: extremes of the ranked configurations, printed with each; "
         f"reference {REFERENCE:g} an axis",
-        "normalisation": normalisation,
-        "activations": ", ".join(code(one) for one in fingerprints) or "not recorded",
-        "versions of the run": escaped(versions(study.run.versions)) or "not recorded",
-        "versions of the report": versions_,
+        "versions of the report": versions({one: metadata.version(one) for one in PACKAGES}),
     }
 
 

@@ -150,7 +150,8 @@ FINDINGS: tuple[Callable[[Study], Sequence[Claim]], ...] = (_lowest, _fronts, _n
 
 def header(study: Study) -> list[Block]:
     """The question, and its answer: what was run, found, recommended, and what cannot be said."""
-    question = escaped(study.run.question) or "none was written down (`sweep.question`)."
+    where = "`sweep.question`" if study.imported is None else "`--question`"
+    question = escaped(study.run.question) or f"none was written down ({where})."
     parts: list[Block] = [f"# {escaped(study.run.name)}", f"**Question:** {question}"]
     parts += ["**What was run**", *_extent(study)]
     if study.ranked.empty:
@@ -199,13 +200,26 @@ def definitions(study: Study) -> list[Block]:
     if not study.metrics:
         return []
     better = {"down": "lower", "up": "higher", "none": MISSING}
+    known = _definitions(study)
     rows = [
-        [one.name, one.unit, better[one.direction], one.scale, escaped(one.definition)]
+        [one.name, one.unit, better[one.direction], one.scale, escaped(known[one.name])]
         for one in study.metrics
     ]
     note = "Means and correlations are taken on the scale named here."
+    if study.imported is not None:
+        note += (
+            " What a metric is, on which data and at which moment of training it was taken, is as "
+            "the tool that wrote the file has it: figures of different tools need not compare."
+        )
     header = ["metric", "unit", "better", "scale", "definition"]
     return ["## Metrics", note, table(header, rows, left=5)]
+
+
+def _definitions(study: Study) -> dict[str, str]:
+    """Each metric as the registry defines it, or as an imported file gave it."""
+    if study.imported is not None:
+        return study.imported.definitions
+    return {one.name: one.definition for one in study.metrics}
 
 
 def statistics(study: Study) -> list[Block]:

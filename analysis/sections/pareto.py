@@ -8,7 +8,7 @@ from analysis import hypervolume, noise
 from analysis.blocks import Block
 from analysis.fronts import Front, chances, costs, fronts, standings
 from analysis.markdown import code, counted, number
-from analysis.sections.best import trials_table
+from analysis.sections.best import MOST_SETTINGS, trials_table
 from analysis.sections.pictures import picture
 from analysis.study import Study
 from sae_sweep.records import METRICS
@@ -159,11 +159,12 @@ def _knee(
 
 def _table(study: Study, front: Front) -> str:
     main = {one.name for one in study.main_metrics}
+    shown = {one.name for one in study.hyperparameters[:MOST_SETTINGS]}
     rows = study.configurations.loc[front.uids]
     extra = {
         one.name: {uid: number(float(rows[one.name][uid])) for uid in front.uids}
         for one in front.objectives
-        if one.name not in main
+        if one.name not in main | shown
     }
     found = chances(study, front)
     if found is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from analysis.blocks import Block, Claim
 from analysis.limitations import limitations
-from analysis.markdown import code, counted, escaped, number, table
+from analysis.markdown import MISSING, code, counted, escaped, number, table
 from analysis.next_runs import next_runs
 from analysis.ranking import FIRST, lowest, mode, picks, tied_with_first
 from analysis.study import Study
@@ -124,7 +124,7 @@ def _rows(study: Study) -> list[list[str]]:
         same = f"same run as “{titles[pick.uid]}”" if pick.uid in titles else ""
         titles.setdefault(pick.uid, pick.title)
         words = [pick.title, pick.criterion, code(trial.label), code(pick.uid)]
-        folder = code(f"../trials/{trial.folder}/")
+        folder = code(f"../trials/{trial.folder}/") if study.imported is None else MISSING
         values = [number(value) for _, value in _values(study, pick.uid)]
         rows.append([*words, pick.undominated_in, folder, same, *values])
     return rows

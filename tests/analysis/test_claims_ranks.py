@@ -461,7 +461,7 @@ CHECKS: dict[str, Callable[[Runs, re.Match], None]] = {
     r"The most common levels among the first 5 balanced configurations \(.+\) are no recommendation: (no ranked configuration has them all|together they are `(?P<label>\S+)`, (?P<rank>\d+) of (?P<n>\d+) by the balanced score, .+)\.": lambda runs, m: mode(runs, m) if m["rank"] else None,
     r"Noise: none in (?P<metric>\w+) between seeds \((?P<df>\d+) degrees? of freedom\)\.": lambda runs, m: plain(df=lambda r: r.pooled(m["metric"])[1])(runs, m),
     r"Noise: two single trials are told apart when (?P<metric>\w+) differs by (?P<step>.+) or more \((?P<df>\d+) degrees? of freedom\)\.": detectable,
-    r"Noise unknown: one seed per configuration; .+ only lowest observed \(n=(?P<n>\d+)\)\.": plain(n=lambda r: len(r.means)),
+    r"Noise unknown: no configuration has two seeds; .+ only lowest observed \(n=(?P<n>\d+)\)\.": plain(n=lambda r: len(r.means)),
     r"The noise of fvu rests on (?P<df>\d+) degrees? of freedom: its sd may be (?P<low>\S+) to (?P<high>\S+) times what is used here \(95 %\)\.": uncertain,
     r"The noise of (?P<metric>\w+) differs between configurations \(Levene p = (?P<p>\S+)\): its sd is that of the (?P<half>lower|upper) half by \w+, where it is larger\.": uneven,
     r"Were all (?P<n>\d+) configurations equally good, the lowest fvu would still be expected (?P<sd>\S+) sd, (?P<step>.+), below their mean: run the first 3 again with 3 new seeds, and keep those values apart from the (?P<seeds>\d+) seeds? by which they were chosen\.": curse,
