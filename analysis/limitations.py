@@ -33,8 +33,9 @@ class NoiseUnknown:
     def words(self) -> str:
         """The sentence, as Markdown."""
         return (
-            "Noise unknown: no configuration has two seeds; differences between single trials are "
-            f"not evidence, so nothing here is best, only lowest observed (n={self.configurations:,})."
+            "Noise unknown: no configuration has two seeds; differences between single trials "
+            "are not evidence, so nothing here is best, only lowest observed "
+            f"(n={self.configurations:,})."
         )
 
 
