@@ -28,9 +28,9 @@ def back(metric: Metric, value: float) -> float:
 
 
 def difference(metric: Metric, distance: float) -> str:
-    """Say a distance on the metric's scale in words: a factor or a number."""
+    """Say a distance on the metric's scale in words: a factor, points of a share, or a number."""
     match metric.scale:
         case "log":
             return f"a factor of {10.0**distance:.4g}"
         case "linear":
-            return f"{distance:.4g}"
+            return f"{100 * distance:.3g} pp" if metric.unit == "share" else f"{distance:.4g}"

@@ -1,6 +1,7 @@
 """Recorded settings, flat and as text."""
 
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from analysis.hyperparameters import INACTIVE
@@ -20,3 +21,10 @@ def text(value: object) -> str:
     if value is None:
         return INACTIVE
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shown(value: object) -> str:
+    """A value as a report shows it: a local file by its name, not by where somebody keeps it."""
+    if isinstance(value, str) and PurePath(value).is_absolute():
+        return f".../{PurePath(value).name}"
+    return text(value)

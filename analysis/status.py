@@ -28,7 +28,7 @@ def status(sweep: Sweep, reader: Reader) -> str:
     lines = [f"{sweep.run.name}: {len(loaded.trials)} trials, {state}", "  " + ", ".join(parts)]
     for pick in picks(loaded):
         label, values = loaded.member(pick.uid).trial.label, ", ".join(loaded.values(pick.uid))
-        lines.append(f"  {pick.title}: {label} ({pick.uid}): {values}")
+        lines.append(f"  {pick.title} ({pick.criterion}): {label} ({pick.uid}): {values}")
     running = [record for record in loaded.records if record.status == "running"]
     curves = reader.history([record.uid for record in running[:MOST_RUNNING]], "fvu")
     for record in running[:MOST_RUNNING]:

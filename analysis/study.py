@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from analysis import hyperparameters, scales
+from analysis import configurations, hyperparameters, scales
 from analysis.foreign.imported import Imported
 from analysis.hyperparameters import Hyperparameter
 from analysis.markdown import number
@@ -96,6 +97,11 @@ class Study:
     def ranked(self) -> pd.DataFrame:
         """The trials that statistics, ranks and fronts are about."""
         return self.trials[self.trials["ranked"]]
+
+    @cached_property
+    def configurations(self) -> pd.DataFrame:
+        """The ranked trials with their seeds averaged: what ranks, scores and fronts compare."""
+        return configurations.averaged(self.ranked, self.metrics)
 
     @property
     def main_metrics(self) -> list[Metric]:

@@ -1,12 +1,14 @@
-"""Reconstruction against sparsity: the front, what it beats, and what diverged."""
+"""Reconstruction against sparsity: the front, what noise puts beside it, what diverged."""
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 
+from analysis import noise
 from analysis.figures import style
-from analysis.fronts import Front, fronts
+from analysis.fronts import Front, fronts, standings
 from analysis.study import Study
 from sae_sweep.records import METRICS
 
@@ -26,19 +28,15 @@ def draw(study: Study, folder: Path) -> list[str]:
         return []
     front = found[0]
     across = front.objectives[1]
+    points = study.configurations.dropna(subset=[across.name, "fvu"])
     figure, (axes,) = style.new(1, 1, (7.5, 5))
-    beaten = study.ranked.drop(index=front.uids)
-    axes.scatter(
-        beaten[across.name],
-        beaten["fvu"],
-        s=24,
-        color=style.GREY,
-        label=f"beaten ({len(beaten)})",
-    )
-    best = study.trials.loc[front.uids]
+    _others(study, front, points, axes)
+    best = points.loc[front.uids]
     axes.plot(
         best[across.name], best["fvu"], color=style.COLOURS[0], linewidth=1, drawstyle="steps-post"
     )
+    positive = bool((points["fvu"] > 0).all())
+    _band(study, best, across.name, axes, positive=positive)
     axes.scatter(
         best[across.name],
         best["fvu"],
@@ -48,7 +46,7 @@ def draw(study: Study, folder: Path) -> list[str]:
         label=f"on the front ({len(best)} of {front.n})",
         zorder=3,
     )
-    style.metric_axis(axes, METRICS["fvu"], bool((study.ranked["fvu"] > 0).all()))
+    style.metric_axis(axes, METRICS["fvu"], positive)
     axes.set_xlabel(f"{across.name} ({across.unit})")
     if across.scale == "log":
         axes.set_xscale("log")
@@ -59,9 +57,46 @@ def draw(study: Study, folder: Path) -> list[str]:
     axes.margins(y=0.1)
     _unranked(study, across.name, axes)
     axes.set_title(f"Pareto front: {front.name}; numbers as in the report", loc="left")
-    figure.legend(loc="outside lower left", ncols=3)
+    figure.legend(loc="outside lower left", ncols=2)
     _labels(axes, front, study)
     return [style.save(figure, folder, NAME)]
+
+
+def _others(study: Study, front: Front, points: pd.DataFrame, axes: Axes) -> None:
+    """What is not on the front: clearly beaten in grey, within noise of it open."""
+    stands = standings(study, front)
+    known = noise.floor(study, METRICS["fvu"]) is not None
+    name = "clearly beaten" if known else "beaten (noise unknown)"
+    across = front.objectives[1].name
+    for standing, label, face, edge in (
+        ("clearly beaten", name, style.GREY, style.GREY),
+        ("within noise", "within noise of the front", "white", style.COLOURS[1]),
+    ):
+        rows = points.loc[stands.index[stands == standing]]
+        if len(rows):
+            label = f"{label} ({len(rows)})"
+            axes.scatter(
+                rows[across], rows["fvu"], s=28, facecolor=face, edgecolor=edge, label=label
+            )
+
+
+def _band(study: Study, best: pd.DataFrame, across: str, axes: Axes, *, positive: bool) -> None:
+    """Shade what lies above the front by less than the least detectable difference in fvu."""
+    found = noise.floor(study, METRICS["fvu"])
+    if found is None or not positive or len(best) < 2:
+        return
+    seeds = best["seeds"].to_numpy()
+    upper = best["fvu"].to_numpy() * 10.0 ** found.between(seeds, seeds)
+    axes.fill_between(
+        best[across],
+        best["fvu"],
+        upper,
+        step="post",
+        color=style.COLOURS[1],
+        alpha=0.2,
+        linewidth=0,
+        label="told apart beyond this band (fvu)",
+    )
 
 
 def _unranked(study: Study, across: str, axes: Axes) -> None:
@@ -84,7 +119,8 @@ def _unranked(study: Study, across: str, axes: Axes) -> None:
 def _labels(axes: Axes, front: Front, study: Study) -> None:
     """Number the front's points; a number without room is left out rather than overprinted."""
     axes.figure.canvas.draw()
-    points = study.trials.loc[front.uids, [front.objectives[1].name, "fvu"]].to_numpy(dtype=float)
+    names = [front.objectives[1].name, "fvu"]
+    points = study.configurations.loc[front.uids, names].to_numpy(dtype=float)
     to_points = 72 / axes.figure.dpi
     dots = axes.transData.transform(points) * to_points
     taken: list[np.ndarray] = []

@@ -1,148 +1,192 @@
-"""Trials that stand first: by score, on the front, recommended."""
+"""Configurations that stand first by one metric or by several, and how sure their places are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis import noise, scales
+from analysis import noise
 from analysis.blocks import Block
-from analysis.fronts import Front, fronts
 from analysis.markdown import MISSING, code, counted, escaped, number, table
-from analysis.ranking import BALANCED, balanced, lowest, picks
+from analysis.ranking import balanced, balanced_name, lowest, rank_ranges, tied_with_first
+from analysis.score import sensitivity
+from analysis.sections.noise import short
 from analysis.sections.pictures import picture
 from analysis.settings import text
 from analysis.study import Study
 from sae_sweep.records import METRICS, Metric
 
 TOP = 10
-MOST_ON_FRONT = 30
 MOST_SETTINGS = 6
 """Hyperparameters beside a trial's name; the others are in runs.csv."""
 
 
-def top_tables(study: Study) -> list[Block]:
-    """The first ten by dead_features, by fvu, and by both."""
-    parts = [
-        f"### {title}\n\n{_ranks(study, rows, score)}"
-        for title, rows, score in (
-            ("Lowest dead_features", lowest(study, "dead_features"), "dead_features"),
-            ("Lowest fvu", lowest(study, "fvu"), "fvu"),
-            (f"Balanced: lowest {BALANCED}", balanced(study), "score"),
+@dataclass(frozen=True)
+class First:
+    """What stands first by one metric, and with how many it is tied."""
+
+    metric: str
+    n: int
+    label: str
+    value: float
+    seeds: int
+    equal: int
+    """Configurations with the first value, the first included."""
+    tied: int | None
+    """Configurations that noise does not tell from the first, which is left out; None where noise
+    is unknown."""
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        others = (self.equal - 1) if self.tied is None else self.tied
+        alone = self.tied == 0 and self.n > 1
+        name = f"{'Best' if alone else 'Lowest'} {self.metric}{'' if alone else ' observed'}"
+        mean = f", mean of {self.seeds} seeds" if self.seeds > 1 else ""
+        what = f"{name}: {code(self.label)}, {number(self.value)}{mean} (n={self.n:,})"
+        if alone:
+            return f"{what}, below every other by more than the noise."
+        if self.tied is None:
+            equal = f", equal in {counted(others, 'other configuration')}" if others else ""
+            return f"{what}{equal}; noise unknown."
+        if self.n == 1:
+            return f"{what}; there is no other."
+        return f"{what}, tied with {counted(others, 'other configuration')} within the noise."
+
+
+@dataclass(frozen=True)
+class ScoresAgree:
+    """How far the first configurations depend on the score."""
+
+    top: int
+    n: int
+    with_utopia: int
+    with_minmax: int
+    heaviest: str
+    heaviest_share: float | None
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        share = ""
+        if self.heaviest_share is not None:
+            share = (
+                f"; in raw min-max, {self.heaviest} makes {100 * self.heaviest_share:.3g} % of the "
+                "variance of its first"
+            )
+        return (
+            f"Of the first {self.top:,} of {self.n:,} by mean rank, {self.with_utopia:,} are also "
+            f"first by utopia distance and {self.with_minmax:,} by raw min-max{share}."
         )
-        if len(rows)
-    ]
-    return ["## Top trials", *parts] if parts else []
 
 
-def _ranks(study: Study, rows: pd.DataFrame, score: str) -> str:
-    extra = {}
-    if score not in METRICS:
-        extra["mean rank"] = {str(uid): number(value) for uid, value in rows["score"].items()}
-    elif study.has_seeds:
-        extra[f"{score} over its seeds"] = _over_seeds(study, rows, METRICS[score])
-    head = f"The first {min(TOP, len(rows))} of {counted(len(rows), 'ranked trial')}."
-    return f"{head}{_tied(study, rows, score)}\n\n{_trials(study, rows.head(TOP), extra)}"
+def top_tables(study: Study) -> list[Block]:
+    """The first ten by fvu, by dead_features, and by all main metrics."""
+    if study.ranked.empty:
+        return []
+    known = noise.floor(study, METRICS["fvu"]) is not None
+    parts: list[Block] = ["## Top trials", _note(known=known)]
+    for name in ("fvu", "dead_features"):
+        rows = lowest(study, name)
+        if len(rows):
+            parts += [f"### Lowest {name}", first(study, METRICS[name])]
+            parts.append(_by_metric(study, rows.head(TOP), METRICS[name]))
+    if len(rows := balanced(study)):
+        shown = rows.head(TOP)
+        names = [str(uid) for uid in shown.index]
+        ranges = rank_ranges(study, study.main_metrics, names)
+        extra = {"mean rank": {uid: number(shown["score"][uid]) for uid in names}}
+        if ranges:
+            extra["rank range"] = _spans(ranges)
+        parts += [f"### Balanced: lowest {balanced_name(study)}", trials_table(study, shown, extra)]
+        parts += _agreement(study)
+    parts += picture(study, "rank_stability", "rank ranges of the first by fvu")
+    return parts
 
 
-def _over_seeds(study: Study, rows: pd.DataFrame, metric: Metric) -> dict[str, str]:
-    """Each trial's configuration: mean over its ranked seeds on the metric's scale, with n."""
-    groups = study.scaled.loc[rows.index, metric.name].groupby(rows["configuration"])
-    means, counts = groups.mean(), groups.count()
-    return {
-        str(uid): f"{number(scales.back(metric, means.loc[one]))} (n={counts.loc[one]})"
-        for uid, one in rows["configuration"].items()
-    }
+def _note(*, known: bool) -> str:
+    shape = (
+        "A row is a configuration, by its first trial; its metrics are means over its ranked seeds "
+        "on the metric's scale. "
+    )
+    if not known:
+        return shape + "Without repeated seeds there are no rank ranges and no ties by noise."
+    return shape + (
+        "`rank range`: where 95 % of 1,000 draws put it when the noise between seeds (normal, "
+        "pooled sd, seed 0) is added to every configuration anew. `tied with #1`: closer to the "
+        "first than the least detectable difference for their seeds."
+    )
 
 
-def _tied(study: Study, rows: pd.DataFrame, score: str) -> str:
-    """How many share the first's value, or cannot be told from it by the noise."""
-    equal = int((rows[score] == rows[score].iloc[0]).sum())
-    said = f" {counted(equal, 'trial')} share the first value." if equal > 1 else ""
-    floor = noise.floor(study, METRICS[score]) if score in METRICS else None
-    if floor is None:
-        return said
-    scaled = study.scaled.loc[rows.index, score]
-    near = rows[(scaled - scaled.iloc[0] < floor.detectable)]
-    others = near["configuration"].nunique() - 1
-    near_by = f" {counted(others, 'other configuration')} within the noise floor of the first."
-    return said + near_by
+def first(study: Study, metric: Metric) -> First:
+    """What stands first by a metric, for which some configuration has a value."""
+    rows = lowest(study, metric.name)
+    tied = tied_with_first(study, metric, rows)
+    uid = str(rows.index[0])
+    return First(
+        metric.name,
+        n=len(rows),
+        label=study.member(uid).trial.label,
+        value=float(rows[metric.name].iloc[0]),
+        seeds=int(rows["seeds"].iloc[0]),
+        equal=int((rows[metric.name] == rows[metric.name].iloc[0]).sum()),
+        tied=None if tied is None else int(tied.sum()) - 1,
+    )
 
 
-def _trials(study: Study, rows: pd.DataFrame, extra: dict[str, dict[str, str]]) -> str:
-    """Trials as a numbered table: name, settings, main metrics, further columns."""
+def _by_metric(study: Study, rows: pd.DataFrame, metric: Metric) -> str:
+    names = [str(uid) for uid in rows.index]
+    extra: dict[str, dict[str, str]] = {}
+    if (rows["seeds"] > 1).any():
+        extra["seeds"] = {uid: str(rows["seeds"][uid]) for uid in names}
+        extra["sd over seeds"] = _deviations(study, rows, metric)
+    ranges = rank_ranges(study, [metric], names)
+    tied = tied_with_first(study, metric, rows)
+    if ranges and tied is not None:
+        extra["rank range"] = _spans(ranges)
+        extra["tied with #1"] = {uid: "yes" if tied[uid] else "no" for uid in names}
+    return trials_table(study, rows, extra)
+
+
+def _deviations(study: Study, rows: pd.DataFrame, metric: Metric) -> dict[str, str]:
+    """Each configuration's own sd on the metric's scale; a dash for a single seed."""
+    ranked = study.trials["ranked"]
+    groups = study.scaled.loc[ranked, metric.name].groupby(study.trials["configuration"][ranked])
+    sd = groups.std()
+    known = {str(uid): float(sd[one]) for uid, one in rows["configuration"].items()}
+    return {uid: short(metric, one) if one == one else MISSING for uid, one in known.items()}
+
+
+def _spans(ranges: dict[str, tuple[int, int]]) -> dict[str, str]:
+    return {uid: f"{low} to {high}" for uid, (low, high) in ranges.items()}
+
+
+def _agreement(study: Study) -> Sequence[Block]:
+    found = sensitivity(study)
+    if found is None:
+        return []
+    note = (
+        "Utopia distance: root mean square of the main metrics on their scales, the 5 to 95 % "
+        "quantiles as 0 to 1, clipped. Raw min-max: their sum between least and largest value as "
+        "they stand, which outliers decide; it is shown to be compared with only."
+    )
+    share = found.heaviest_share if found.heaviest_share == found.heaviest_share else None
+    return [note, ScoresAgree(*found[:-1], share)]
+
+
+def trials_table(
+    study: Study, rows: pd.DataFrame, extra: dict[str, dict[str, str]], numbered: int = 1
+) -> str:
+    """Configurations as a numbered table: name, settings, main metrics, further columns."""
     shown = study.hyperparameters[:MOST_SETTINGS]
     place = {uid: i for i, uid in enumerate(study.trials.index)}
     header = ["#", "trial", "uid", *(escaped(one.name) for one in shown)]
     header += [*(one.name for one in study.main_metrics), *extra]
     lines = []
-    for i, uid in enumerate(map(str, rows.index)):
+    for i, uid in enumerate(map(str, rows.index), start=numbered):
         settings = [escaped(text(one.given[place[uid]])) for one in shown]
-        values = [number(study.value(uid, one.name)) for one in study.main_metrics]
+        values = [number(float(rows[one.name][uid])) for one in study.main_metrics]
         more = [column[uid] for column in extra.values()]
-        lines.append(
-            [str(i + 1), code(study.member(uid).trial.label), code(uid), *settings, *values, *more]
-        )
+        label = code(study.member(uid).trial.label)
+        lines.append([str(i), label, code(uid), *settings, *values, *more])
     return table(header, lines, left=3)
-
-
-def pareto_front(study: Study) -> list[Block]:
-    """The fronts with their objectives, and the trials on them."""
-    found = fronts(study)
-    if not found:
-        return []
-    note = (
-        "A trial is on a front when no other ranked trial is as good in every objective and better "
-        "in one. Noise is not allowed for."
-    )
-    parts = ["## Pareto front", note]
-    for i, front in enumerate(found):
-        parts += [f"### {front.name}", _front(study, front)]
-        parts += picture(study, "pareto_frontier", f"Pareto front: {front.name}") if i == 0 else []
-    return [*parts]
-
-
-def _front(study: Study, front: Front) -> str:
-    main = {one.name for one in study.main_metrics}
-    shown = {one.name for one in study.hyperparameters[:MOST_SETTINGS]}
-    rows = study.trials.loc[front.uids[:MOST_ON_FRONT]]
-    extra = {
-        one.name: {uid: number(study.value(uid, one.name)) for uid in front.uids}
-        for one in front.objectives
-        if one.name not in main | shown
-    }
-    verb = "is" if len(front.uids) == 1 else "are"
-    head = f"{len(front.uids)} of {counted(front.n, 'trial')} {verb} on the front."
-    if len(front.uids) > MOST_ON_FRONT:
-        head += f" The first {MOST_ON_FRONT}; all in `data/pareto_optimal_configs.json`."
-    return f"{head}\n\n{_trials(study, rows, extra)}"
-
-
-def recommended(study: Study) -> list[Block]:
-    """Whole existing trials to start from."""
-    found = picks(study)
-    if not found:
-        return []
-    rows: list[list[str]] = []
-    titles: dict[str, str] = {}
-    for pick in found:
-        trial = study.member(pick.uid).trial
-        same = f"same trial as “{titles[pick.uid]}”" if pick.uid in titles else ""
-        titles.setdefault(pick.uid, pick.title)
-        folder = code(f"../trials/{trial.folder}/") if study.imported is None else MISSING
-        values = [number(study.value(pick.uid, one.name)) for one in study.main_metrics]
-        rows.append(
-            [
-                pick.title,
-                code(trial.label),
-                code(pick.uid),
-                pick.undominated_in,
-                folder,
-                same,
-                *values,
-            ]
-        )
-    header = ["", "trial", "uid", "unbeaten in", "folder", "note"]
-    note = (
-        "Each is one trial of this sweep, with all its settings, that no other ranked trial beats "
-        "in the objectives named; none is put together from the levels of several."
-    )
-    names = [one.name for one in study.main_metrics]
-    return ["## Recommended trials", note, table([*header, *names], rows, left=6)]

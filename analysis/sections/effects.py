@@ -1,12 +1,11 @@
-"""What each hyperparameter goes with, at which levels, and how much is noise."""
+"""What each hyperparameter goes with, and at which levels."""
 
-from analysis import contrast, noise, scales
+from analysis import contrast, scales
 from analysis.blocks import Block
 from analysis.effects import FEWEST, RESAMPLES, Effect, effect
 from analysis.hyperparameters import Hyperparameter
 from analysis.levels import Level, levels
 from analysis.markdown import MISSING, counted, escaped, listed, number, table
-from analysis.sections.overview import NOISE_UNKNOWN
 from analysis.sections.pictures import picture
 from analysis.study import Study
 from sae_sweep.records import Metric
@@ -127,35 +126,3 @@ def auxiliary_loss(study: Study) -> list[Block]:
 
 def _signed(value: float) -> str:
     return f"{'+' if value > 0 else ''}{number(value)}"
-
-
-def noise_floor(study: Study) -> list[Block]:
-    """The spread between seeds, or the banner that says that it is unknown."""
-    if study.ranked.empty:
-        return []
-    found = [noise.floor(study, metric) for metric in study.main_metrics]
-    floors = [one for one in found if one is not None]
-    if not floors:
-        return [f"## Noise floor\n\n> **{NOISE_UNKNOWN[0].upper()}{NOISE_UNKNOWN[1:]}.**"]
-    rows = [
-        [
-            one.metric.name,
-            f"{one.configurations:,}",
-            f"{one.degrees_of_freedom:,}",
-            scales.difference(one.metric, one.sd),
-            scales.difference(one.metric, one.detectable),
-        ]
-        for one in floors
-    ]
-    note = (
-        "Pooled over the configurations with two or more ranked seeds. Two single trials that lie "
-        "closer than the last column are not told apart at the 5 % level (t-test)."
-    )
-    header = [
-        "metric",
-        "configurations",
-        "degrees of freedom",
-        "sd between seeds",
-        "told apart from",
-    ]
-    return ["## Noise floor", note, table(header, rows)]

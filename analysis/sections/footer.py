@@ -2,23 +2,32 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import PurePath
-from typing import Any
+from importlib import metadata
 
 from analysis.blocks import Block
 from analysis.effects import RESAMPLES
 from analysis.foreign.imported import Imported
-from analysis.markdown import code, escaped, listed, moment, table
-from analysis.settings import flattened, text
+from analysis.fronts import MOST_DRAWS
+from analysis.gate import OUTLIER, SKEWED, SPREAD
+from analysis.hypervolume import REFERENCE
+from analysis.limitations import device, distinct, versions
+from analysis.markdown import code, counted, duration, escaped, listed, moment, table
+from analysis.noise import LEVEL
+from analysis.ranking import DRAWS
+from analysis.settings import flattened, shown
 from analysis.study import Study
-from sae_sweep.records import TrialRecord
+from sae_sweep.records import METRICS, STATUSES, digest
 
 REPORT_VERSION = 3
 """Raised when the same records would make another report."""
 
+PACKAGES = ("numpy", "scipy", "pandas", "matplotlib")
+"""By which a report's figures are made."""
+
 FIGURES = {
-    "pareto_frontier": "the first Pareto front, with the trials that it beats",
+    "status_map": "what became of the trials, by level of each hyperparameter",
+    "pareto_frontier": "the first Pareto front, what is within noise of it, and what it beats",
+    "rank_stability": "the first by fvu, with the ranks that noise leaves them",
     "heatmap": "medians over sparsity and width",
     "effects": "every trial over each hyperparameter",
     "curves": "the course of training",
@@ -61,91 +70,139 @@ def files(study: Study) -> list[Block]:
 
 
 def reproducibility(study: Study) -> list[Block]:
-    """Run, code, seeds, devices, activations, and the digest of the records."""
-    parts = ["## Reproducibility", *(f"> **{line}**" for line in _mixtures(study))]
-    facts = _facts(study) if study.imported is None else _imported(study, study.imported)
-    return [*parts, table(["", ""], [*facts, *_made(study)], left=2), *_shared(study)]
+    """Run, code, search, seeds, thresholds, versions, hardware, and the digest of the records."""
+    return [
+        "## Reproducibility",
+        table(["", ""], [[name, text] for name, text in _facts(study).items()], left=2),
+        *_shared(study),
+    ]
 
 
-def _facts(study: Study) -> list[list[str]]:
-    run = study.run
-    times = [run.started, *(r.finished for r in study.records if r.finished is not None)]
+def _facts(study: Study) -> dict[str, str]:
+    made = {
+        "report id": code(study.digest),
+        "generator": f"sae_sweep {_generator()}, report version {REPORT_VERSION}",
+    }
+    if study.imported is not None:
+        return {**made, **_imported(study, study.imported), **_thresholds()}
+    return {
+        **made,
+        "run": f"{study.run.id} of {escaped(study.run.name)}",
+        "command": code(_command(study.run.command)),
+        **_code(study),
+        **_search(study),
+        **_evaluation(study),
+        **_thresholds(),
+        **_machines(study),
+    }
+
+
+def _imported(study: Study, source: Imported) -> dict[str, str]:
+    """Of records from elsewhere only what the file says is known."""
+    return {
+        "imported from": code(source.source.name),
+        "sha256": code(source.source.sha256),
+        "rows": f"{len(study.trials):,}, each a trial",
+        "command": code(_command(source.command)),
+        "states": _states(study),
+        "seeds": "as in the file" if source.seeds else "not in the file",
+        "code, devices, normalisation, evaluation": "not in the file, or not read from it",
+    }
+
+
+def _generator() -> str:
+    try:
+        return metadata.version("sae-sweep")
+    except metadata.PackageNotFoundError:
+        return "not installed as a package"
+
+
+def _command(command: str) -> str:
+    """The command line without a store and without places on somebody's machine."""
+    masked = re.sub(r"store\.url=\S+", "store.url=...", command)
+    return re.sub(r"(^|[\s='\"])/(?:[^\s'\"/]+/)*([^\s'\"/]+)", r"\1.../\2", masked)
+
+
+def _code(study: Study) -> dict[str, str]:
+    commits = distinct(study, lambda one: one.git)
+    trained = "; ".join(f"{code(name)} ({n:,})" for name, n in commits.items())
+    return {
+        "git of the run": code(study.run.git) if study.run.git else "not recorded",
+        "git of the trials": trained or "not recorded",
+        "configuration": code(digest(study.run.config)) + " (hash of the run's settings)",
+    }
+
+
+def _search(study: Study) -> dict[str, str]:
+    search = study.run.config.get("search", {})
+    kind = str(search.get("kind", "not recorded"))
+    drawn = f", seed {search['seed']}" if kind not in ("grid", "not recorded") else ""
+    sampler = f", sampler {search['sampler']}" if kind == "optuna" and "sampler" in search else ""
+    sizes = Counter(study.trials["configuration"].value_counts())
+    seeds = sorted(set(study.seeds))
+    more = f" and {len(seeds) - 10} more" if len(seeds) > 10 else ""
+    return {
+        "search": escaped(f"{kind}{sampler}{drawn}"),
+        "states": _states(study),
+        "trials a configuration": ", ".join(
+            f"{size} ({counted(n, 'configuration')})" for size, n in sorted(sizes.items())
+        )
+        or "none",
+        "seeds (weights, data order)": listed([f"({a}, {b})" for a, b in seeds[:10]]) + more,
+    }
+
+
+def _states(study: Study) -> str:
+    counts = Counter(study.trials["status"])
+    return ", ".join(f"{counts[one]:,} {one}" for one in STATUSES if counts[one]) or "no trial"
+
+
+def _evaluation(study: Study) -> dict[str, str]:
     normalisation = NORMALISATION
     if any(one.config.get("sae", {}).get("kind") == "l1" for one in study.records):
         normalisation += L1_REDUCTION
-    seeds = sorted(set(study.seeds))
-    fingerprints = _distinct(
-        study, lambda one: one.config.get("activations", {}).get("fingerprint")
-    )
-    facts = {
-        "run": str(run.id),
-        "command": code(re.sub(r"store\.url=\S+", "store.url=...", run.command)),
-        "started": moment(run.started),
-        "last record": moment(max(times)),
-        "git": code(run.git) if run.git else "not recorded",
-        "versions": escaped(_pairs(run.versions)) or "not recorded",
-        "seeds (weights, data order)": listed([f"({a}, {b})" for a, b in seeds[:10]])
-        + (f" and {len(seeds) - 10} more" if len(seeds) > 10 else ""),
-        "devices": escaped(", ".join(_distinct(study, _device))) or "not recorded",
-        "activations": ", ".join(code(one) for one in fingerprints) or "not recorded",
-        "normalisation": normalisation,
+    fingerprints = distinct(study, lambda one: one.config.get("activations", {}).get("fingerprint"))
+    return {
         "evaluation": "final metrics over the whole validation split, at the end of training",
+        "normalisation": normalisation,
+        "activations": ", ".join(code(one) for one in fingerprints) or "not recorded",
+        "versions of the run": escaped(versions(study.run.versions)) or "not recorded",
     }
-    return [[name, text] for name, text in facts.items()]
 
 
-def _imported(study: Study, source: Imported) -> list[list[str]]:
-    """Of records from elsewhere only what the file says is known."""
-    return [
-        ["imported from", code(source.source.name)],
-        ["sha256", code(source.source.sha256)],
-        ["rows", f"{len(study.trials):,}, each a trial"],
-        ["command", code(source.command)],
-        ["seeds", "as in the file" if source.seeds else "not in the file"],
-        ["code, devices, normalisation, evaluation", "not in the file, or not read from it"],
-    ]
-
-
-def _made(study: Study) -> list[list[str]]:
-    """What this report adds."""
-    return [
-        ["bootstrap", f"{RESAMPLES} draws, seed 0"],
-        ["records", code(study.digest)],
-        ["report version", str(REPORT_VERSION)],
-    ]
-
-
-def _mixtures(study: Study) -> Iterator[str]:
-    """What the trials do not share, though it may move results."""
-    read = {
-        "devices or threads": _device,
-        "versions of the code": lambda one: one.git,
-        "versions of libraries": lambda one: _pairs(one.versions) or None,
-        "activations": lambda one: one.config.get("activations", {}).get("fingerprint"),
+def _thresholds() -> dict[str, str]:
+    """What the report itself brings: definitions, limits, draws, bounds, packages."""
+    return {
+        "metrics": f"{len(METRICS)} in the registry, hash {code(digest(_registry()))}; those that "
+        "occur are defined above",
+        "thresholds": escaped(
+            f"ranked: done with fvu < 1; outlier: |robust z| > {OUTLIER:g}; told apart: p < "
+            f"{LEVEL:g}; skewed: > {SKEWED:g}, or maximum over median > {SPREAD:g}"
+        ),
+        "draws": f"bootstrap {RESAMPLES}, ranks {DRAWS:,}, front up to {MOST_DRAWS:,}; seed 0",
+        "hypervolume": f"bounds: extremes of the ranked configurations, printed with each; "
+        f"reference {REFERENCE:g} an axis",
+        "versions of the report": versions({one: metadata.version(one) for one in PACKAGES}),
     }
-    for what, of in read.items():
-        found = _distinct(study, of)
-        if len(found) > 1:
-            parts = [f"{escaped(name)} ({n:,})" for name, n in found.items()]
-            yield f"Trials mix {what}: {'; '.join(parts)}. Compare across them with care."
 
 
-def _distinct(study: Study, of: Any) -> dict[str, int]:
-    found = Counter(str(value) for one in study.records if (value := of(one)) is not None)
-    return dict(sorted(found.items()))
+def _machines(study: Study) -> dict[str, str]:
+    run = study.run
+    last = max([run.started, *(r.finished for r in study.records if r.finished is not None)])
+    seconds = study.trials["seconds"].dropna().sum()
+    devices = [f"{name} ({n:,})" for name, n in distinct(study, device).items()]
+    return {
+        "hardware": escaped("; ".join(devices)) or "not recorded",
+        "wall time": f"{duration(max(last - run.started, 0.0))} from start to last record; "
+        f"{duration(float(seconds))} in trials",
+        "started": moment(run.started),
+        "date": f"{moment(last)} (the last record)",
+        "known limits": "under “What cannot be said”",
+    }
 
 
-def _device(record: TrialRecord) -> str | None:
-    if record.device is None:
-        return None
-    threads = "" if record.threads is None else f", {record.threads} threads"
-    return record.device + threads.replace(
-        "1 threads", "1 thread" if record.threads == 1 else "1 threads"
-    )
-
-
-def _pairs(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+def _registry() -> list[dict[str, str]]:
+    return [one._asdict() for one in METRICS.values()]
 
 
 def _shared(study: Study) -> list[str]:
@@ -154,16 +211,9 @@ def _shared(study: Study) -> list[str]:
     if not flat:
         return []
     rows = [
-        [code(key), escaped(_shown(value))]
+        [code(key), escaped(shown(value))]
         for key, value in flat[0].items()
         if all(key in other and other[key] == value for other in flat)
     ]
     summary = f"<details><summary>Settings that all trials share ({len(rows)})</summary>"
     return [summary, table(["setting", "value"], rows, left=2), "</details>"] if rows else []
-
-
-def _shown(value: object) -> str:
-    # a report is shared: it names a local file or folder, not where somebody keeps it
-    if isinstance(value, str) and PurePath(value).is_absolute():
-        return f".../{PurePath(value).name}"
-    return text(value)

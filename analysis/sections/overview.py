@@ -1,161 +1,198 @@
-"""What was asked, what became of the trials, and how the metrics lie."""
+"""The answer in the first screen; what the metrics mean and how they lie."""
 
+import itertools
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-
-from analysis import noise, scales, settings
-from analysis.blocks import Block
+from analysis import scales, settings
+from analysis.blocks import Block, Claim
 from analysis.fronts import fronts
-from analysis.markdown import MISSING, code, counted, duration, escaped, listed, number, table
-from analysis.ranking import picks
+from analysis.limitations import limitations
+from analysis.markdown import MISSING, counted, duration, escaped, listed, number, table
+from analysis.sections import noise
+from analysis.sections.best import first
+from analysis.sections.pareto import on_front
+from analysis.sections.recommended import recommendations
 from analysis.study import Study
-from sae_sweep.records import METRICS, STATUSES, Metric, TrialRecord
+from sae_sweep.records import METRICS, STATUSES, Metric
 
-MOST_LISTED = 20
-OPEN = ("queued", "running")
+MOST_LIMITS = 4
+"""Limitations in the first screen; all have their section."""
 
-NOISE_UNKNOWN = (
-    "noise unknown: no configuration has two seeds; "
-    "differences between single trials are not evidence"
-)
+ACTIVATIONS = {
+    "model": "{model}, layer {layer}, over {text}",
+    "files": "the files of {files}",
+    "synthetic": "a synthetic dictionary",
+}
+"""How each kind of source is called, from its settings."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the trials."""
+
+    trials: int
+    configurations: int
+    statuses: tuple[tuple[str, int], ...]
+    ranked: int
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        total = counted(self.trials, "trial")
+        if not self.trials:
+            return f"{total}."
+        parts = listed([f"{n:,} {status}" for status, n in self.statuses])
+        verb = "is" if self.ranked == 1 else "are"
+        return (
+            f"{total} of {counted(self.configurations, 'configuration')}: {parts}. {self.ranked:,} "
+            f"{verb} ranked: done, with a finite fvu below 1."
+        )
+
+
+@dataclass(frozen=True)
+class Varied:
+    """The axes, each with its levels."""
+
+    axes: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        if not self.axes:
+            return "No setting varies but the seeds."
+        parts = "; ".join(
+            f"{escaped(name)} {escaped(', '.join(levels))}" for name, levels in self.axes
+        )
+        return f"Varied: {parts}."
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the SAEs were trained on."""
+
+    source: str
+    d: int
+    train_tokens: int
+    validation_tokens: int
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        return (
+            f"Activations: {escaped(self.source)}, d = {self.d:,}, {self.train_tokens:,} training "
+            f"and {self.validation_tokens:,} validation rows."
+        )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How long a trial is trained."""
+
+    low: int
+    high: int
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        extent = f"{self.low:,}" if self.low == self.high else f"{self.low:,} to {self.high:,}"
+        return f"A trial is trained on {extent} tokens, repeats counted."
+
+
+@dataclass(frozen=True)
+class Time:
+    """What the trials took."""
+
+    seconds: float
+    trials: int
+    median: float
+    devices: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        place = f", on {escaped(listed(self.devices))}" if self.devices else ""
+        return (
+            f"Training and evaluation took {duration(self.seconds)} over "
+            f"{counted(self.trials, 'trial')}, {duration(self.median)} in the median{place}."
+        )
+
+
+@dataclass(frozen=True)
+class NothingRanked:
+    """No trial can be compared."""
+
+    trials: int
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        return f"No trial of {self.trials:,} is ranked: there is nothing to compare."
+
+
+def _lowest(study: Study) -> list[Claim]:
+    names = [name for name in ("fvu", "dead_features") if name in study.configurations]
+    return [first(study, METRICS[name]) for name in names if study.ranked[name].notna().any()]
+
+
+def _fronts(study: Study) -> list[Claim]:
+    return [on_front(study, one) for one in fronts(study)]
+
+
+def _noise(study: Study) -> Sequence[Claim]:
+    return noise.detectable(study, METRICS["fvu"])
+
+
+FINDINGS: tuple[Callable[[Study], Sequence[Claim]], ...] = (_lowest, _fronts, _noise)
+"""What was found, in the order of the first screen; each says nothing where nothing is known."""
 
 
 def header(study: Study) -> list[Block]:
-    """Title, question, and the sweep in one paragraph and a few lines."""
+    """The question, and its answer: what was run, found, recommended, and what cannot be said."""
     where = "`sweep.question`" if study.imported is None else "`--question`"
     question = escaped(study.run.question) or f"none was written down ({where})."
-    paragraph = " ".join([_counts(study), *_extent(study)])
-    lines = [f"# {escaped(study.run.name)}", f"**Question:** {question}", paragraph]
-    return [*lines, "\n".join(_in_brief(study))]
+    parts: list[Block] = [f"# {escaped(study.run.name)}", f"**Question:** {question}"]
+    parts += ["**What was run**", *_extent(study)]
+    if study.ranked.empty:
+        return [*parts, "**What was found**", NothingRanked(len(study.trials))]
+    found = itertools.chain.from_iterable(finding(study) for finding in FINDINGS)
+    parts += ["**What was found**", *found]
+    parts += ["**What is recommended**", *recommendations(study)]
+    limits = limitations(study)[:MOST_LIMITS]
+    return [*parts, "**What cannot be said**", *limits] if limits else parts
 
 
-def _counts(study: Study) -> str:
+def _extent(study: Study) -> list[Claim]:
     counts = Counter(study.trials["status"])
-    parts = [f"{counts[status]:,} {status}" for status in STATUSES if counts[status]]
-    total = counted(len(study.trials), "trial")
-    if not parts:
-        return f"{total}."
-    ranked = len(study.ranked)
-    verb = "is" if ranked == 1 else "are"
-    return f"{total}: {listed(parts)}. {ranked:,} {verb} ranked: done, with a finite fvu below 1."
-
-
-def _extent(study: Study) -> list[str]:
-    found = _activations(study)
+    statuses = tuple((status, counts[status]) for status in STATUSES if counts[status])
+    configurations = study.trials["configuration"].nunique()
+    claims: list[Claim] = [
+        Counts(len(study.trials), int(configurations), statuses, len(study.ranked))
+    ]
+    axes = tuple((one.name, tuple(one.order)) for one in study.hyperparameters)
+    claims += [Varied(axes), *_activations(study)] if len(study.trials) else []
     tokens = study.trials["tokens"].dropna()
     if len(tokens):
-        low, high = int(tokens.min()), int(tokens.max())
-        extent = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        found.append(f"A trial is trained on {extent} tokens, repeats counted.")
+        claims.append(Tokens(int(tokens.min()), int(tokens.max())))
     seconds = study.trials["seconds"].dropna()
     if len(seconds):
-        devices = Counter(one.device for one in study.records if one.device)
-        place = f", on {escaped(listed(sorted(devices)))}" if devices else ""
-        found.append(
-            f"Training and evaluation took {duration(seconds.sum())} over "
-            f"{counted(len(seconds), 'trial')}, {duration(seconds.median())} in the median{place}."
-        )
-    return found
+        devices = tuple(sorted({one.device for one in study.records if one.device}))
+        total, middle = float(seconds.sum()), float(seconds.median())
+        claims.append(Time(total, len(seconds), middle, devices))
+    return claims
 
 
-def _activations(study: Study) -> list[str]:
+def _activations(study: Study) -> list[Claim]:
     """What the SAEs were trained on, where all trials share it."""
     sources = [one.config.get("activations", {}) for one in study.records]
-    if not sources or any(one != sources[0] for one in sources):
-        return []
     said = sources[0]
-    place = {
-        "model": "{model}, layer {layer}, over {text}",
-        "files": "the files of {files}",
-        "synthetic": "a synthetic dictionary",
-    }
-    kind = next((kind for kind in place if kind in said), None)
-    if kind is None or not {"d", "train_tokens", "validation_tokens"} <= said.keys():
+    kind = next((kind for kind in ACTIVATIONS if kind in said), None)
+    sizes = ("d", "train_tokens", "validation_tokens")
+    if any(one != said for one in sources) or kind is None or not set(sizes) <= said.keys():
         return []
-    words = {key: settings.text(value) for key, value in said.items()}
-    return [
-        f"Activations: {escaped(place[kind].format(**words))}, d = {said['d']:,}, "
-        f"{said['train_tokens']:,} training and {said['validation_tokens']:,} validation rows."
-    ]
-
-
-def _in_brief(study: Study) -> list[str]:
-    """The recommended trials, the fronts and the noise, a line each."""
-    if study.ranked.empty:
-        return ["> No trial is ranked: there is nothing to compare."]
-    lines = []
-    found = picks(study)
-    for uid in dict.fromkeys(pick.uid for pick in found):
-        first, *others = [pick.title for pick in found if pick.uid == uid]
-        titles = "; ".join([first, *(title[0].lower() + title[1:] for title in others)])
-        label = study.member(uid).trial.label
-        lines.append(f"- **{titles}:** {code(label)}, {', '.join(study.values(uid))}")
-    lines += [
-        f"- **Pareto front** ({front.name}): {len(front.uids)} of {counted(front.n, 'trial')}"
-        for front in fronts(study)
-    ]
-    floor = noise.floor(study, METRICS["fvu"])
-    if floor is None:
-        return [*lines, f"- **Noise** unknown: {NOISE_UNKNOWN.partition(': ')[2]}"]
-    step = scales.difference(floor.metric, floor.detectable)
-    return [
-        *lines,
-        f"- **Noise:** two single trials are told apart when fvu differs by {step}",
-    ]
-
-
-def status(study: Study) -> list[Block]:
-    """Counts, then every trial that ended without a rank, with reason and place."""
-    counts = Counter(study.trials["status"])
-    rows = [[one, f"{counts[one]:,}"] for one in STATUSES if counts[one]]
-    rows.append(["all", f"{len(study.trials):,}"])
-    parts = ["## Status", table(["status", "trials"], rows)]
-    lost = (~study.trials["ranked"] & ~study.trials["status"].isin(OPEN)).to_numpy()
-    if lost.any():
-        parts += ["### Ended without a rank", _where(study, lost), _lost(study, lost)]
-    return [*parts]
-
-
-def _where(study: Study, lost: np.ndarray) -> str:
-    """How these trials spread over the levels: those with most of them first."""
-    if not study.hyperparameters:
-        return f"{counted(int(lost.sum()), 'trial')} of {len(lost):,}."
-    lines = []
-    for one in study.hyperparameters:
-        shares = [(one.at(level), level) for level in one.order]
-        parts = [
-            f"{(lost & here).sum():,} of {here.sum():,} at {escaped(level)}"
-            for here, level in shares
-        ]
-        lines.append(f"- {escaped(one.name)}: {', '.join(parts)}")
-    return "By level:\n\n" + "\n".join(lines)
-
-
-def _lost(study: Study, lost: np.ndarray) -> str:
-    """These trials with the reason of each."""
-    records = [one for one, is_lost in zip(study.records, lost, strict=True) if is_lost]
-    rows = [
-        [code(one.label), code(one.uid), one.status, escaped(_reason(one))]
-        for one in records[:MOST_LISTED]
-    ]
-    text = table(["trial", "uid", "status", "reason"], rows, left=4)
-    hidden = len(records) - len(rows)
-    if hidden:
-        text += (
-            f"\n\n{counted(hidden, 'more trial')}: see `data/runs.csv`, columns status and error."
-        )
-    return text
-
-
-def _reason(record: TrialRecord) -> str:
-    if record.error:
-        return record.error
-    if record.worse_than_mean:
-        return f"fvu {number(record.final['fvu'])} is not below 1: no better than the mean"
-    if record.status == "done":
-        return "its fvu is not finite" if "fvu" in record.final else "it has no fvu"
-    return "not started" if record.started is None else "no reason recorded"
+    words = {key: settings.shown(value) for key, value in said.items()}
+    return [Source(ACTIVATIONS[kind].format(**words), *(int(said[key]) for key in sizes))]
 
 
 def definitions(study: Study) -> list[Block]:
@@ -168,9 +205,6 @@ def definitions(study: Study) -> list[Block]:
         [one.name, one.unit, better[one.direction], one.scale, escaped(known[one.name])]
         for one in study.metrics
     ]
-    sizes = {r.config.get("activations", {}).get("validation_tokens") for r in study.records}
-    found = sorted(size for size in sizes if size is not None)
-    tokens = f"Validation: {listed([f'{size:,}' for size in found])} tokens. " if found else ""
     note = "Means and correlations are taken on the scale named here."
     if study.imported is not None:
         note += (
@@ -178,7 +212,7 @@ def definitions(study: Study) -> list[Block]:
             "the tool that wrote the file has it: figures of different tools need not compare."
         )
     header = ["metric", "unit", "better", "scale", "definition"]
-    return ["## Metrics", tokens + note, table(header, rows, left=5)]
+    return ["## Metrics", note, table(header, rows, left=5)]
 
 
 def _definitions(study: Study) -> dict[str, str]:
@@ -191,12 +225,12 @@ def _definitions(study: Study) -> dict[str, str]:
 def statistics(study: Study) -> list[Block]:
     """How each metric is distributed over the ranked trials."""
     if study.ranked.empty:
-        return ["## Summary statistics\n\nNo trial is ranked."]
+        return ["## Summary statistics", NothingRanked(len(study.trials))]
     rows = [_distribution(study, metric) for metric in study.metrics]
     header = ["metric", "n", "mean", "sd", "median", "min", "max", "geometric mean"]
     note = (
-        f"Over the {counted(len(study.ranked), 'ranked trial')} of {len(study.trials):,}; "
-        "the geometric mean for metrics of log scale that are positive throughout."
+        "Over the ranked trials that have the metric; the geometric mean for metrics of log scale "
+        "that are positive throughout."
     )
     return ["## Summary statistics", note, table(header, rows)]
 

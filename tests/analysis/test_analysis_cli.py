@@ -53,7 +53,7 @@ def test_status_counts_and_names_what_runs_and_what_stands_first(build: Build) -
         text = status(reader.sweep(), reader)
     assert "study: 12 trials, running\n  1 running, 9 done, 1 diverged, 1 failed\n" in text
     assert f"running {trials[9].record.label}: step 50 of 100" in text
-    assert f"Lowest fvu observed: {trials[10].record.label}" in text
+    assert f"High reconstruction (lowest fvu): {trials[10].record.label}" in text
     assert "cohort: a cohort of 2 ended" in text
 
 

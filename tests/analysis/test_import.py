@@ -313,7 +313,7 @@ def test_equal_rows_are_kept_and_are_no_seeds() -> None:
 def test_seeds_in_the_file_give_a_noise_floor() -> None:
     rows = [plain(i, seed=s, fvu=0.5 / (i + 1) + 0.01 * s) for i in range(3) for s in range(2)]
     text = page(write(rows))
-    assert "| told apart from |" in text
+    assert "| told apart from, m = 1 |" in text
     assert "earlier row" not in text
 
 

@@ -53,7 +53,7 @@ def test_no_trial_beats_a_recommended_one_in_its_objectives(
 
 def test_the_sparsest_of_trials_whose_l0_differs_by_chance_is_that_with_the_best_fvu() -> None:
     one = study([(0.3, 0.1, 15.97), (0.2, 0.1, 15.98), (0.1, 0.1, 31.9)])
-    sparsest = next(pick for pick in picks(one) if pick.title.startswith("Sparsest"))
+    sparsest = next(pick for pick in picks(one) if pick.title == "Extreme sparsity")
     assert sparsest.uid == one.trials.index[1]
 
 

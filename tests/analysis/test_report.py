@@ -78,7 +78,8 @@ def test_what_ended_without_a_rank_is_listed_with_its_reason(rendered: Path) -> 
     for i, reason in reasons.items():
         (line,) = [one for one in text.splitlines() if reason in one]
         assert trials[i].record.uid in line
-    assert "12 trials: 9 done, 1 diverged, 1 failed and 1 interrupted. 8 are ranked" in text
+    counts = "12 configurations: 9 done, 1 diverged, 1 failed and 1 interrupted. 8 are ranked"
+    assert f"12 trials of {counts}" in text
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -154,6 +155,42 @@ def test_rows_of_a_table_have_as_many_cells_as_its_header(load: Load, tmp_path: 
         ),
         pytest.param(
             [Ran({"train.lr": i / 999}, {"fvu": i / 50}) for i in range(1, 40)], id="many"
+        ),
+        pytest.param(
+            [
+                Ran({"sae.k": k}, {"fvu": 1 / k, "dead_features": float("inf"), "l0": k})
+                for k in (4, 8, 16)
+            ],
+            id="an infinite column",
+        ),
+        pytest.param(
+            [Ran({"sae.k": k}, {"dead_features": 0.1, "l0": k}) for k in (4, 8)], id="no fvu"
+        ),
+        pytest.param([Ran({"sae.k": k}, {"fvu": 1 / k}) for k in (4, 8, 16)], id="fvu alone"),
+        pytest.param(
+            [
+                Ran({"sae.aux_kind": value}, {"fvu": 0.1 * i, "dead_features": 0.1})
+                for i, value in enumerate((1, 0.5, "usage", None, True), start=1)
+            ],
+            id="mixed types",
+        ),
+        pytest.param(
+            [
+                Ran({"sae.k": k, "train.lr": 1e-3}, {"fvu": 1 / k, "dead_features": 0.1})
+                for k in (4, 8, 16)
+            ],
+            id="a single level",
+        ),
+        pytest.param(
+            [
+                Ran(
+                    {"sae.k": k, "train.seed_init": s, "train.seed_data": s},
+                    {"fvu": 0.5, "dead_features": 0.1, "l0": 8.0},
+                )
+                for k in (4, 8, 16)
+                for s in (0, 1, 2)
+            ],
+            id="all tied over seeds",
         ),
     ],
 )
@@ -287,4 +324,4 @@ def test_figures_are_drawn_for_what_there_is(load: Load, tmp_path: Path) -> None
     sweep, reader = load([Ran({"sae.k": k}, status="running", curve=[0.9, 0.8]) for k in (4, 8)])
     study = dataclasses.replace(to_study(sweep), history=reader.history)
     drawn = figures.draw(study, tmp_path)
-    assert drawn == {"curves_fvu", "curves_dead_features", "curves_loss"}
+    assert drawn == {"status_map", "curves_fvu", "curves_dead_features", "curves_loss"}
