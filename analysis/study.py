@@ -31,7 +31,7 @@ def no_history(_uids: Iterable[str], _metric: str) -> dict[str, Curve]:
     return {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity, so that results can be kept
 class Study:
     """One run of a sweep, as analysis sees it."""
 

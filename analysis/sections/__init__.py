@@ -1,7 +1,20 @@
 """The report's sections, in the order of the page."""
 
 from analysis.blocks import Section
-from analysis.sections import best, effects, footer, overview, pictures, searching
+from analysis.sections import (
+    best,
+    coverage,
+    effects,
+    footer,
+    importance,
+    interactions,
+    levels,
+    overview,
+    pictures,
+    searching,
+    switches,
+    tradeoffs,
+)
 
 SECTIONS: tuple[Section, ...] = (
     overview.header,
@@ -9,9 +22,13 @@ SECTIONS: tuple[Section, ...] = (
     overview.definitions,
     overview.statistics,
     searching.search,
+    coverage.coverage,
     effects.effects,
-    effects.level_tables,
-    effects.auxiliary_loss,
+    tradeoffs.tradeoffs,
+    levels.level_tables,
+    switches.switches,
+    interactions.interaction_section,
+    importance.importance,
     effects.noise_floor,
     best.top_tables,
     best.pareto_front,

@@ -7,8 +7,8 @@ from pathlib import PurePath
 from typing import Any
 
 from analysis.blocks import Block
-from analysis.effects import RESAMPLES
 from analysis.markdown import code, escaped, listed, moment, table
+from analysis.resampling import RESAMPLES
 from analysis.settings import flattened, text
 from analysis.study import Study
 from sae_sweep.records import TrialRecord
@@ -20,6 +20,11 @@ FIGURES = {
     "pareto_frontier": "the first Pareto front, with the trials that it beats",
     "heatmap": "medians over sparsity and width",
     "effects": "every trial over each hyperparameter",
+    "forest": "raw and adjusted changes with their intervals",
+    "isolation": "the best trial of each level",
+    "interaction": "medians over two hyperparameters whose effects do not add up",
+    "importance": "shares of variance with their intervals",
+    "coverage": "configurations in every cell of each pair of hyperparameters",
     "curves": "the course of training",
 }
 DATA = {
