@@ -93,15 +93,19 @@ def f_test(
     return f, float(stats.f.sf(f, df, residual_df))
 
 
-def adjust(design: Design, factor: Factor, y: Float[np.ndarray, " n"]) -> Adjusted | None:
-    """Test a factor within the additive model; None where the design cannot."""
+def adjust(
+    design: Design,
+    factor: Factor,
+    y: Float[np.ndarray, " n"],
+    fits: Float[np.ndarray, "draws p"],
+) -> Adjusted | None:
+    """Test a factor within the additive model, `fits` being its fits; None where it cannot be."""
     if not factor.estimable or design.residual_df < FEWEST_RESIDUAL:
         return None
     full = residual_squares(design.x, y)
     less = residual_squares(design.without(factor), y)
     df, total = len(factor.columns), float(((y - y.mean()) ** 2).sum())
     f, p = f_test(less, full, df, design.residual_df, total)
-    fitted, *_ = np.linalg.lstsq(design.x, y, rcond=None)
     return Adjusted(
         factor=factor,
         df=df,
@@ -109,9 +113,9 @@ def adjust(design: Design, factor: Factor, y: Float[np.ndarray, " n"]) -> Adjust
         f=f,
         p=p,
         partial_eta_squared=max(less - full, 0.0) / less if less > 0 else 0.0,
-        means=contrasts(design, factor) @ fitted,
-        change=_change(design, factor, y),
-        is_bent=_is_bent(design, factor, y),
+        means=contrasts(design, factor) @ fits[0],
+        change=_change(design, factor, y, fits),
+        is_bent=_is_bent(design, factor, y, fits[0]),
     )
 
 
@@ -136,12 +140,17 @@ def ends(factor: Factor) -> tuple[int, int] | None:
     return active[0], active[-1]
 
 
-def _change(design: Design, factor: Factor, y: Float[np.ndarray, " n"]) -> Change | None:
+def _change(
+    design: Design,
+    factor: Factor,
+    y: Float[np.ndarray, " n"],
+    fits: Float[np.ndarray, "draws p"],
+) -> Change | None:
     both = ends(factor)
     if both is None:
         return None
     first, last = both
-    weights = np.vstack([np.ones(len(y), dtype=np.int64), resampling.bootstrap(len(y))])
+    weights = _weights(len(y))
     at = np.column_stack([factor.codes == first, factor.codes == last]).astype(float)
     counts = weights @ at
     sums = weights @ (at * y[:, None])
@@ -149,7 +158,7 @@ def _change(design: Design, factor: Factor, y: Float[np.ndarray, " n"]) -> Chang
     raw = means[:, 1] - means[:, 0]
     rows = contrasts(design, factor)
     between = rows[last] - rows[first]
-    adjusted = weighted_fits(design.x, y, weights) @ between
+    adjusted = fits @ between
     return Change(
         factor.levels[first],
         factor.levels[last],
@@ -161,26 +170,37 @@ def _change(design: Design, factor: Factor, y: Float[np.ndarray, " n"]) -> Chang
     )
 
 
-def weighted_fits(
-    x: Float[np.ndarray, "n p"], y: Float[np.ndarray, " n"], weights: np.ndarray
-) -> Float[np.ndarray, "draws p"]:
-    """The least-squares coefficients of every draw; NaN where a draw cannot tell them apart."""
+def _weights(n: int) -> np.ndarray:
+    """All observations once, then the draws."""
+    return np.vstack([np.ones(n, dtype=np.int64), resampling.bootstrap(n)])
+
+
+def fits(x: Float[np.ndarray, "n p"], y: Float[np.ndarray, " n"]) -> Float[np.ndarray, "draws p"]:
+    """The least-squares coefficients of all observations, then of every bootstrap draw.
+
+    NaN where a draw cannot tell them apart.
+    """
+    weights = _weights(len(y))
     n, p = x.shape
     products = (x[:, :, None] * x[:, None, :]).reshape(n, p * p)
     grams = (weights @ products).reshape(-1, p, p)
     eigenvalues = np.linalg.eigvalsh(grams)
-    fits = np.full((len(weights), p), np.nan)
+    found = np.full((len(weights), p), np.nan)
     regular = eigenvalues[:, 0] > 1e-9 * eigenvalues[:, -1]
     sides = (weights @ (x * y[:, None]))[regular]
-    fits[regular] = np.linalg.solve(grams[regular], sides[:, :, None])[:, :, 0]
-    return fits
+    found[regular] = np.linalg.solve(grams[regular], sides[:, :, None])[:, :, 0]
+    return found
 
 
-def _is_bent(design: Design, factor: Factor, y: Float[np.ndarray, " n"]) -> bool:
+def _is_bent(
+    design: Design,
+    factor: Factor,
+    y: Float[np.ndarray, " n"],
+    fitted: Float[np.ndarray, " p"],
+) -> bool:
     levels = [i for i, level in enumerate(factor.levels) if level != INACTIVE]
     if factor.hyperparameter.kind == "categorical" or len(levels) < 3:
         return False
-    fitted, *_ = np.linalg.lstsq(design.x, y, rcond=None)
     rows = contrasts(design, factor)
     steps = np.sign(np.diff(rows[levels] @ fitted))
     if abs(steps.sum()) == len(steps):

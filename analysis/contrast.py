@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from analysis import verdicts
@@ -110,7 +110,7 @@ def _contrast(
         equal=int((means == 0).sum()),
         median=float(np.median(means)) if len(means) else np.nan,
         interval=hodges_lehmann(means),
-        p=float(stats.wilcoxon(means).pvalue) if (means != 0).any() else np.nan,
+        p=signed_rank_p(means),
     )
 
 
@@ -134,7 +134,27 @@ def _left_out(n: int) -> int:
     if n > EXACT_UP_TO:
         mean, variance = n * (n + 1) / 4, n * (n + 1) * (2 * n + 1) / 24
         return int(mean - stats.norm.ppf(0.975) * np.sqrt(variance))
-    ways = np.ones(1)
-    for rank in range(1, n + 1):
-        ways = np.convolve(ways, np.r_[1.0, np.zeros(rank - 1), 1.0])
-    return int((np.cumsum(ways / 2.0**n) <= 0.025).sum())
+    return int((np.cumsum(_chances(np.arange(1, n + 1))) <= 0.025).sum())
+
+
+def signed_rank_p(changes: Float[np.ndarray, " n"]) -> float:
+    """Two-sided p of Wilcoxon's test: exact, ties included; zeros are left out; NaN of nothing."""
+    changed = changes[changes != 0]
+    if not len(changed):
+        return np.nan
+    if len(changed) > EXACT_UP_TO:
+        return float(stats.wilcoxon(changed, method="approx").pvalue)
+    # twice the ranks are whole numbers, also the shared ones
+    ranks = np.rint(2 * stats.rankdata(np.abs(changed))).astype(np.int64)
+    chances, above = _chances(ranks), ranks[changed > 0].sum()
+    return float(min(2 * min(chances[: above + 1].sum(), chances[above:].sum()), 1.0))
+
+
+def _chances(ranks: Int[np.ndarray, " n"]) -> Float[np.ndarray, " sums"]:
+    """The chance of every sum of ranks, each in or out with chance 1/2."""
+    chances = np.ones(1)
+    for rank in ranks:
+        either = np.zeros(rank + 1)
+        either[[0, rank]] = 0.5
+        chances = np.convolve(chances, either)
+    return chances

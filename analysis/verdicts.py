@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from analysis import adjusted, design, effects, samples
 from analysis.adjusted import Adjusted, Best
@@ -80,8 +81,9 @@ def judge(study: Study) -> Effects:
     """Test every hyperparameter on every main metric, then decide what is said of each."""
     taken = {one.name: samples.sample(study, one) for one in outcomes(study)}
     designs = {name: design.design(study.hyperparameters, one.rows) for name, one in taken.items()}
+    fits = {name: adjusted.fits(one.x, taken[name].y) for name, one in designs.items()}
     found = [
-        _test(study, taken[metric.name], designs[metric.name], i)
+        _test(study.hyperparameters, taken[metric.name], designs[metric.name], fits[metric.name], i)
         for metric in outcomes(study)
         for i in range(len(study.hyperparameters))
     ]
@@ -95,12 +97,18 @@ def judge(study: Study) -> Effects:
     return Effects(judged, raw_tests, tests, taken, designs)
 
 
-def _test(study: Study, one: Sample, columns: Design, i: int) -> Effect:
+def _test(
+    hyperparameters: list[Hyperparameter],
+    one: Sample,
+    columns: Design,
+    fits: Float[np.ndarray, "draws p"],
+    i: int,
+) -> Effect:
     """Both tests of a hyperparameter; its p stands in the place of q until all are known."""
-    hyperparameter, factor = study.hyperparameters[i], columns.factors[i]
+    hyperparameter, factor = hyperparameters[i], columns.factors[i]
     correlation = effects.correlation(one, hyperparameter)
-    held = adjusted.adjust(columns, factor, one.y) if samples.varies(one.y) else None
-    if held is None and not (len(study.hyperparameters) == 1 and correlation.p == correlation.p):
+    held = adjusted.adjust(columns, factor, one.y, fits) if samples.varies(one.y) else None
+    if held is None and not (len(hyperparameters) == 1 and correlation.p == correlation.p):
         reason = correlation.remark or _reason(columns, i)
     else:
         reason = ""

@@ -99,7 +99,7 @@ def level_tables(study: Study) -> list[Block]:
         "apart from every other level's (t-tests, Holm over all pairs of levels, p < 0.05)."
     )
     parts: list[Block] = ["## Levels", note, *_claims(study)]
-    shown: dict[tuple[str, ...], str] = {}
+    shown: dict[tuple[int, ...], str] = {}
     for one in study.hyperparameters:
         earlier = shown.setdefault(_split(one), one.name)
         same = f"Splits the trials as {escaped(earlier)} does: the figures are those above."
