@@ -54,6 +54,8 @@ class Planted(NamedTuple):
     seeds: int = 1
     trials: int | None = None
     """Configurations drawn from the grid; None for all of it."""
+    few_levels: bool = False
+    """Levels drawn from the pool instead of the most that it has."""
     settings: tuple[str, ...] = ("train.lr", "sae.expansion_factor", "sae.aux_coeff")
 
 
@@ -64,13 +66,19 @@ def any_noise(rng: np.random.Generator) -> Planted:
         noise=rng.choice(["normal", "heavy", "skewed"]),
         seeds=int(rng.integers(1, 4)),
         trials=None if rng.random() < 0.5 else int(rng.integers(8, 49)),
+        few_levels=True,
         settings=tuple(rng.choice(list(POOL), size=n, replace=False)),
     )
 
 
 def sweep(planted: Planted, rng: np.random.Generator) -> Study:
     """Run a sweep in which only what was planted has an effect."""
-    given = {key: POOL[key][rng.integers(len(POOL[key]))] for key in planted.settings}
+    given = {
+        key: POOL[key][rng.integers(len(POOL[key]))]
+        if planted.few_levels
+        else max(POOL[key], key=len)
+        for key in planted.settings
+    }
     points = _points(given, planted, rng)
     members = []
     for point in points:
