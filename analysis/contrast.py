@@ -133,7 +133,7 @@ def _left_out(n: int) -> int:
     """
     if n > EXACT_UP_TO:
         mean, variance = n * (n + 1) / 4, n * (n + 1) * (2 * n + 1) / 24
-        return int(mean - stats.norm.ppf(0.975) * np.sqrt(variance))
+        return int(mean - stats.norm.ppf(0.975) * np.sqrt(variance)) + 1
     return int((np.cumsum(_chances(np.arange(1, n + 1))) <= 0.025).sum())
 
 

@@ -64,7 +64,7 @@ def cases(noise_sweeps: int, sweeps: int) -> list[Case]:
     for size in (1.0, 2.0, 3.0, 5.0):
         planted = Planted(effect=size, seeds=2)
         found.append(Case(f"lr, {size:g} sd", _fixed(planted), sweeps, _falls))
-    for tie in (0.6, 0.8):
+    for tie in (0.6, 0.9):
         planted = Planted(effect=5.0, confounding=tie, seeds=2)
         name = f"lr, 5 sd; width follows lr in {tie:.0%}"
         found.append(Case(name, _fixed(planted), sweeps, _falls))
@@ -112,8 +112,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.claims", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--noise-sweeps", type=int, default=1000)
-    parser.add_argument("--sweeps", type=int, default=100, help="of each other row")
+    parser.add_argument("--noise-sweeps", type=int, default=600)
+    parser.add_argument("--sweeps", type=int, default=60, help="of each other row")
     parser.add_argument("--readme", type=Path, default=HERE / "README.md", help="gets the table")
     arguments = parser.parse_args()
     rows = []

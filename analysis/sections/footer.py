@@ -13,7 +13,7 @@ from analysis.settings import flattened, text
 from analysis.study import Study
 from sae_sweep.records import TrialRecord
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 """Raised when the same records would make another report."""
 
 FIGURES = {

@@ -34,7 +34,7 @@ def test_the_bound_above_would_notice_unadjusted_tests() -> None:
 @pytest.mark.parametrize("effect", [3.0, -3.0, 6.0])
 def test_a_planted_effect_is_found_with_its_sign_and_the_others_are_not(effect: float) -> None:
     found, wrong = 0, 0
-    for i in range(20):
+    for i in range(12):
         planted = Planted(effect=effect, seeds=2, settings=GRID)
         for one in claimed(sweep(planted, np.random.default_rng(i))):
             if isinstance(one, Goes) and (one.hyperparameter, one.metric) == ("lr", "fvu"):
@@ -44,16 +44,15 @@ def test_a_planted_effect_is_found_with_its_sign_and_the_others_are_not(effect: 
                 assert (one.change < 0) == (effect > 0)
             elif getattr(one, "hyperparameter", "") != "lr" or one.metric != "fvu":
                 wrong += 1
-    assert found >= 15
+    assert found >= 10
     # a false effect may be told in several sentences
-    assert not_above(wrong, 3 * 20, CLAIMED), wrong
+    assert not_above(wrong, 3 * 12, CLAIMED), wrong
 
 
-@pytest.mark.parametrize("confounding", [0.6, 0.8])
-def test_a_confounded_setting_is_not_claimed(confounding: float) -> None:
+def test_a_confounded_setting_is_not_claimed() -> None:
     found, wrong, misled = 0, 0, 0
-    for i in range(40):
-        planted = Planted(effect=5.0, confounding=confounding, seeds=2, settings=GRID)
+    for i in range(20):
+        planted = Planted(effect=5.0, confounding=0.8, seeds=2, settings=GRID)
         study = sweep(planted, np.random.default_rng(i))
         told = [one for one in claimed(study) if isinstance(one, Goes | Differs)]
         found += any(one.hyperparameter == "lr" and one.metric == "fvu" for one in told)
@@ -61,20 +60,20 @@ def test_a_confounded_setting_is_not_claimed(confounding: float) -> None:
         wide = next(one for one in study.hyperparameters if one.name == "expansion_factor")
         fvu = study.scaled["fvu"].to_numpy()
         misled += bool(stats.spearmanr(wide.numbers, fvu).pvalue < CLAIMED)
-    assert misled >= 20, "these sweeps do not confound"
-    assert found >= 20
-    assert not_above(wrong, 40, CLAIMED), wrong
+    assert misled >= 10, "these sweeps do not confound"
+    assert found >= 15
+    assert not_above(wrong, 20, CLAIMED), wrong
 
 
 def test_a_planted_interaction_is_found_and_none_without_it() -> None:
-    found = {0.0: 0, 8.0: 0}
+    found = {0.0: 0, 12.0: 0}
     for size in found:
-        for i in range(20):
+        for i in range(10):
             planted = Planted(effect=4.0, interaction=size, seeds=2, settings=GRID)
             told = claimed(sweep(planted, np.random.default_rng(i)))
             found[size] += any(
                 isinstance(one, Interacts) and {one.first, one.second} == {"lr", "expansion_factor"}
                 for one in told
             )
-    assert found[8.0] >= 10
-    assert not_above(found[0.0], 20, CLAIMED)
+    assert found[12.0] >= 8
+    assert not_above(found[0.0], 10, CLAIMED)
