@@ -17,6 +17,8 @@ from analysis.samples import varies
 from analysis.study import Study
 from sae_sweep.records import Metric
 
+SHOWN = 3
+"""Interactions, the largest of those claimed, that are drawn."""
 MOST_EMPTY = 0.2
 """Share of the pair's cells without an observation above which it is not tested."""
 FEWEST_RESIDUAL = 10
@@ -39,6 +41,12 @@ class Interaction(NamedTuple):
     """Adjusted over all pairs and metrics tested."""
     is_claimed: bool
     """q below .05, and the effect of one of the two on the metric is claimed."""
+
+    @property
+    def figure(self) -> str:
+        """The name of its heatmap."""
+        pair = f"{self.first.name}_{self.second.name}".replace(".", "_")
+        return f"interaction_{self.metric.name}_{pair}"
 
 
 class Interactions(NamedTuple):

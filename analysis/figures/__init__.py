@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis.figures import curves, effects, heatmap, pareto, style
+from analysis.figures import curves, effects, forest, heatmap, pareto, style
 from analysis.study import Study
 
 
@@ -14,6 +14,7 @@ def draw(study: Study, folder: Path) -> frozenset[str]:
             *pareto.draw(study, folder),
             *heatmap.draw(study, folder),
             *effects.draw(study, folder),
+            *forest.draw(study, folder),
             *curves.draw(study, folder),
         ]
     return frozenset(drawn)

@@ -10,7 +10,6 @@ from analysis.blocks import Block, Claim
 from analysis.coverage import ASSOCIATED, INFLATED, Pair, factorial, inflations, pairs
 from analysis.hyperparameters import Hyperparameter
 from analysis.markdown import MISSING, counted, escaped, listed, number, table
-from analysis.sections.pictures import picture
 from analysis.study import Study
 
 
@@ -116,7 +115,6 @@ def coverage(study: Study) -> list[Block]:
         *_claims(study, found, inflated),
         levels,
         *_cells(found),
-        *picture(study, "coverage", "configurations in every cell"),
     ]
 
 

@@ -24,7 +24,6 @@ FIGURES = {
     "isolation": "the best trial of each level",
     "interaction": "medians over two hyperparameters whose effects do not add up",
     "importance": "shares of variance with their intervals",
-    "coverage": "configurations in every cell of each pair of hyperparameters",
     "curves": "the course of training",
 }
 DATA = {

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 
 from analysis import wording
 from analysis.blocks import Block
-from analysis.interactions import FEWEST_RESIDUAL, MOST_EMPTY, Interaction, interactions
+from analysis.interactions import FEWEST_RESIDUAL, MOST_EMPTY, SHOWN, Interaction, interactions
 from analysis.markdown import counted, escaped, table
 from analysis.multiplicity import CLAIMED
 from analysis.sections.pictures import picture
 from analysis.study import Study
 
-SHOWN = 3
-"""Interactions, the largest, that are drawn."""
 LISTED = 10
 
 
@@ -74,19 +72,13 @@ def interaction_section(study: Study) -> list[Block]:
     drawn = [
         line
         for one in tested.claimed[:SHOWN]
-        for line in picture(study, figure_name(one), f"{one.metric.name} by both")
+        for line in picture(study, one.figure, f"{one.metric.name} by both")
     ]
     header = ["metric", "pair", "share of variance", "F", "q"]
     shown = table(header, [_row(one) for one in tested.found[:LISTED]], left=2)
     fold = ["<details><summary>The largest of all tested</summary>", shown, "</details>"]
     silent = NoInteraction(tested.tests, tested.found[0].gain)
     return ["## Interactions", note, *(claims or [silent]), *drawn, *fold]
-
-
-def figure_name(one: Interaction) -> str:
-    """The name of an interaction's heatmap."""
-    pair = f"{one.first.name}_{one.second.name}".replace(".", "_")
-    return f"interaction_{one.metric.name}_{pair}"
 
 
 def _row(one: Interaction) -> list[str]:
