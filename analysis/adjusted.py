@@ -178,8 +178,11 @@ def _weights(n: int) -> np.ndarray:
 def fits(x: Float[np.ndarray, "n p"], y: Float[np.ndarray, " n"]) -> Float[np.ndarray, "draws p"]:
     """The least-squares coefficients of all observations, then of every bootstrap draw.
 
-    NaN where a draw cannot tell them apart.
+    NaN where a draw cannot tell them apart, and in a single row where there are too few
+    observations to test anything.
     """
+    if x.shape[0] - x.shape[1] < FEWEST_RESIDUAL:
+        return np.full((1, x.shape[1]), np.nan)
     weights = _weights(len(y))
     n, p = x.shape
     products = (x[:, :, None] * x[:, None, :]).reshape(n, p * p)

@@ -28,12 +28,12 @@ def equals(p: float) -> str:
 
 def correlation(value: float) -> str:
     """A correlation."""
-    return MISSING if value != value else f"{value:.2f}"
+    return MISSING if value != value else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
 
 
 def bracketed(interval: Interval | None) -> str:
     """A correlation's interval, with a space before it; nothing where there is none."""
-    return "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+    return "" if interval is None else f" [{correlation(interval[0])}, {correlation(interval[1])}]"
 
 
 def change_interval(metric: Metric, interval: Interval | None) -> str:

@@ -71,7 +71,7 @@ class Goes:
         return (
             f"**{escaped(self.hyperparameter)}:** larger goes {wording.strength(self.spearman)} "
             f"with {_outcome(self.metric, self.spearman)} {self.metric} (Spearman "
-            f"{self.spearman:.2f}{wording.bracketed(self.interval)}, "
+            f"{wording.correlation(self.spearman)}{wording.bracketed(self.interval)}, "
             f"{counted(self.configurations, 'configuration')}"
             f"{_moved(self)}; q {wording.equals(self.q)})."
         )
@@ -151,7 +151,7 @@ class Opposed:
         change = scales.change(METRICS[self.metric], self.adjusted)
         return (
             f"**Sign change, {escaped(self.hyperparameter)}:** Spearman's correlation with "
-            f"{self.metric} is {self.spearman:.2f}, but with the others held {self.metric} changes "
+            f"{self.metric} is {wording.correlation(self.spearman)}, but with the others held {self.metric} changes "
             f"by {change} from {escaped(self.first)} to {escaped(self.last)} "
             f"(q {wording.equals(self.q)}): no direction is claimed."
         )
@@ -170,7 +170,7 @@ class Unheld:
     @property
     def words(self) -> str:
         """The sentence."""
-        size = "" if self.spearman is None else f"Spearman {self.spearman:.2f}, "
+        size = "" if self.spearman is None else f"Spearman {wording.correlation(self.spearman)}, "
         return (
             f"**{escaped(self.hyperparameter)}:** associated with {self.metric} ({size}"
             f"q {wording.equals(self.raw_q)}), but not detectably once the others are held "
@@ -203,7 +203,11 @@ class NotDetected:
         )
         parts = [
             f"{escaped(name)} ("
-            + ("" if rho is None else f"Spearman {rho:.2f}{wording.bracketed(interval)}, ")
+            + (
+                ""
+                if rho is None
+                else f"Spearman {wording.correlation(rho)}{wording.bracketed(interval)}, "
+            )
             + f"n = {n:,}, q {wording.equals(q)})"
             for name, rho, interval, n, q in rows
         ]

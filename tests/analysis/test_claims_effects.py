@@ -126,7 +126,7 @@ def test_directions_and_sizes(folder: Path, configurations: pd.DataFrame) -> Non
         name, word, way, better, metric = match.groups()[:5]
         x, y = configurations[NAMES[name]], configurations[metric]
         rho = stats.spearmanr(x, y).statistic
-        assert match[6] == f"{rho:.2f}"
+        assert match[6] == f"{round(rho, 2) + 0.0:.2f}"
         assert float(match[7]) <= float(match[6]) <= float(match[8])
         assert (way, better) == (("lower", "better") if rho < 0 else ("higher", "worse"))
         bands = {"strongly": (0.5, 2), "moderately": (0.3, 0.5), "weakly": (0.1, 0.3)}
@@ -165,7 +165,7 @@ def test_what_is_not_detected(folder: Path, configurations: pd.DataFrame) -> Non
         if value >= 0.05:
             x = configurations[NAMES[name]]
             rho = stats.spearmanr(x, configurations[metric]).statistic
-            expected[name, metric] = (f"{rho:.2f}", len(x), shown_q(value))
+            expected[name, metric] = (f"{round(rho, 2) + 0.0:.2f}", len(x), shown_q(value))
     assert silent == expected
 
 
