@@ -9,8 +9,6 @@ from analysis.markdown import counted, escaped, listed
 from analysis.verdicts import Effect, Effects
 from sae_sweep.records import METRICS, Metric
 
-FALLS_RISES = {True: "higher", False: "lower"}
-
 
 @dataclass(frozen=True)
 class Aliased:
@@ -151,8 +149,8 @@ class Opposed:
         change = scales.change(METRICS[self.metric], self.adjusted)
         return (
             f"**Sign change, {escaped(self.hyperparameter)}:** Spearman's correlation with "
-            f"{self.metric} is {wording.correlation(self.spearman)}, but with the others held {self.metric} changes "
-            f"by {change} from {escaped(self.first)} to {escaped(self.last)} "
+            f"{self.metric} is {wording.correlation(self.spearman)}, but with the others held the "
+            f"metric changes by {change} from {escaped(self.first)} to {escaped(self.last)} "
             f"(q {wording.equals(self.q)}): no direction is claimed."
         )
 
@@ -194,11 +192,7 @@ class NotDetected:
     def words(self) -> str:
         """The sentence."""
         rows = zip(
-            self.hyperparameters,
-            self.spearman,
-            self.intervals,
-            self.configurations,
-            self.q,
+            *(self.hyperparameters, self.spearman, self.intervals, self.configurations, self.q),
             strict=True,
         )
         parts = [
@@ -282,7 +276,7 @@ def _known(value: float) -> float | None:
 
 def _outcome(metric: str, sign: float) -> str:
     """Lower (better), in the metric's own direction."""
-    word = FALLS_RISES[sign > 0]
+    word = "higher" if sign > 0 else "lower"
     direction = METRICS[metric].direction
     if direction == "none":
         return word
