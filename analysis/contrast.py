@@ -1,76 +1,160 @@
-"""What switching the auxiliary loss on changes, between trials that are otherwise equal."""
+"""What switching a setting on changes, between trials that are otherwise equal."""
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats
 
-from analysis import scales
+from analysis import verdicts
 from analysis.hyperparameters import Hyperparameter
+from analysis.resampling import Interval
 from analysis.study import Study
 from sae_sweep.records import Metric
 
-COEFFICIENT = "sae.aux_coeff"
-AUXILIARY = (COEFFICIENT, "sae.aux_target", "sae.aux_kind")
+EXACT_UP_TO = 50
+"""Blocks above which the signed-rank statistic is taken as normal."""
 
 
 class Contrast(NamedTuple):
-    """One metric with the auxiliary loss off and on."""
+    """One metric with a setting off and on.
 
+    A pair is a trial with it on and the one with it off whose other settings and seeds are equal.
+    A block holds the pairs that differ in the seeds or in how far it is on: its mean change is one
+    observation.
+    """
+
+    hyperparameter: Hyperparameter
     metric: Metric
     pairs: int
-    """Trials with it on that have a partner with it off and every other setting equal."""
-    median_difference: float
-    """On minus off over the pairs, in the metric's unit; NaN without pairs."""
+    blocks: int
     improved: int
-    """Pairs in which "on" is better."""
+    """Blocks in which on is better, and in which there is no difference."""
     equal: int
-    """Pairs in which it makes no difference at all."""
-    mean_off: float
-    """Over all ranked trials with it off, paired or not; on the metric's scale, brought back."""
-    n_off: int
-    mean_on: float
-    n_on: int
+    median: float
+    """Of the blocks' changes, on minus off, on the metric's scale; NaN without pairs."""
+    interval: Interval | None
+    """95 % of the change by Hodges and Lehmann: the centre that Wilcoxon's test does not refuse;
+    None below six blocks, where no 95 % interval exists."""
+    p: float
+    """Wilcoxon's signed-rank test; NaN without a difference."""
 
 
-def auxiliary(study: Study) -> list[Contrast]:
-    """One contrast a main metric; empty where the sweep did not switch the loss on and off."""
-    coefficients = [one for one in study.hyperparameters if one.key == COEFFICIENT]
-    if not coefficients:
-        return []
-    off = np.array([value in (0, None) for value in coefficients[0].given])
-    if off.all() or not off.any():
-        return []
-    rest = [one for one in study.hyperparameters if one.key not in AUXILIARY]
-    return [_contrast(study, metric, off, rest) for metric in study.main_metrics]
+def contrasts(study: Study) -> list[Contrast]:
+    """One a switch and main metric; empty where the sweep switched nothing on and off."""
+    return [
+        _contrast(study, metric, one, off)
+        for one, off in switches(study.hyperparameters)
+        for metric in verdicts.outcomes(study)
+    ]
+
+
+def switches(
+    hyperparameters: list[Hyperparameter],
+) -> list[tuple[Hyperparameter, Bool[np.ndarray, " n"]]]:
+    """Hyperparameters with an off level (0, none, false) among others, and where each is off.
+
+    One that is off wherever and only where another is (aux_target, off with aux_coeff) is that
+    other's detail.
+    """
+    found: list[tuple[Hyperparameter, Bool[np.ndarray, " n"]]] = []
+    for one in hyperparameters:
+        off = np.array([_is_off(value) for value in one.given], dtype=bool)
+        known = any(np.array_equal(off, other) for _, other in found)
+        if off.any() and not off.all() and not known and _blocks(hyperparameters, one, off):
+            found.append((one, off))
+    return found
+
+
+def _is_off(value: object) -> bool:
+    return value is None or (isinstance(value, bool | int | float) and not value)
+
+
+def _blocks(
+    hyperparameters: list[Hyperparameter], switch: Hyperparameter, off: Bool[np.ndarray, " n"]
+) -> list[Hashable]:
+    """Each trial's other settings; empty where no two trials are equal but for the switch.
+
+    A setting that is inactive in all trials with the switch off is a detail of the switch.
+    """
+    rest = [
+        one
+        for one in hyperparameters
+        if one is not switch and any(one.given[i] is not None for i in np.flatnonzero(off))
+    ]
+    points = list(zip(*(map(str, one.given) for one in rest), strict=True)) or [()] * len(off)
+    without = {points[i] for i in np.flatnonzero(off)}
+    paired = any(points[i] in without for i in np.flatnonzero(~off))
+    return [*points] if paired else []
 
 
 def _contrast(
-    study: Study, metric: Metric, off: np.ndarray, rest: list[Hyperparameter]
+    study: Study, metric: Metric, switch: Hyperparameter, off: Bool[np.ndarray, " n"]
 ) -> Contrast:
-    values = study.trials[metric.name].to_numpy()
     scaled = study.scaled[metric.name].to_numpy()
-    counted = study.trials["ranked"].to_numpy() & ~np.isnan(values)
-    points = list(zip(*(map(str, one.given) for one in rest), study.seeds, strict=True))
-    partner = {points[i]: values[i] for i in np.flatnonzero(counted & off)}
-    changes = np.array(
-        [
-            values[i] - partner[points[i]]
-            for i in np.flatnonzero(counted & ~off)
-            if points[i] in partner
-        ]
-    )
+    counted = study.trials["ranked"].to_numpy() & ~np.isnan(scaled)
+    blocks, seeds = _blocks(study.hyperparameters, switch, off), study.seeds
+    partner = {(blocks[i], seeds[i]): scaled[i] for i in np.flatnonzero(counted & off)}
+    changes: dict[Hashable, list[float]] = {}
+    for i in np.flatnonzero(counted & ~off):
+        if (blocks[i], seeds[i]) in partner:
+            changes.setdefault(blocks[i], []).append(scaled[i] - partner[blocks[i], seeds[i]])
+    means = np.array([np.mean(one) for one in changes.values()])
     return Contrast(
+        switch,
         metric,
-        pairs=len(changes),
-        median_difference=float(np.median(changes)) if len(changes) else np.nan,
-        improved=int((changes > 0 if metric.direction == "up" else changes < 0).sum()),
-        equal=int((changes == 0).sum()),
-        mean_off=_mean(metric, scaled[counted & off]),
-        n_off=int((counted & off).sum()),
-        mean_on=_mean(metric, scaled[counted & ~off]),
-        n_on=int((counted & ~off).sum()),
+        pairs=sum(map(len, changes.values())),
+        blocks=len(means),
+        improved=int((means > 0 if metric.direction == "up" else means < 0).sum()),
+        equal=int((means == 0).sum()),
+        median=float(np.median(means)) if len(means) else np.nan,
+        interval=hodges_lehmann(means),
+        p=signed_rank_p(means),
     )
 
 
-def _mean(metric: Metric, scaled: np.ndarray) -> float:
-    return scales.back(metric, float(scaled.mean())) if len(scaled) else np.nan
+def hodges_lehmann(changes: Float[np.ndarray, " n"]) -> Interval | None:
+    """95 % interval of the centre: the signed-rank test turned round, over the Walsh averages.
+
+    Hollander and Wolfe, Nonparametric Statistical Methods, section 3.3.
+    """
+    n = len(changes)
+    i, j = np.triu_indices(n)
+    walsh = np.sort((changes[i] + changes[j]) / 2)
+    left_out = _left_out(n)
+    return (float(walsh[left_out - 1]), float(walsh[-left_out])) if left_out else None
+
+
+def _left_out(n: int) -> int:
+    """The rank, from either end, of the Walsh average that bounds the interval; 0: there is none.
+
+    The largest c with P(W+ <= c - 1) <= .025, W+ the sum of the ranks of positive changes.
+    """
+    if n > EXACT_UP_TO:
+        mean, variance = n * (n + 1) / 4, n * (n + 1) * (2 * n + 1) / 24
+        return int(mean - stats.norm.ppf(0.975) * np.sqrt(variance)) + 1
+    return int((np.cumsum(_chances(np.arange(1, n + 1))) <= 0.025).sum())
+
+
+def signed_rank_p(changes: Float[np.ndarray, " n"]) -> float:
+    """Two-sided p of Wilcoxon's test: exact, ties included; zeros are left out; NaN of nothing."""
+    changed = changes[changes != 0]
+    if not len(changed):
+        return np.nan
+    if len(changed) > EXACT_UP_TO:
+        return float(stats.wilcoxon(changed, method="approx").pvalue)
+    # twice the ranks are whole numbers, also the shared ones
+    ranks = np.rint(2 * stats.rankdata(np.abs(changed))).astype(np.int64)
+    chances, above = _chances(ranks), ranks[changed > 0].sum()
+    return float(min(2 * min(chances[: above + 1].sum(), chances[above:].sum()), 1.0))
+
+
+def _chances(ranks: Int[np.ndarray, " n"]) -> Float[np.ndarray, " sums"]:
+    """The chance of every sum of ranks, each in or out with chance 1/2."""
+    chances = np.ones(1)
+    for rank in ranks:
+        either = np.zeros(rank + 1)
+        either[[0, rank]] = 0.5
+        chances = np.convolve(chances, either)
+    return chances

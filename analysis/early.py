@@ -4,10 +4,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from analysis.effects import FEWEST, spearman_interval
+from analysis import scales
+from analysis.effects import correlation_interval
+from analysis.resampling import FEWEST
 from analysis.study import Study
 from sae_sweep.records import Metric
 
@@ -21,7 +24,7 @@ class Signal(NamedTuple):
     metric: Metric
     share: float
     n: int
-    """Ranked trials with both values."""
+    """Configurations with both values, of ranked trials; seeds are averaged."""
     spearman: float
     """NaN where `remark` says why."""
     interval: tuple[float, float] | None
@@ -42,14 +45,15 @@ def signals(study: Study) -> list[Signal]:
         curves = study.history(uids, metric.name)
         if not curves:
             continue
-        final = study.trials.loc[ranked, metric.name].to_numpy(dtype=np.float64)
+        final = study.scaled.loc[ranked, metric.name].to_numpy(dtype=np.float64)
         for share in SHARES:
             early = np.full(len(uids), np.nan)
             for i, uid in enumerate(uids):
                 if uid in curves and lengths[uid] is not None:
                     early[i] = _last_before(*curves[uid], share * lengths[uid])
-            known = ~np.isnan(early) & ~np.isnan(final)
-            found.append(_signal(metric, share, early[known], final[known], configuration[known]))
+            both = pd.DataFrame({"early": scales.onto(metric, early), "final": final}).dropna()
+            means = both.groupby(configuration[both.index]).mean()
+            found.append(_signal(metric, share, *means.to_numpy().T))
     return found
 
 
@@ -66,13 +70,13 @@ def _signal(
     share: float,
     early: Float[np.ndarray, " n"],
     final: Float[np.ndarray, " n"],
-    configuration: Float[np.ndarray, " n"],
 ) -> Signal:
     n = len(early)
     if n < 2 or np.ptp(early) == 0 or np.ptp(final) == 0:
         remark = "n too small" if n < 2 else "metric constant"
         return Signal(metric, share, n, math.nan, None, remark)
-    spearman = float(np.corrcoef(stats.rankdata(early), stats.rankdata(final))[0, 1])
-    interval = spearman_interval(early, final, configuration)
+    ranks = stats.rankdata(early), stats.rankdata(final)
+    spearman = float(np.corrcoef(*ranks)[0, 1])
+    interval = correlation_interval(*ranks)
     remark = "" if interval else f"n too small for an interval (under {FEWEST})"
     return Signal(metric, share, n, spearman, interval, remark)

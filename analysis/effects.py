@@ -1,87 +1,115 @@
-"""How metrics go with hyperparameters: correlations, and the levels at either end."""
+"""How a metric goes with one hyperparameter by itself: correlations with their uncertainty."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
 
-from analysis.hyperparameters import Hyperparameter
-from analysis.levels import Level, best_and_worst, levels
-from analysis.study import Study
-from sae_sweep.records import Metric
+from analysis import resampling
+from analysis.hyperparameters import INACTIVE, Hyperparameter
+from analysis.resampling import FEWEST, Interval
+from analysis.samples import Sample, varies
 
-RESAMPLES = 999
-FEWEST = 4
-"""Configurations below which an interval would say nothing."""
+PERMUTED_UP_TO = 500
+"""Configurations above which Student's t stands for the permutations of Spearman's test."""
+DISAGREE = 0.2
+"""Distance of Pearson's from Spearman's correlation from which the report says so."""
 
 
-class Effect(NamedTuple):
-    """One hyperparameter against one metric, over the ranked trials."""
+class Correlation(NamedTuple):
+    """One hyperparameter against one metric, a configuration being one observation."""
 
-    hyperparameter: Hyperparameter
     n: int
+    """Configurations in which the hyperparameter is active and the metric known."""
     pearson: float
-    """Both on their scales; NaN where `remark` says why."""
+    """Both on their scales; NaN where `remark` says why, and for categories."""
+    pearson_interval: Interval | None
+    """95 %, bootstrap over configurations; None where n is too small."""
     spearman: float
-    interval: tuple[float, float] | None
-    """Of Spearman's correlation, 95 %."""
+    spearman_interval: Interval | None
+    epsilon_squared: float
+    """Of categories: Kruskal-Wallis H / (n - 1); NaN for numbers."""
+    p: float
+    """Of Spearman's permutation test, or of Kruskal-Wallis; NaN where there is none."""
     remark: str
-    """Why there is no correlation or no interval; empty otherwise."""
-    ends: tuple[Level, Level] | None
-    """The best and the worst level."""
+    """Why there is no figure; empty otherwise."""
+
+    @property
+    def disagree(self) -> bool:
+        """Whether the two correlations tell different stories."""
+        both = self.pearson * self.spearman
+        return both < 0 or abs(self.pearson - self.spearman) > DISAGREE
 
 
-def effect(study: Study, hyperparameter: Hyperparameter, metric: Metric) -> Effect:
-    """Correlate a hyperparameter with a metric and find its best and worst level."""
-    y = study.scaled[metric.name].to_numpy()
-    counted = study.trials["ranked"].to_numpy() & ~np.isnan(y)
-    ends = best_and_worst(levels(study, hyperparameter, metric), metric)
-    n = int(counted.sum())
-    if hyperparameter.kind != "numeric":
-        reason = {"conditional": "not active in every trial", "categorical": "not a number"}
-        return Effect(
-            hyperparameter, n, math.nan, math.nan, None, reason[hyperparameter.kind], ends
-        )
-    x, y = hyperparameter.numbers[counted], y[counted]
-    if n < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        constant = "n too small" if n < 2 else f"{'level' if np.ptp(x) == 0 else 'metric'} constant"
-        return Effect(hyperparameter, n, math.nan, math.nan, None, constant, ends)
-    interval = spearman_interval(x, y, study.trials.loc[counted, "configuration"].to_numpy())
-    return Effect(
-        hyperparameter,
-        n,
-        pearson=float(np.corrcoef(x, y)[0, 1]),
-        spearman=float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1]),
-        interval=interval,
-        remark="" if interval else f"n too small for an interval (under {FEWEST})",
-        ends=ends,
+def correlation(one: Sample, hyperparameter: Hyperparameter) -> Correlation:
+    """Correlate a metric with a hyperparameter where that is active."""
+    levels = np.array(hyperparameter.levels, dtype=object)[one.rows]
+    active = levels != INACTIVE
+    y, levels = one.y[active], levels[active]
+    if remark := _remark(y, levels):
+        return _without_figures(len(y), remark)
+    if hyperparameter.kind == "categorical":
+        groups = [y[levels == level] for level in dict.fromkeys(levels)]
+        test = stats.kruskal(*groups)
+        share = float(test.statistic / (len(y) - 1))
+        return _without_figures(len(y), "")._replace(epsilon_squared=share, p=float(test.pvalue))
+    x = hyperparameter.numbers[one.rows][active]
+    ranks = stats.rankdata(x), stats.rankdata(y)
+    return Correlation(
+        n=len(y),
+        pearson=_correlation(x, y),
+        pearson_interval=correlation_interval(x, y),
+        spearman=_correlation(*ranks),
+        spearman_interval=correlation_interval(*ranks),
+        epsilon_squared=math.nan,
+        p=_spearman_p(*ranks),
+        remark="",
     )
 
 
-def spearman_interval(
-    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], configuration: Int[np.ndarray, " n"]
-) -> tuple[float, float] | None:
-    """95 % percentile bootstrap of Spearman's correlation; None below four configurations.
+def _remark(y: Float[np.ndarray, " n"], levels: np.ndarray) -> str:
+    if len(y) < 2:
+        return "n too small"
+    if len(set(levels)) < 2:
+        return "one value"
+    return "" if varies(y) else "metric constant"
 
-    Whole configurations are drawn, since seeds of one are not independent evidence. Ranks are
-    taken once, so a draw is a weighting of the configurations and all draws are one product.
+
+def _without_figures(n: int, remark: str) -> Correlation:
+    return Correlation(n, math.nan, None, math.nan, None, math.nan, math.nan, remark)
+
+
+def _correlation(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+    return float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
+
+
+def correlation_interval(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> Interval | None:
+    """95 % percentile bootstrap of a correlation; None below four configurations.
+
+    Given ranks it is Spearman's: they are taken once, so a draw is a weighting of the
+    configurations and all draws are one product.
     """
-    _, cluster = np.unique(configuration, return_inverse=True)
-    n_clusters = int(cluster.max()) + 1
-    if n_clusters < FEWEST:
+    n = len(x)
+    if n < FEWEST:
         return None
-    ranks = np.stack([stats.rankdata(x), stats.rankdata(y)])
-    a, b = ranks - ranks.mean(axis=1, keepdims=True)
-    products = np.stack([np.ones_like(a), a, b, a * a, b * b, a * b])
-    sums = np.stack([np.bincount(cluster, weights=row) for row in products])
-    draws = np.random.default_rng(0).multinomial(
-        n_clusters, np.full(n_clusters, 1 / n_clusters), size=RESAMPLES
-    )
-    n, sum_a, sum_b, sum_aa, sum_bb, sum_ab = sums @ draws.T
-    spread = (sum_aa - sum_a**2 / n) * (sum_bb - sum_b**2 / n)
-    varied = spread > 1e-9 * n**4
-    drawn = (sum_ab - sum_a * sum_b / n)[varied] / np.sqrt(spread[varied])
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
+    a, b = x - x.mean(), y - y.mean()
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()
+    sums = np.stack([a, b, a * a, b * b, a * b]) @ resampling.bootstrap(n).T
+    sum_a, sum_b, sum_aa, sum_bb, sum_ab = sums / n
+    squares = sum_aa - sum_a**2, sum_bb - sum_b**2
+    varied = (squares[0] > 1e-12) & (squares[1] > 1e-12)
+    spread = np.sqrt(squares[0] * squares[1], out=np.full_like(sum_a, np.nan), where=varied)
+    return resampling.interval(np.clip((sum_ab - sum_a * sum_b) / spread, -1, 1))
+
+
+def _spearman_p(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+    """Two-sided p of the correlation of ranks."""
+    n = len(x)
+    if n > PERMUTED_UP_TO:
+        return float(stats.pearsonr(x, y).pvalue)
+    a, b = x - x.mean(), y - y.mean()
+    drawn = np.abs(b[resampling.permutations(n)] @ a)
+    extreme = int((drawn >= abs(a @ b) * (1 - 1e-9)).sum())
+    return (1 + extreme) / (1 + resampling.PERMUTATIONS)

@@ -34,3 +34,12 @@ def difference(metric: Metric, distance: float) -> str:
             return f"a factor of {10.0**distance:.4g}"
         case "linear":
             return f"{100 * distance:.3g} pp" if metric.unit == "share" else f"{distance:.4g}"
+
+
+def change(metric: Metric, distance: float, digits: int = 3) -> str:
+    """Say a change on the metric's scale: a factor, percentage points of a share, or a number."""
+    if metric.scale == "log":
+        return f"\N{MULTIPLICATION SIGN}{10.0**distance:.{digits}g}"
+    if metric.unit == "share":
+        return f"{100 * distance:+.{digits}g} pp"
+    return f"{distance:+.{digits}g}"

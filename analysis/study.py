@@ -48,7 +48,7 @@ def remembered(history: History) -> History:
     return read
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity, so that results can be kept
 class Study:
     """One run of a sweep, as analysis sees it."""
 

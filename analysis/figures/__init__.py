@@ -6,28 +6,35 @@ from analysis.figures import (
     curves,
     early,
     effects,
+    forest,
     groups,
     heatmap,
     matched,
     pareto,
+    ranks,
     response,
+    status_map,
     style,
 )
 from analysis.study import Study
+
+KINDS = (
+    status_map,
+    pareto,
+    ranks,
+    matched,
+    response,
+    heatmap,
+    effects,
+    forest,
+    curves,
+    groups,
+    early,
+)
 
 
 def draw(study: Study, folder: Path) -> frozenset[str]:
     """Draw what the sweep has data for; returns the figures' names, without suffix."""
     folder.mkdir(parents=True, exist_ok=True)
     with style.applied():
-        drawn = [
-            *pareto.draw(study, folder),
-            *matched.draw(study, folder),
-            *response.draw(study, folder),
-            *heatmap.draw(study, folder),
-            *effects.draw(study, folder),
-            *curves.draw(study, folder),
-            *groups.draw(study, folder),
-            *early.draw(study, folder),
-        ]
-    return frozenset(drawn)
+        return frozenset(name for kind in KINDS for name in kind.draw(study, folder))

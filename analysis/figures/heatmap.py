@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.figures import style
 from analysis.hyperparameters import Hyperparameter
+from analysis.interactions import SHOWN, interactions
 from analysis.markdown import number
 from analysis.study import Study
 from sae_sweep.records import Metric
@@ -35,8 +36,11 @@ def cells(study: Study, metric: Metric) -> Cells | None:
     varied = {one.key: one for one in study.hyperparameters}
     across = next((varied[key] for key in SPARSITY if key in varied), None)
     up = next((varied[key] for key in WIDTH if key in varied), None)
-    if across is None or up is None:
-        return None
+    return None if across is None or up is None else cells_of(study, metric, across, up)
+
+
+def cells_of(study: Study, metric: Metric, across: Hyperparameter, up: Hyperparameter) -> Cells:
+    """The medians of a metric over two hyperparameters."""
     values = study.trials[metric.name].to_numpy(dtype=np.float64)
     counted = study.trials["ranked"].to_numpy() & ~np.isnan(values)
     medians = np.full((len(up.order), len(across.order)), np.nan)
@@ -51,16 +55,19 @@ def cells(study: Study, metric: Metric) -> Cells | None:
 
 
 def draw(study: Study, folder: Path) -> list[str]:
-    """One heatmap a main metric."""
+    """One heatmap a main metric, and one for each of the largest interactions claimed."""
     drawn = []
     for metric in study.main_metrics:
         found = cells(study, metric)
         if found is not None and found.counts.any():
-            drawn.append(_draw(metric, found, folder))
+            drawn.append(_draw(metric, found, folder, f"heatmap_{metric.name}"))
+    for one in interactions(study).claimed[:SHOWN]:
+        found = cells_of(study, one.metric, one.first, one.second)
+        drawn.append(_draw(one.metric, found, folder, one.figure))
     return drawn
 
 
-def _draw(metric: Metric, found: Cells, folder: Path) -> str:
+def _draw(metric: Metric, found: Cells, folder: Path, name: str) -> str:
     rows, columns = found.medians.shape
     figure, (axes,) = style.new(1, 1, (2.6 + 1.1 * columns, 1.7 + 0.75 * rows))
     norm = _norm(metric, found.medians)
@@ -86,7 +93,7 @@ def _draw(metric: Metric, found: Cells, folder: Path) -> str:
     bar.set_label(f"{metric.name} ({metric.unit})")
     if isinstance(norm, LogNorm):
         style.plain_ticks(bar.ax, "y")
-    return style.save(figure, folder, f"heatmap_{metric.name}")
+    return style.save(figure, folder, name)
 
 
 def _norm(metric: Metric, medians: np.ndarray) -> Normalize:

@@ -1,128 +1,132 @@
-"""What each hyperparameter goes with, and at which levels."""
+"""What each hyperparameter goes with, by itself and with the others held."""
 
-from analysis import contrast, scales
+from collections.abc import Iterator
+
+from analysis import scales, verdicts, wording
+from analysis.adjusted import FEWEST_RESIDUAL
 from analysis.blocks import Block
-from analysis.effects import FEWEST, RESAMPLES, Effect, effect
-from analysis.hyperparameters import Hyperparameter
-from analysis.levels import Level, levels
-from analysis.markdown import MISSING, counted, escaped, listed, number, table
+from analysis.effects import PERMUTED_UP_TO, Correlation
+from analysis.markdown import MISSING, counted, escaped, listed, table
+from analysis.resampling import FEWEST, RESAMPLES
+from analysis.sections import effect_claims
 from analysis.sections.pictures import picture
 from analysis.study import Study
-from sae_sweep.records import Metric
-
-DISAGREE = 0.2
-"""Distance of Pearson's from Spearman's correlation from which the report says so."""
+from analysis.verdicts import Effect, Effects
 
 
 def effects(study: Study) -> list[Block]:
-    """A table a main metric: correlations with every hyperparameter, best and worst level."""
+    """Two tables a main metric, alone and with the others held, and what they allow to say."""
+    title = "## Effects of the hyperparameters"
     if not study.hyperparameters:
-        return ["## Effects of the hyperparameters\n\nNo setting varies in this sweep."]
+        return [f"{title}\n\nNo setting varies in this sweep."]
     if study.ranked.empty:
-        return ["## Effects of the hyperparameters\n\nNo trial is ranked yet."]
-    logs = [one.name for one in study.hyperparameters if one.is_log]
-    scale = f"; of {escaped(listed(logs))} the logarithm is used" if logs else ""
-    note = (
-        f"Over the {counted(len(study.ranked), 'ranked trial')}. Correlations are taken on the "
-        f"metric's scale{scale}. In brackets: 95 % bootstrap interval over configurations "
-        f"({RESAMPLES} draws; none below {FEWEST} configurations). Levels are compared by their "
-        f"means: {_mean_names(study.main_metrics)}. Associations, not causes: other settings may "
-        "differ between the levels."
-    )
-    parts = ["## Effects of the hyperparameters", note]
-    for metric in study.main_metrics:
-        rows = [_effect_row(effect(study, one, metric)) for one in study.hyperparameters]
-        header = ["hyperparameter", "n", "Pearson", "Spearman", "best level", "worst level", "note"]
+        return [f"{title}\n\nNo trial is ranked yet."]
+    judged = verdicts.judge(study)
+    parts: list[Block] = [title, _note(study, judged), *effect_claims.general(judged)]
+    for metric in verdicts.outcomes(study):
         better = "higher" if metric.direction == "up" else "lower"
-        parts += [f"### {metric.name} ({better} is better)", table(header, rows)]
-        parts += picture(study, f"effects_{metric.name}", f"{metric.name} by hyperparameter")
-    return [*parts]
+        found = judged.of(metric)
+        parts += [
+            f"### {metric.name} ({better} is better)",
+            *effect_claims.of_metric(metric, found),
+            *_tables(found),
+            *picture(study, f"effects_{metric.name}", f"{metric.name} by hyperparameter"),
+            *picture(study, f"forest_{metric.name}", f"{metric.name}: raw and adjusted changes"),
+        ]
+    return parts
 
 
-def _mean_names(metrics: list[Metric]) -> str:
-    return listed([f"{scales.MEAN_NAMES[one.scale]} of {one.name}" for one in metrics])
+def _note(study: Study, judged: Effects) -> str:
+    logs = [one.name for one in study.hyperparameters if one.is_log]
+    scale = f", of {escaped(listed(logs))} the logarithm" if logs else ""
+    lines = [
+        "An observation is a configuration: the mean of its ranked seeds on the metric's scale"
+        f"{scale}. In brackets: 95 % intervals by bootstrap over configurations ({RESAMPLES} draws"
+        f"; none below {FEWEST} or where too many draws lack a level). Each q is a p-value adjusted"
+        f" for all of its column (Benjamini-Yekutieli; {judged.raw_tests} correlations, "
+        f"{judged.tests} effects): where no setting matters, the chance that this page claims any "
+        "effect is at most 5 %.",
+    ]
+    if len(study.hyperparameters) > 1:
+        lines.append(
+            "**Alone:** plain correlations; other settings may differ between the levels. "
+            "p by permutation of the ranks (by the t distribution above "
+            f"{PERMUTED_UP_TO} configurations), Kruskal-Wallis for categories. **Others held:** "
+            "an additive model of all hyperparameters' levels; the change from the first level to "
+            "the last, raw and adjusted; q of the type-II F-test. It needs "
+            f"{FEWEST_RESIDUAL} configurations more than parameters. An effect is claimed at "
+            "q < 0.05, a direction where raw and adjusted agree on it. Words go by the size of "
+            "Spearman's correlation: strongly from 0.5, moderately from 0.3, weakly from 0.1, "
+            "faintly below."
+        )
+    return "\n\n".join(lines)
 
 
-def _effect_row(found: Effect) -> list[str]:
-    interval = ""
-    if found.interval is not None:
-        interval = f" [{found.interval[0]:.2f}, {found.interval[1]:.2f}]"
-    known = found.spearman == found.spearman
-    notes = [found.remark] if found.remark else []
-    if known and abs(found.pearson - found.spearman) > DISAGREE:
-        notes.append("the two disagree: outliers or shape")
+def _tables(found: list[Effect]) -> Iterator[str]:
+    rows = [_alone(one) for one in found]
+    single = len(found) == 1
+    title = [] if single else ["**Alone**"]
+    yield from title
+    yield table(["hyperparameter", "n", "Pearson", "Spearman", "q", "note"], rows)
+    if any(one.adjusted is not None for one in found):
+        yield from [] if single else ["**Others held**"]
+        header = ["hyperparameter", "from, to", "raw", "adjusted", "F", "partial η²", "q", "note"]
+        yield table(header, [_held(one) for one in found])
+
+
+def _alone(one: Effect) -> list[str]:
+    found = one.correlation
     return [
-        escaped(found.hyperparameter.name),
+        escaped(one.hyperparameter.name),
         f"{found.n:,}",
-        f"{found.pearson:.2f}" if known else MISSING,
-        f"{found.spearman:.2f}{interval}" if known else MISSING,
-        *([_end(one) for one in found.ends] if found.ends else [MISSING, MISSING]),
-        "; ".join(notes),
+        wording.correlation(found.pearson) + wording.bracketed(found.pearson_interval),
+        wording.correlation(found.spearman) + wording.bracketed(found.spearman_interval),
+        wording.probability(one.raw_q),
+        "; ".join(_remarks(one, found)),
     ]
 
 
-def _end(level: Level) -> str:
-    return f"{escaped(level.name)} ({number(level.mean, 3)}, n={level.n:,})"
+def _remarks(one: Effect, found: Correlation) -> Iterator[str]:
+    if found.remark:
+        yield found.remark
+    if found.epsilon_squared == found.epsilon_squared:
+        yield f"categories: ε² = {found.epsilon_squared:.2f}"
+    if one.hyperparameter.kind == "conditional" and not found.remark:
+        yield "where active"
+    if found.disagree:
+        yield "the two disagree: outliers or shape, trust Spearman"
 
 
-def level_tables(study: Study) -> list[Block]:
-    """A table a hyperparameter: every level for every main metric."""
-    if not study.hyperparameters or study.ranked.empty:
-        return []
-    note = (
-        "`trials` counts all at the level, `diverged` those that diverged; the figures are over "
-        f"the `n` ranked ones. The mean is the {_mean_names(study.main_metrics)}."
-    )
-    tables = [
-        f"### {escaped(one.name)}\n\n{_level_table(study, one)}" for one in study.hyperparameters
+def _held(one: Effect) -> list[str]:
+    held = one.adjusted
+    name = escaped(one.hyperparameter.name)
+    if held is None:
+        return [name, *[MISSING] * 6, one.reason]
+    test = [
+        f"{held.f:.3g} ({held.df}, {held.residual_df})",
+        f"{held.partial_eta_squared:.2f}",
+        wording.probability(one.q),
+        _held_remark(one),
     ]
-    return ["## Levels", note, *tables]
-
-
-def _level_table(study: Study, hyperparameter: Hyperparameter) -> str:
-    rows = [
-        [
-            metric.name if i == 0 else "",
-            escaped(one.name),
-            f"{one.trials:,}",
-            f"{one.diverged:,}",
-            f"{one.n:,}",
-            *map(number, (one.median, one.mean, one.smallest, one.largest)),
+    if held.change is None:
+        return [
+            name,
+            counted(len(held.means), "category").replace("ys", "ies"),
+            *[MISSING] * 2,
+            *test,
         ]
-        for metric in study.main_metrics
-        for i, one in enumerate(levels(study, hyperparameter, metric))
+    move = held.change
+    return [
+        name,
+        f"{escaped(move.first)}, {escaped(move.last)}",
+        scales.change(one.metric, move.raw)
+        + wording.change_interval(one.metric, move.raw_interval),
+        scales.change(one.metric, move.adjusted)
+        + wording.change_interval(one.metric, move.adjusted_interval),
+        *test,
     ]
-    name = escaped(hyperparameter.name)
-    header = ["metric", name, "trials", "diverged", "n", "median", "mean", "min", "max"]
-    return table(header, rows, left=2)
 
 
-def auxiliary_loss(study: Study) -> list[Block]:
-    """With against without the auxiliary loss, in matched pairs and overall."""
-    found = contrast.auxiliary(study)
-    if not found or study.ranked.empty:
-        return []
-    note = (
-        "A pair is a ranked trial with the auxiliary loss on and the one with it off whose every "
-        "other setting, seeds included, is the same. `improved` counts the pairs in which on is "
-        "better. The means beside it are over all ranked trials, paired or not: "
-        f"{_mean_names([one.metric for one in found])}."
-    )
-    rows = [
-        [
-            one.metric.name,
-            f"{one.pairs:,}",
-            _signed(one.median_difference),
-            f"{one.improved:,} of {one.pairs:,}",
-            f"{one.equal:,} of {one.pairs:,}",
-            f"{number(one.mean_off)} (n={one.n_off:,})",
-            f"{number(one.mean_on)} (n={one.n_on:,})",
-        ]
-        for one in found
-    ]
-    header = ["metric", "pairs", "median of on - off", "improved", "equal", "mean off", "mean on"]
-    return ["## Auxiliary loss: on against off", note, table(header, rows)]
-
-
-def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else ''}{number(value)}"
+def _held_remark(one: Effect) -> str:
+    shown = {"opposed": "**sign change**", "bent": "not monotone", "unheld": "not when held"}
+    return one.reason or shown.get(one.verdict, "")

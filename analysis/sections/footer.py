@@ -5,7 +5,6 @@ from collections import Counter
 from importlib import metadata
 
 from analysis.blocks import Block
-from analysis.effects import RESAMPLES
 from analysis.foreign.imported import Imported
 from analysis.fronts import MOST_DRAWS
 from analysis.gate import OUTLIER, SKEWED, SPREAD
@@ -14,6 +13,7 @@ from analysis.limitations import device, distinct, versions
 from analysis.markdown import code, counted, duration, escaped, listed, moment, table
 from analysis.noise import LEVEL
 from analysis.ranking import DRAWS
+from analysis.resampling import RESAMPLES
 from analysis.settings import flattened, shown
 from analysis.study import Study
 from sae_sweep.records import METRICS, STATUSES, digest
@@ -30,6 +30,10 @@ FIGURES = {
     "rank_stability": "the first by fvu, with the ranks that noise leaves them",
     "heatmap": "medians over sparsity and width",
     "effects": "every trial over each hyperparameter",
+    "forest": "raw and adjusted changes with their intervals",
+    "isolation": "the best trial of each level",
+    "interaction": "medians over two hyperparameters whose effects do not add up",
+    "importance": "shares of variance with their intervals",
     "curves": "the course of training",
     "matched": "fvu over l0 by kind and width, and where they are compared",
     "comparison": "the recommended trials over training tokens",

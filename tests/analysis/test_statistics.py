@@ -1,5 +1,6 @@
 """Effects, levels, contrasts and noise against independent formulas."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,18 +8,25 @@ import pytest
 from made_sweeps import Load, Ran, grid
 from scipy import stats
 
-from analysis import contrast, noise, scales
-from analysis.effects import effect, spearman_interval
-from analysis.levels import levels
+from analysis import contrast, noise, samples, scales, verdicts
+from analysis.effects import correlation_interval
+from analysis.levels import expected_least, levels
 from analysis.study import Study
 from analysis.study import load as to_study
-from sae_sweep.records import METRICS
+from analysis.verdicts import Effect
+from sae_sweep.records import METRICS, Metric
 
 FVU, DEAD = METRICS["fvu"], METRICS["dead_features"]
 
 
 def study(load: Load, trials: list[Ran]) -> Study:
     return to_study(load(trials)[0])
+
+
+def effect(one: Study, name: str, metric: Metric) -> Effect:
+    """What is found of a hyperparameter by name."""
+    found = verdicts.judge(one)
+    return next(e for e in found.of(metric) if e.hyperparameter.name == name)
 
 
 def random_trials(n: int, seeds: int = 1) -> list[Ran]:
@@ -38,74 +46,90 @@ def random_trials(n: int, seeds: int = 1) -> list[Ran]:
 
 def test_correlations_are_scipys_on_the_declared_scales(load: Load) -> None:
     trials = random_trials(12)
-    found = effect(*(lambda s: (s, s.hyperparameters[0], FVU))(study(load, trials)))
+    found = effect(study(load, trials), "lr", FVU).correlation
     x = np.log([trial.assignment["train.lr"] for trial in trials])
     y = np.log([trial.final["fvu"] for trial in trials])
+    oracle = stats.spearmanr(x, y)
     assert found.n == 12
     assert found.pearson == pytest.approx(stats.pearsonr(x, y).statistic)
-    assert found.spearman == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert found.spearman == pytest.approx(oracle.statistic)
+    assert found.p == pytest.approx(oracle.pvalue, abs=0.005)
 
 
-def test_the_interval_is_near_scipys_bootstrap() -> None:
+@pytest.mark.parametrize("of", ["pearson", "spearman"])
+def test_the_interval_is_near_scipys_bootstrap(of: str) -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=60)
     y = x + rng.normal(size=60)
-    found = spearman_interval(x, y, np.arange(60))
+    a, b = (x, y) if of == "pearson" else (stats.rankdata(x), stats.rankdata(y))
     oracle = stats.bootstrap(
         (x, y),
-        lambda a, b: stats.spearmanr(a, b).statistic,
+        lambda a, b: getattr(stats, f"{of}r")(a, b).statistic,
         paired=True,
         vectorized=False,
         n_resamples=999,
         method="percentile",
         rng=np.random.default_rng(2),
     ).confidence_interval
+    found = correlation_interval(a, b)
     assert found is not None
     np.testing.assert_allclose(found, oracle, atol=0.06)
 
 
-def test_copies_of_a_configuration_do_not_narrow_the_interval() -> None:
-    rng = np.random.default_rng(1)
-    x, y = rng.normal(size=(2, 20))
-    single = spearman_interval(x, y, np.arange(20))
-    copied = spearman_interval(*(np.repeat(one, 9) for one in (x, y, np.arange(20))))
-    assert single is not None
-    assert copied is not None
-    np.testing.assert_allclose(copied, single, atol=1e-6)
+def test_seeds_are_averaged_on_the_metrics_scale(load: Load) -> None:
+    trials = random_trials(6, seeds=3)
+    found = samples.sample(study(load, trials), FVU)
+    logs = np.log10([trial.final["fvu"] for trial in trials]).reshape(6, 3)
+    np.testing.assert_allclose(found.y, logs.mean(axis=1))
+    assert found.trials == 18
 
 
 def test_under_four_configurations_there_is_no_interval(load: Load) -> None:
-    one = study(load, random_trials(3))
-    found = effect(one, one.hyperparameters[0], FVU)
-    assert found.interval is None
-    assert "n too small" in found.remark
+    found = effect(study(load, random_trials(3)), "lr", FVU)
+    assert found.correlation.spearman_interval is None
 
 
 def test_a_constant_metric_has_no_correlation_and_no_best_level(load: Load) -> None:
-    trials = [Ran({"sae.k": k}, {"fvu": 0.5}) for k in (4, 8, 16, 32)]
+    trials = [Ran({"sae.k": k}, {"fvu": 0.1}) for k in (4, 8, 16, 32)]
+    found = effect(study(load, trials), "k", FVU)
+    assert (found.verdict, found.reason) == ("unjudged", "metric constant")
+    assert found.best is None
+
+
+def test_a_conditional_setting_is_judged_where_it_is_active(load: Load) -> None:
+    trials = []
+    rng = np.random.default_rng(0)
+    for i, (on, target) in enumerate([(0, None), *((1, t) for t in (0.01, 0.02, 0.05))] * 6):
+        keys = {"sae.k": 2 ** (2 + i // 8), "sae.aux_coeff": on, "sae.aux_target": target}
+        keys |= {"train.lr": 1e-4 * (1 + i % 8 // 4)}
+        dead = 0.5 - 5 * (target or 0.1) + 0.001 * rng.normal()
+        trials.append(Ran(keys, {"fvu": 0.5, "dead_features": dead}))
+    found = effect(study(load, trials), "aux_target", DEAD)
+    assert found.correlation.n == 18
+    assert found.correlation.spearman < -0.9
+    assert found.adjusted is not None
+    assert found.adjusted.df == 2
+    assert found.verdict == "monotone"
+
+
+def test_best_follows_the_metrics_direction(load: Load) -> None:
+    rng = np.random.default_rng(0)
+    trials = []
+    for i in range(24):
+        fvu = 0.5 / (1 + i % 4) * 10 ** (0.01 * rng.normal())
+        keys = {"sae.k": 4 * 2 ** (i % 4), "train.lr": 1e-4 * 2 ** (i // 4)}
+        trials.append(Ran(keys, {"fvu": fvu, "dead_features": 1 - fvu}))
     one = study(load, trials)
-    found = effect(one, one.hyperparameters[0], FVU)
-    assert found.remark == "metric constant"
-    assert found.ends is None
+    levels_found = [effect(one, "k", metric).best for metric in (FVU, DEAD)]
+    assert [best and best.level for best in levels_found] == ["32", "4"]
+    assert all(best is not None and best.is_apart for best in levels_found)
 
 
-def test_a_conditional_setting_has_levels_but_no_correlation(load: Load) -> None:
-    one = study(load, grid())
-    target = next(h for h in one.hyperparameters if h.name == "aux_target")
-    found = effect(one, target, DEAD)
-    assert math.isnan(found.pearson)
-    assert found.remark == "not active in every trial"
-    assert found.ends is not None
-    assert [level.name for level in found.ends] == ["0.02", "(inactive)"]
-
-
-def test_best_and_worst_follow_the_metrics_direction(load: Load) -> None:
-    trials = [Ran({"sae.k": k}, {"fvu": 1 / k, "explained_variance": 1 - 1 / k}) for k in (4, 8)]
-    one = study(load, trials)
-    for metric in (FVU, METRICS["explained_variance"]):
-        ends = effect(one, one.hyperparameters[0], metric).ends
-        assert ends is not None
-        assert [level.name for level in ends] == ["8", "4"]
+def test_the_expected_least_is_the_mean_over_all_draws() -> None:
+    values = np.array([1.0, 2.0, 4.0, 8.0, 9.0])
+    for m in (1, 2, 3, 5):
+        draws = [min(chosen) for chosen in itertools.combinations(values, m)]
+        assert expected_least(values, m) == pytest.approx(np.mean(draws))
 
 
 def test_levels_hold_every_trial_once_and_their_means_make_the_grand_mean(load: Load) -> None:
@@ -137,22 +161,71 @@ def test_what_a_logarithm_cannot_take_is_missing() -> None:
 
 def test_the_contrast_pairs_trials_that_are_otherwise_equal(load: Load) -> None:
     trials = grid()
-    found = {one.metric.name: one for one in contrast.auxiliary(study(load, trials))}
+    found = {one.metric.name: one for one in contrast.contrasts(study(load, trials))}
     # of the six pairs, one has lost its trial with the loss off (2), one that with it on (5);
     # 8 and 9 lost both
     whole = [(0, 1), (6, 7), (10, 11)]
-    changes = [trials[on].final["fvu"] - trials[off].final["fvu"] for off, on in whole]
-    assert found["fvu"].pairs == 3
-    assert found["fvu"].median_difference == pytest.approx(np.median(changes))
+    changes = [math.log10(trials[on].final["fvu"] / trials[off].final["fvu"]) for off, on in whole]
+    assert found["fvu"].pairs == found["fvu"].blocks == 3
+    assert found["fvu"].median == pytest.approx(np.median(changes))
     assert found["fvu"].improved == 0
     assert found["dead_features"].improved == 3
-    off = [trials[i].final["fvu"] for i in (0, 4, 6, 10)]
-    assert (found["fvu"].n_off, found["fvu"].n_on) == (4, 4)
-    assert found["fvu"].mean_off == pytest.approx(stats.gmean(off))
+
+
+def test_seeds_and_degrees_of_on_make_one_block(load: Load) -> None:
+    trials = [
+        Ran(
+            {"sae.k": k, "sae.aux_coeff": on, "train.seed_init": s, "train.seed_data": s},
+            {"fvu": 0.1 * 10**on, "dead_features": 0.1},
+        )
+        for k in (4, 8)
+        for on in (0, 0.1, 0.3)
+        for s in (0, 1)
+    ]
+    (fvu, _) = contrast.contrasts(study(load, trials))
+    assert (fvu.pairs, fvu.blocks) == (8, 2)
+    assert fvu.median == pytest.approx(0.2)
+
+
+def test_a_setting_that_is_none_in_some_trials_is_a_switch(load: Load) -> None:
+    trials = [
+        Ran({"sae.k": k, "train.resample_every": every}, {"fvu": 1 / k + (every or 0) / 1e4})
+        for k in (4, 8, 16)
+        for every in (None, 100)
+    ]
+    (found,) = contrast.contrasts(study(load, trials))
+    assert (found.hyperparameter.name, found.pairs) == ("resample_every", 3)
+
+
+@pytest.mark.parametrize("n", [1, 5, 6, 9, 30])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_signed_rank_test_is_scipys(n: int, tied: bool) -> None:
+    changes = np.random.default_rng(n).normal(0.5, 1, size=n)
+    if tied:
+        changes = np.round(changes) + 0.5
+        if n > 9:
+            return  # there scipy falls back on the normal distribution
+    assert contrast.signed_rank_p(changes) == pytest.approx(
+        stats.wilcoxon(changes).pvalue, abs=0.02
+    )
+
+
+@pytest.mark.parametrize("n", [6, 12, 60])
+def test_the_interval_of_a_change_is_what_the_signed_rank_test_does_not_refuse(n: int) -> None:
+    changes = np.random.default_rng(n).normal(0.3, 1, size=n)
+    found = contrast.hodges_lehmann(changes)
+    assert found is not None
+    for bound, inside in ((found[0], 1e-6), (found[1], -1e-6)):
+        assert contrast.signed_rank_p(changes - bound - inside) > 0.05
+        assert contrast.signed_rank_p(changes - bound + inside) <= 0.05
+
+
+def test_below_six_blocks_there_is_no_interval() -> None:
+    assert contrast.hodges_lehmann(np.arange(1.0, 6.0)) is None
 
 
 def test_without_both_sides_there_is_no_contrast(load: Load) -> None:
-    assert contrast.auxiliary(study(load, random_trials(4))) == []
+    assert contrast.contrasts(study(load, random_trials(4))) == []
 
 
 def test_the_noise_floor_pools_the_variances_within_configurations(load: Load) -> None:

@@ -1,0 +1,21 @@
+"""Many tests at once: p-values that keep the rate of false claims."""
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+CLAIMED = 0.05
+"""q below which something is claimed."""
+
+
+def q_values(p: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+    """Benjamini and Yekutieli's adjustment (2001), valid however the tests depend on each other.
+
+    NaN stays NaN and is no test. Where nothing has an effect, the chance that any q falls below
+    .05 is at most 5 %.
+    """
+    known = ~np.isnan(p)
+    adjusted = np.full(len(p), np.nan)
+    if known.any():
+        adjusted[known] = stats.false_discovery_control(p[known], method="by")
+    return adjusted

@@ -1,0 +1,149 @@
+"""The additive model, its interactions and shares against statsmodels and published numbers."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from made_sweeps import Load, Ran
+from statsmodels.formula.api import ols
+
+from analysis import adjusted, importance, interactions, verdicts
+from analysis.design import Design, design
+from analysis.hyperparameters import Hyperparameter
+from analysis.study import Study
+from analysis.study import load as to_study
+from sae_sweep.records import METRICS
+
+DATA = Path(__file__).parents[1] / "data"
+KEYS = ("sae.k", "train.lr", "sae.aux_coeff")
+
+
+def hyperparameter(name: str, values: list[float]) -> Hyperparameter:
+    order = [f"{value:g}" for value in sorted(set(values))]
+    return Hyperparameter(
+        f"sae.{name}", name, "numeric", list(values), [f"{v:g}" for v in values], order
+    )
+
+
+@pytest.fixture
+def unbalanced(load: Load) -> Study:
+    """27 of 36 configurations; k matters, lr bends, aux_coeff does nothing; k and lr interact."""
+    rng = np.random.default_rng(3)
+    points = list(itertools.product([4, 8, 16], [1e-4, 3e-4, 1e-3, 3e-3], [0, 0.1, 1.0]))
+    kept = rng.permutation(len(points))[:27]
+    trials = []
+    for i in sorted(kept):
+        k, lr, aux = points[i]
+        u = -0.3 * np.log10(k) + 0.1 * abs(np.log10(lr) + 3.2) + 0.02 * rng.normal()
+        assignment = dict(zip(KEYS, (k, lr, aux), strict=True))
+        trials.append(Ran(assignment, {"fvu": 10**u * 0.5, "dead_features": rng.random()}))
+    return to_study(load(trials)[0])
+
+
+def frame(study: Study) -> pd.DataFrame:
+    """The trials as statsmodels reads them."""
+    table = pd.DataFrame({one.name: one.levels for one in study.hyperparameters})
+    return table.assign(u=study.scaled["fvu"].to_numpy())
+
+
+def test_the_type_ii_tests_are_statsmodels(unbalanced: Study) -> None:
+    oracle = sm.stats.anova_lm(
+        ols("u ~ C(k) + C(lr) + C(aux_coeff)", frame(unbalanced)).fit(), typ=2
+    )
+    for one in verdicts.judge(unbalanced).of(METRICS["fvu"]):
+        row = oracle.loc[f"C({one.hyperparameter.name})"]
+        assert one.adjusted is not None
+        assert one.adjusted.f == pytest.approx(row["F"])
+        assert one.adjusted.p == pytest.approx(row["PR(>F)"])
+        rest = oracle.loc["Residual", "sum_sq"]
+        share = row["sum_sq"] / (row["sum_sq"] + rest)
+        assert one.adjusted.partial_eta_squared == pytest.approx(share)
+
+
+def test_the_adjusted_change_is_the_models_prediction(unbalanced: Study) -> None:
+    fit = ols("u ~ C(k) + C(lr) + C(aux_coeff)", frame(unbalanced)).fit()
+    found = verdicts.judge(unbalanced).of(METRICS["fvu"])[0].adjusted
+    assert found is not None
+    grid = pd.DataFrame(
+        itertools.product(["4", "16"], ["0.0001", "0.0003", "0.001", "0.003"], ["0", "0.1", "1"]),
+        columns=["k", "lr", "aux_coeff"],
+    )
+    means = grid.assign(u=fit.predict(grid)).groupby("k")["u"].mean()
+    assert found.change is not None
+    assert found.change.adjusted == pytest.approx(means["16"] - means["4"])
+    assert found.means[found.factor.levels.index("4")] == pytest.approx(means["4"])
+    low, high = found.change.adjusted_interval or (np.nan, np.nan)
+    assert low < found.change.adjusted < high
+
+
+def test_shapes_are_told(unbalanced: Study) -> None:
+    verdict = {
+        one.hyperparameter.name: one.verdict
+        for one in verdicts.judge(unbalanced).of(METRICS["fvu"])
+    }
+    assert verdict == {"k": "monotone", "lr": "bent", "aux_coeff": "none"}
+
+
+def test_settings_that_change_together_are_named_and_not_judged(load: Load) -> None:
+    rng = np.random.default_rng(0)
+    trials = [
+        Ran(
+            {"sae.k": k, "train.lr": 1e-3 / k, "sae.expansion_factor": wide},
+            {"fvu": 0.5 / k * 1.01 ** rng.normal()},
+        )
+        for k in (4, 8, 16)
+        for wide in (2, 4, 8)
+    ]
+    found = verdicts.judge(to_study(load(trials)[0])).of(METRICS["fvu"])
+    assert [one.verdict for one in found] == ["unjudged", "unjudged", "none"]
+    assert found[0].reason == "changes together with lr"
+    assert found[2].adjusted is not None
+
+
+def topk() -> tuple[Design, np.ndarray]:
+    """The published grid of 12 SAEs and their explained variance."""
+    table = pd.read_csv(DATA / "topk_grid.csv")
+    settings = [hyperparameter(name, table[name].tolist()) for name in ("k", "d_sae")]
+    return design(settings, np.arange(len(table))), table["explained_variance"].to_numpy()
+
+
+def test_the_published_grids_sums_of_squares_come_out() -> None:
+    columns, y = topk()
+    additive = adjusted.residual_squares(columns.x, y)
+    total = ((y - y.mean()) ** 2).sum()
+    shares = [
+        (adjusted.residual_squares(columns.without(one), y) - additive) / total
+        for one in columns.factors
+    ]
+    np.testing.assert_allclose([*shares, additive / total], [0.994, 0.004, 0.002], atol=5e-4)
+    whole = np.hstack([columns.x, interactions.products(columns, *columns.factors)])
+    assert adjusted.residual_squares(whole, y) / total < 1e-12
+
+
+def test_an_interactions_test_is_statsmodels(unbalanced: Study) -> None:
+    names = ["k", "lr", "aux_coeff"]
+    base = ols("u ~ C(k) + C(lr) + C(aux_coeff)", frame(unbalanced)).fit()
+    tested = interactions.interactions(unbalanced).found
+    for one in (one for one in tested if one.metric.name == "fvu"):
+        a, b = one.first.name, one.second.name
+        if pd.crosstab(frame(unbalanced)[a], frame(unbalanced)[b]).to_numpy().min() == 0:
+            continue  # statsmodels counts a column for an empty cell
+        fit = ols(f"u ~ {' + '.join(f'C({n})' for n in names)} + C({a}):C({b})", frame(unbalanced))
+        f, p, df = fit.fit().compare_f_test(base)
+        assert (one.f, one.p, one.df) == (pytest.approx(f), pytest.approx(p), df)
+    assert tested
+
+
+def test_importance_over_all_is_the_models_and_ranks_the_dominant_first() -> None:
+    columns, y = topk()
+    found = importance.importances(columns, y)
+    oracle = adjusted.adjust(columns, columns.factors[0], y, adjusted.fits(columns.x, y))
+    assert oracle is not None
+    first = found.found[0]
+    assert first.factor.hyperparameter.name == "k"
+    assert first.share == pytest.approx(oracle.partial_eta_squared)
+    # 12 configurations for 6 parameters
+    assert not importance.enough(columns)
