@@ -90,12 +90,15 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
     """
     import ray
     from ray import tune
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     cores = len(os.sched_getaffinity(0)) if config.address is None else int(resources["CPU"])
     driver.slots = config.slots or gpus or cores
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    # beside the driver: Ray would put it on any node, and it must not be lost with another
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
     try:
         tuner = tune.Tuner(
             tune.with_resources(_trainable(mailbox), {"GPU": 1} if gpus else {"CPU": 1}),
