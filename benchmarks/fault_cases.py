@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,11 +33,12 @@ WORDS = (
     *("train.lr={loguniform: [1e-4, 1e-2]}", "train.epochs=3", "train.checkpoint_every=20"),
     *("sweep.name=faults", "executor.threads=1"),
 )
+LISTED = ("search=random", "search.samples=6")
 SEARCHES = {
     # one after another, each draw after the outcomes of those before: a lost one would show
     "inline": ("search=optuna", "search.objective=fvu", "search.trials=6"),
     # two at a time: draws that depend on no outcome
-    "ray": ("search=random", "search.samples=6", "executor.slots=2"),
+    "ray": (*LISTED, "executor.slots=2"),
 }
 RERUNS = 3
 LIMIT_SECONDS = 240.0
@@ -84,7 +86,9 @@ class Sweep:
     def __init__(self, outputs: Path, executor: str, *words: str, **environment: str) -> None:
         self.outputs = outputs
         self.url = default_url(outputs)
-        self._words = [f"executor={executor}", *WORDS, *SEARCHES[executor], f"outputs={outputs}"]
+        searched = any(word.startswith("search=") for word in words)
+        search = () if searched else SEARCHES[executor]
+        self._words = [f"executor={executor}", *WORDS, *search, f"outputs={outputs}"]
         for word in words:
             if word.startswith("store.url="):
                 self.url = word.partition("=")[2]
@@ -206,7 +210,9 @@ def problems(
     ends = ends or {}
     wanted = {uid: one for uid, one in whole.results.items() if uid not in ends}
     statuses = {uid: status for uid, (status, _) in course.statuses.items()}
-    unexplained = [u for u, (status, why) in course.statuses.items() if status != "done" and not why]
+    unexplained = [
+        u for u, (status, why) in course.statuses.items() if status != "done" and not why
+    ]
     checks = {
         f"exit code {struck.last_code} in the end": struck.last_code == (1 if ends else 0),
         f"lost {lost(course, whole)}": not lost(course, whole),
@@ -255,6 +261,14 @@ def driver_killed(sweep: Sweep, seconds: float, number: int = signal.SIGKILL) ->
     return sweep.finish(f"{seconds:.1f} s, {counts['done']} done", process)
 
 
+def driver_killed_in_training(sweep: Sweep) -> Struck:
+    """Kill the driver as soon as trials train."""
+    process = sweep.start()
+    sweep.wait_until(lambda: sweep.status_counts()["running"], process)
+    process.kill()
+    return sweep.finish("in training", process)
+
+
 def worker_killed(sweep: Sweep) -> Struck:
     """Kill one Ray actor while it trains."""
     process = sweep.start()
@@ -290,14 +304,16 @@ def node_killed(sweep: Sweep, cluster: Any) -> Struck:
 class Postgres:
     """A PostgreSQL server of our own, on a free port; as root it runs as the user postgres."""
 
-    def __init__(self, port: int = 54331) -> None:
+    def __init__(self) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         if not found:
             raise FileNotFoundError("no PostgreSQL: .ci/postgres installs it")
         self._bin = found[-1].parent
         self._folder = Path(tempfile.mkdtemp(prefix="sae-sweep-postgres-"))
-        self._port = port
-        self.url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/postgres"
         if os.geteuid() == 0:
             shutil.chown(self._folder, "postgres", "postgres")
         self._call("initdb", "-A", "trust", "-U", "postgres", "-D", f"{self._folder}/db")

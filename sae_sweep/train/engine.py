@@ -179,7 +179,8 @@ class Engine:
         if lacks_room(error):  # no fault of the trial's: it goes on where there is room again
             return self.without_room(uid, error)
         status: Status = "oom" if _is_out_of_memory(error) else "failed"
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        words = str(error).splitlines()[:1]  # a MemoryError has none
+        reason = ": ".join([type(error).__name__, *words])
         return Outcome(uid, status, self.step(uid), {}, reason, self.seconds(uid))
 
     def _member(self, uid: str) -> Member:

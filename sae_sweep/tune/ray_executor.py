@@ -18,6 +18,7 @@ from typing import Any
 
 from sae_sweep.config import ExecutorConfig
 from sae_sweep.errors import BadInput
+from sae_sweep.tune import orphans
 from sae_sweep.tune.channel import Item, Job, Orders
 from sae_sweep.tune.driver import Driver
 
@@ -45,6 +46,7 @@ def _prepare_environment(address: str | None) -> None:
         # a token of our own keeps others out and nothing is written to the home folder
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        orphans.mark()
 
 
 @contextmanager

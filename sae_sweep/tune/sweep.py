@@ -22,7 +22,7 @@ from sae_sweep.rules.dominance import pareto
 from sae_sweep.sae import WEIGHTS_FILE
 from sae_sweep.search import definition
 from sae_sweep.train import require_device
-from sae_sweep.tune import inline_executor, leavings
+from sae_sweep.tune import inline_executor, leavings, orphans
 from sae_sweep.tune.driver import Driver
 from sae_sweep.tune.environment import git_commit, versions
 from sae_sweep.tune.estimate import disk_bytes, require_disk
@@ -70,6 +70,7 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
         BadInput: before any trial starts.
         CutShort: the store or the disk has failed on the way.
     """
+    orphans.end()
     url = config.store.url or default_url(outputs)
     with Store(url) as store:
         take_up(store, expansion, config)

@@ -209,12 +209,12 @@ def _unusable(url: URL, error: DBAPIError) -> str:
 
 def lasting(url: URL, error: DBAPIError) -> str:
     """Say that a store which was in use has failed, and what to do."""
-    reason = _reason(error)
+    reason, again = _reason(error), "the same command continues"
     if url.get_backend_name() == "sqlite" and reason in FULL:
         folder = Path(url.database or "").parent
-        return (
-            f"no room for the store in {folder} ({reason}): make room; the same command continues"
-        )
+        return f"no room for the store in {folder} ({reason}): make room there; {again}"
+    if url.get_backend_name() == "postgresql" and isinstance(error, OperationalError):
+        return f"store.url={url.render_as_string()} has gone away ({reason}): mend it; {again}"
     return _unusable(url, error)
 
 
