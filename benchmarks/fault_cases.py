@@ -293,12 +293,23 @@ def two_nodes() -> Iterator[Any]:
 
 
 def node_killed(sweep: Sweep, cluster: Any) -> Struck:
-    """Take the second node away, without a word, while both train."""
+    """Take the second node away, without a word, when a slot runs on it."""
     process = sweep.start()
-    sweep.wait_until(lambda: sweep.status_counts()["running"] >= 2, process)
     [second] = cluster.worker_nodes
+    raylet = second.all_processes["raylet"][0].process.pid
+    sweep.wait_until(lambda: _trains_below(raylet), process)
     cluster.remove_node(second, allow_graceful=False)
     return sweep.finish(f"one of two nodes, {sweep.status_counts()['done']} done", process)
+
+
+def _trains_below(raylet: int) -> bool:
+    """Whether a child of Ray's process for a node is a slot."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == raylet and b"ImplicitFunc" in (folder / "cmdline").read_bytes():
+                return True
+    return False
 
 
 class Postgres:

@@ -18,10 +18,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -217,7 +215,6 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=20, help="random moments to kill the driver")
     parser.add_argument("--only", nargs="+", help="faults to strike again, by the start of a name")
-    parser.add_argument("--together", type=int, default=1, help="strikes at the same time")
     parser.add_argument(
         "--results", type=Path, default=HERE / "results" / "faults.jsonl", help="a line a strike"
     )
@@ -231,22 +228,17 @@ def main() -> int:
         one for one in every if not arguments.only or one.fault.startswith(tuple(arguments.only))
     ]
     wholes = {executor: undisturbed(executor) for executor in {one.executor for one in wanted}}
-    with ThreadPoolExecutor(arguments.together) as pool:
-        strike = partial(_measured, wholes)
-        for line in pool.map(strike, wanted):
-            lines[line["fault"], line["executor"]] = line
-            verdict = "; ".join(line["problems"]) or "passed"
-            print(f"{line['fault']:32} {line['executor']:7} {line['struck']:50} {verdict}")
-            sys.stdout.flush()
-            ordered = [lines[key] for one in every if (key := (one.fault, one.executor)) in lines]
-            text = "".join(json.dumps(each) + "\n" for each in ordered)
-            results.write_text(text, encoding="utf-8")
+    for case in wanted:
+        line = measure(case, wholes[case.executor])
+        lines[line["fault"], line["executor"]] = line
+        verdict = "; ".join(line["problems"]) or "passed"
+        print(f"{line['fault']:32} {line['executor']:7} {line['struck']:50} {verdict}")
+        sys.stdout.flush()
+        ordered = [lines[key] for one in every if (key := (one.fault, one.executor)) in lines]
+        text = "".join(json.dumps(each) + "\n" for each in ordered)
+        results.write_text(text, encoding="utf-8")
     readme.replace(arguments.readme, "faults", render(ordered))
     return int(any(line["problems"] for line in ordered))
-
-
-def _measured(wholes: dict[str, Whole], case: Case) -> dict[str, Any]:
-    return measure(case, wholes[case.executor])
 
 
 if __name__ == "__main__":
