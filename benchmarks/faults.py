@@ -2,7 +2,7 @@
 
     python -m benchmarks.faults --kills 20
 
-The sweep of `benchmarks/fault_cases.py` (6 small trials on synthetic activations) runs undisturbed
+The sweep of `benchmarks/fault_sweep.py` (6 small trials on synthetic activations) runs undisturbed
 once with each executor, then once for each fault: something is killed, stopped or used up, and the
 same command is run again until it ends well. A row passes where no trial is lost or was done twice,
 draws, final metrics and weights are those of the undisturbed sweep bit for bit, statuses and
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import fault_cases as cases
+from benchmarks import fault_sweep as sweeps
 from benchmarks import readme
 
 HERE = Path(__file__).parent
@@ -34,7 +35,7 @@ RAY_SHARE = 4
 class Whole(NamedTuple):
     """An undisturbed sweep."""
 
-    course: cases.Course
+    course: sweeps.Course
     seconds: float
 
 
@@ -50,19 +51,19 @@ class Case(NamedTuple):
 class Ending(NamedTuple):
     """What came of a strike."""
 
-    struck: cases.Struck
-    course: cases.Course
+    struck: sweeps.Struck
+    course: sweeps.Course
     ends: dict[str, str]
     """Status by uid of trials that may not end `done`."""
 
 
 def plain(
-    executor: str, strike: Callable[[cases.Sweep], cases.Struck]
+    executor: str, strike: Callable[[sweeps.Sweep], sweeps.Struck]
 ) -> Callable[[Path, ExitStack, Whole], Ending]:
     """A strike that needs nothing but the sweep."""
 
     def run(folder: Path, _undo: ExitStack, _whole: Whole) -> Ending:
-        sweep = cases.Sweep(folder / "outputs", executor)
+        sweep = sweeps.Sweep(folder / "outputs", executor)
         return Ending(strike(sweep), sweep.course(), {})
 
     return run
@@ -72,7 +73,7 @@ def driver(executor: str, share: float, number: int) -> Callable[[Path, ExitStac
     """A signal after a share of the undisturbed wall time."""
 
     def run(folder: Path, _undo: ExitStack, whole: Whole) -> Ending:
-        sweep = cases.Sweep(folder / "outputs", executor)
+        sweep = sweeps.Sweep(folder / "outputs", executor)
         struck = cases.driver_killed(sweep, share * whole.seconds, number)
         return Ending(struck, sweep.course(), {})
 
@@ -82,19 +83,19 @@ def driver(executor: str, share: float, number: int) -> Callable[[Path, ExitStac
 def node(folder: Path, undo: ExitStack, _whole: Whole) -> Ending:
     """Lose one of two nodes."""
     cluster = undo.enter_context(cases.two_nodes())
-    sweep = cases.Sweep(folder / "outputs", "ray", f"executor.address={cluster.address}")
+    sweep = sweeps.Sweep(folder / "outputs", "ray", f"executor.address={cluster.address}")
     return Ending(cases.node_killed(sweep, cluster), sweep.course(), {})
 
 
 def database(
-    executor: str, strike: Callable[[cases.Sweep, cases.Postgres], cases.Struck]
+    executor: str, strike: Callable[[sweeps.Sweep, cases.Postgres], sweeps.Struck]
 ) -> Callable[[Path, ExitStack, Whole], Ending]:
     """A strike at the database."""
 
     def run(folder: Path, undo: ExitStack, _whole: Whole) -> Ending:
         server = cases.Postgres()
         undo.callback(server.close)
-        sweep = cases.Sweep(folder / "outputs", executor, f"store.url={server.url}")
+        sweep = sweeps.Sweep(folder / "outputs", executor, f"store.url={server.url}")
         return Ending(strike(sweep, server), sweep.course(), {})
 
     return run
@@ -106,7 +107,7 @@ def disk(executor: str, *, store_elsewhere: bool) -> Callable[[Path, ExitStack, 
     def run(folder: Path, undo: ExitStack, _whole: Whole) -> Ending:
         small = undo.enter_context(cases.small_disk(folder / "disk"))
         url = f"store.url=sqlite:///{folder / 'store.db'}"
-        sweep = cases.Sweep(small / "outputs", executor, *([url] if store_elsewhere else []))
+        sweep = sweeps.Sweep(small / "outputs", executor, *([url] if store_elsewhere else []))
         return Ending(cases.disk_filled(sweep, small), sweep.course(), {})
 
     return run
@@ -117,7 +118,7 @@ def leak(executor: str) -> Callable[[Path, ExitStack, Whole], Ending]:
 
     def run(folder: Path, _undo: ExitStack, whole: Whole) -> Ending:
         uid = list(whole.course.statuses)[2]
-        sweep = cases.Sweep(folder / "outputs", executor, **cases.leak_environment(uid))
+        sweep = sweeps.Sweep(folder / "outputs", executor, **cases.leak_environment(uid))
         return Ending(cases.leaking(sweep), sweep.course(), {uid: "oom"})
 
     return run
@@ -152,7 +153,7 @@ def measure(case: Case, whole: Whole) -> dict[str, Any]:
     """Strike once; returns the line of the results file."""
     with tempfile.TemporaryDirectory(prefix="sae-sweep-fault-") as name, ExitStack() as undo:
         struck, course, ends = case.strike(Path(name), undo, whole)
-    wrong = cases.problems(struck, course, whole.course, ends)
+    wrong = sweeps.problems(struck, course, whole.course, ends)
     last = struck.said.strip().splitlines()[-1:] if struck.code not in (0, 130) else []
     return {
         "fault": case.fault,
@@ -161,8 +162,8 @@ def measure(case: Case, whole: Whole) -> dict[str, Any]:
         "code": struck.code,
         "said": "".join(last),
         "reruns": struck.reruns,
-        "lost": len(cases.lost(course, whole.course)),
-        "doubled": len(cases.doubled(course)),
+        "lost": len(sweeps.lost(course, whole.course)),
+        "doubled": len(sweeps.doubled(course)),
         "equal": {**course.results, **dict.fromkeys(ends)}
         == {uid: None if uid in ends else one for uid, one in whole.course.results.items()},
         "problems": wrong,
@@ -174,7 +175,7 @@ def measure(case: Case, whole: Whole) -> dict[str, Any]:
 def undisturbed(executor: str) -> Whole:
     """Run the sweep as it is meant to run."""
     with tempfile.TemporaryDirectory(prefix="sae-sweep-fault-") as name:
-        sweep = cases.Sweep(Path(name) / "outputs", executor)
+        sweep = sweeps.Sweep(Path(name) / "outputs", executor)
         seconds = cases.undisturbed(sweep)
         return Whole(sweep.course(), seconds)
 

@@ -1,7 +1,7 @@
 """Makes one trial leak until its process has no memory left; Python imports this when it starts.
 
-LEAKING is the uid of the trial. A process that trains may take LEAKING_BYTES more than it has when
-training is imported; each step of the trial keeps LEAK_BYTES.
+LEAKING is the uid of the trial. When it begins, its process may take LEAKING_BYTES more than it
+has; each step of the trial keeps LEAK_BYTES.
 """
 
 import os
@@ -15,14 +15,16 @@ LEAK_BYTES = 1 << 26
 def _leak() -> None:
     from sae_sweep.train.solo import Solo
 
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + LEAKING_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     init, update = Solo.__init__, Solo.update
 
     def begin(self, trial, *rest) -> None:
         init(self, trial, *rest)
-        self.kept = [] if trial.uid == os.environ["LEAKING"] else None
+        self.kept = None
+        if trial.uid == os.environ["LEAKING"]:
+            self.kept = []
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * os.sysconf("SC_PAGE_SIZE") + LEAKING_BYTES
+            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
     def step(self, number: int) -> None:
         if self.kept is not None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks import fault_cases as cases
+from benchmarks import fault_sweep as sweeps
 from sae_sweep.errors import CutShort
 from sae_sweep.records.store import Store, patience
 from sae_sweep.records.store.owner import process_start
@@ -18,9 +19,9 @@ MOMENTS = random.Random(1)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[cases.Course, float]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[sweeps.Course, float]:
     """An undisturbed sweep, and its wall time in seconds."""
-    sweep = cases.Sweep(tmp_path_factory.mktemp("whole") / "outputs", "inline")
+    sweep = sweeps.Sweep(tmp_path_factory.mktemp("whole") / "outputs", "inline")
     seconds = cases.undisturbed(sweep)
     course = sweep.course()
     assert len(course.results) == 6
@@ -41,15 +42,15 @@ def server() -> Iterator[cases.Postgres]:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [MOMENTS.uniform(0.3, 1.0) for _ in range(3)])
 def test_a_driver_that_is_killed_at_any_moment_loses_nothing(tmp_path, whole, share) -> None:
-    sweep = cases.Sweep(tmp_path, "inline")
+    sweep = sweeps.Sweep(tmp_path, "inline")
     struck = cases.driver_killed(sweep, share * whole[1])
-    assert cases.problems(struck, sweep.course(), whole[0]) == []
+    assert sweeps.problems(struck, sweep.course(), whole[0]) == []
 
 
 @pytest.fixture(scope="module")
-def whole_draws(tmp_path_factory: pytest.TempPathFactory) -> cases.Course:
+def whole_draws(tmp_path_factory: pytest.TempPathFactory) -> sweeps.Course:
     """An undisturbed sweep as Ray is given it, trained here: the bits are the same."""
-    sweep = cases.Sweep(tmp_path_factory.mktemp("whole") / "outputs", "inline", *cases.LISTED)
+    sweep = sweeps.Sweep(tmp_path_factory.mktemp("whole") / "outputs", "inline", *sweeps.LISTED)
     cases.undisturbed(sweep)
     return sweep.course()
 
@@ -57,30 +58,30 @@ def whole_draws(tmp_path_factory: pytest.TempPathFactory) -> cases.Course:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_no_process_of_a_killed_driver_outlives_its_rerun(tmp_path, whole_draws) -> None:
-    sweep = cases.Sweep(tmp_path, "ray")
+    sweep = sweeps.Sweep(tmp_path, "ray")
     struck = cases.driver_killed_in_training(sweep)
     assert struck.code == -signal.SIGKILL
-    assert cases.problems(struck, sweep.course(), whole_draws) == []
+    assert sweeps.problems(struck, sweep.course(), whole_draws) == []
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_lost_node_costs_no_trial(tmp_path, whole_draws) -> None:
     with cases.two_nodes() as cluster:
-        sweep = cases.Sweep(tmp_path, "ray", f"executor.address={cluster.address}")
+        sweep = sweeps.Sweep(tmp_path, "ray", f"executor.address={cluster.address}")
         struck = cases.node_killed(sweep, cluster)
     assert (struck.code, struck.reruns) == (0, 0)
-    assert cases.problems(struck, sweep.course(), whole_draws) == []
+    assert sweeps.problems(struck, sweep.course(), whole_draws) == []
 
 
 @pytest.mark.postgres
 @pytest.mark.slow
 def test_a_database_that_comes_back_is_waited_for(tmp_path, whole, server) -> None:
-    sweep = cases.Sweep(tmp_path, "inline", f"store.url={server.url}")
+    sweep = sweeps.Sweep(tmp_path, "inline", f"store.url={server.url}")
     struck = cases.database_restarted(sweep, server)
     assert (struck.code, struck.reruns) == (0, 0)
     assert "the store does not answer: waiting" in struck.said
-    assert cases.problems(struck, sweep.course(), whole[0]) == []
+    assert sweeps.problems(struck, sweep.course(), whole[0]) == []
 
 
 @pytest.mark.postgres
@@ -119,7 +120,7 @@ def test_a_full_disk_is_said_and_the_same_command_continues(
     try:
         with cases.small_disk(tmp_path / "disk") as disk:
             outputs = disk / "outputs"
-            sweep = cases.Sweep(outputs, "inline", *([url] if store_elsewhere else []))
+            sweep = sweeps.Sweep(outputs, "inline", *([url] if store_elsewhere else []))
             struck = cases.disk_filled(sweep, disk)
             course = sweep.course()
     except PermissionError as error:
@@ -131,25 +132,25 @@ def test_a_full_disk_is_said_and_the_same_command_continues(
     store = last.startswith(f"sae_sweep: no room for the store in {outputs} (")
     assert files or (store and not store_elsewhere), struck.said
     assert last.endswith("the same command continues")
-    assert cases.problems(struck, course, whole[0]) == []
+    assert sweeps.problems(struck, course, whole[0]) == []
 
 
 @pytest.mark.slow
 def test_a_file_that_may_not_grow_is_said_and_the_same_command_continues(tmp_path, whole) -> None:
-    sweep = cases.Sweep(tmp_path, "inline")
+    sweep = sweeps.Sweep(tmp_path, "inline")
     struck = cases.files_limited(sweep)
     assert (struck.code, struck.reruns) == (1, 1)
     assert struck.said.splitlines()[-1].endswith("the same command continues")
-    assert cases.problems(struck, sweep.course(), whole[0]) == []
+    assert sweeps.problems(struck, sweep.course(), whole[0]) == []
 
 
 @pytest.mark.slow
 def test_a_trial_that_leaks_is_oom_and_the_others_are_done(tmp_path, whole) -> None:
     uid = list(whole[0].statuses)[2]
-    sweep = cases.Sweep(tmp_path, "inline", **cases.leak_environment(uid))
+    sweep = sweeps.Sweep(tmp_path, "inline", **cases.leak_environment(uid))
     struck = cases.leaking(sweep)
     course = sweep.course()
     status, reason = course.statuses[uid]
     assert status == "oom"
     assert "MemoryError" in reason or "not enough memory" in reason
-    assert cases.problems(struck, course, whole[0], {uid: "oom"}) == []
+    assert sweeps.problems(struck, course, whole[0], {uid: "oom"}) == []
