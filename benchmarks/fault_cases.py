@@ -66,9 +66,14 @@ def two_nodes() -> Iterator[Any]:
         cluster = Cluster(initialize_head=True, head_node_args=node)
         try:
             cluster.add_node(num_cpus=1, num_gpus=1)
+            nodes = [cluster.head_node, *cluster.worker_nodes]
+            started = [one for node in nodes for one in node.all_processes.values()]
+            processes = [one.process for group in started for one in group]
             yield cluster
         finally:
             cluster.shutdown()
+        for process in processes:  # Ray kills its own, and leaves them uncollected
+            process.wait(LIMIT_SECONDS)
 
 
 def node_killed(sweep: Sweep, cluster: Any) -> Struck:

@@ -225,9 +225,8 @@ def main() -> int:
     known = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
     lines = {(line["fault"], line["executor"]): line for line in map(json.loads, known)}
     every = list(all_cases(arguments.kills))
-    wanted = [
-        one for one in every if not arguments.only or one.fault.startswith(tuple(arguments.only))
-    ]
+    chosen = tuple(arguments.only or [""])
+    wanted = [one for one in every if f"{one.fault}, {one.executor}".startswith(chosen)]
     wholes = {executor: undisturbed(executor) for executor in {one.executor for one in wanted}}
     for case in wanted:
         line = measure(case, wholes[case.executor])

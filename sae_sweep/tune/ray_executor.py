@@ -115,6 +115,10 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
             ),
         )
         tuner.fit()
+    except (OSError, EOFError):
+        # Tune's own files are beside those of trials: where these find no room, it stumbles too
+        if driver.trouble is None:
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
