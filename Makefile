@@ -40,5 +40,5 @@ $(VENV)/.run: $(VENV)/.venv pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,dev,postgres]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,dev,html,postgres]'
 	@touch $@ $(VENV)/.run

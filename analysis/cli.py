@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from sae_sweep.errors import BadInput
-from sae_sweep.records.store import Reader, default_url
+from sae_sweep.records.store import Reader, Sweep, default_url
 
-Command = Callable[[argparse.Namespace, Reader], None]
+Command = Callable[..., None]
+"""Takes the arguments, and a reader of the store unless it needs none."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,10 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     outputs = arguments.outputs or Path("outputs")
     # matplotlib would otherwise keep its fonts in the home folder
     os.environ.setdefault("MPLCONFIGDIR", str((outputs / "cache" / "matplotlib").absolute()))
-    url = arguments.store or os.environ.get("SAE_SWEEP_STORE") or default_url(outputs)
     try:
-        with Reader(url) as reader:
-            arguments.command(arguments, reader)
+        if arguments.command is _import:
+            _import(arguments)
+        else:
+            with Reader(_url(arguments, outputs)) as reader:
+                arguments.command(arguments, reader)
     except BadInput as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -33,24 +37,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _url(arguments: argparse.Namespace, outputs: Path) -> str:
+    return arguments.store or os.environ.get("SAE_SWEEP_STORE") or default_url(outputs)
+
+
 def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
+    outputs, store, written = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    outputs.add_argument("--outputs", metavar="DIR", type=Path, help="where reports go; outputs")
+    store.add_argument(
         "--store", metavar="URL", help="the store; else SAE_SWEEP_STORE, else OUTPUTS/sae_sweep.db"
     )
-    shared.add_argument("--outputs", metavar="DIR", type=Path, help="where reports go; outputs")
+    written.add_argument(
+        "--html", action="store_true", help="also report.html: one file, its trials to explore"
+    )
+    written.add_argument(
+        "--objectives",
+        metavar="A,B",
+        action="append",
+        default=[],
+        help="also show the Pareto front of these metrics, e.g. fvu,k; repeatable",
+    )
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(command: Command, text: str, *, takes_sweep: bool = True) -> argparse.ArgumentParser:
+    def add(
+        command: Command,
+        text: str,
+        *more: argparse.ArgumentParser,
+        takes_sweep: bool = True,
+        takes_store: bool = True,
+    ) -> argparse.ArgumentParser:
         name = command.__name__.strip("_")
-        added = commands.add_parser(name, parents=[shared], help=text, description=text)
+        parents = [*more, *([store] if takes_store else []), outputs]
+        added = commands.add_parser(name, parents=parents, help=text, description=text)
         added.set_defaults(command=command)
         if takes_sweep:
             added.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the latest")
         return added
 
-    add(_report, "Write a sweep's report.md, figures and data.")
+    add(_report, "Write a sweep's report.md, figures and data.", written)
     add(_status, "Say how a sweep stands.")
     watch = add(_watch, "Say how a sweep stands until it ends.")
     watch.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="default: 5")
@@ -72,16 +97,59 @@ def _parser() -> argparse.ArgumentParser:
     suggest.add_argument(
         "--activations", metavar="FINGERPRINT", help="default: the only ones with this d"
     )
+    text = "Write the report of a sweep that was run elsewhere."
+    _take_foreign(add(_import, text, written, takes_sweep=False, takes_store=False))
     return parser
 
 
+def _take_foreign(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path", metavar="FILE", type=Path, help="a .csv, .jsonl or .parquet, or a folder of runs"
+    )
+    parser.add_argument("--name", required=True, help="of the report's folder in outputs")
+    parser.add_argument("--question", default="", metavar="TEXT", help="what the sweep asks")
+    parser.add_argument(
+        "--map",
+        metavar="THEIRS=OURS",
+        action="append",
+        default=[],
+        help="read a column as a metric or setting of ours, or as `ignore`; repeatable",
+    )
+    parser.add_argument(
+        "--bounds",
+        metavar="METRIC=LOW:HIGH",
+        action="append",
+        default=[],
+        help="recompute a published score as the sum of metrics scaled to bounds; repeatable",
+    )
+
+
 def _report(arguments: argparse.Namespace, reader: Reader) -> None:
+    sweep = reader.sweep(arguments.sweep)
+    _write(arguments, sweep, history=reader.history)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from analysis.foreign import import_sweep, options
+
+    request = options.request(
+        arguments.path, arguments.name, arguments.question, arguments.map, arguments.bounds
+    )
+    sweep, imported = import_sweep(request)
+    sys.stdout.write(options.shown(imported) + "\n")
+    _write(arguments, sweep, imported=imported)
+
+
+def _write(arguments: argparse.Namespace, sweep: Sweep, **more: Any) -> None:
+    from analysis.fronts import objectives
     from analysis.report import render
 
-    sweep = reader.sweep(arguments.sweep)
     folder = (arguments.outputs or Path("outputs")) / sweep.run.name
-    path = render(sweep, folder, reader.history)
+    asked = [objectives(text) for text in arguments.objectives]
+    path = render(sweep, folder, html=arguments.html, objectives=asked, **more)
     sys.stdout.write(f"report: {path}\n")
+    if arguments.html:
+        sys.stdout.write(f"page: {path.with_suffix('.html')}\n")
 
 
 def _status(arguments: argparse.Namespace, reader: Reader) -> None:

@@ -7,27 +7,51 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import data, figures, study
+from analysis import data, figures, study, web
 from analysis.blocks import Blocks, markdown
+from analysis.foreign.imported import Imported
+from analysis.fronts import refuse_unknown
 from analysis.sections import SECTIONS
 from analysis.sections.footer import REPORT_VERSION
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Sweep
 
 PAGE = Path("report.md")
+WEB_PAGE = Path("report.html")
 RECORD = Path("data", "grid_metrics.json")
 """Says of which records the report is; written last: a half-replaced report is not current."""
 
 
-def render(sweep: Sweep, folder: Path, history: study.History = study.no_history) -> Path:
+def render(
+    sweep: Sweep,
+    folder: Path,
+    history: study.History = study.no_history,
+    *,
+    html: bool = False,
+    imported: Imported | None = None,
+    objectives: Sequence[Sequence[str]] = (),
+) -> Path:
     """Write report.md, figures/ and data/ into a folder and return the page's path.
+
+    With `html` also report.html, the same in one file, its trials to explore.
 
     Everything is made in a temporary folder first, so a report that fails or is killed leaves the
     old one as it was.
 
+    Args:
+        sweep: what to report on.
+        folder: where; files of an earlier report there are replaced.
+        history: the course of metrics during training.
+        html: write report.html beside it.
+        imported: where the records come from, if the sweep was run elsewhere.
+        objectives: fronts to show beside the usual ones, by metrics' names.
+
     Raises:
-        BadInput: the folder cannot be made because a file stands there.
+        BadInput: a file stands where the folder should be; a library that html needs is missing;
+            no trial has an objective.
     """
+    if html:
+        web.require()
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"outputs={folder} is a file: move it away, or name another --outputs")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -35,12 +59,21 @@ def render(sweep: Sweep, folder: Path, history: study.History = study.no_history
         fresh = Path(temporary)
         trials_folder = folder.parent / "trials"
         loaded = dataclasses.replace(
-            study.load(sweep), history=history, trials_folder=trials_folder
+            study.load(sweep),
+            history=history,
+            trials_folder=trials_folder,
+            imported=imported,
+            objectives=tuple(map(tuple, objectives)),
         )
+        refuse_unknown(loaded)
         drawn = figures.draw(loaded, fresh / "figures")
-        sections = compose(dataclasses.replace(loaded, figures=drawn))
+        loaded = dataclasses.replace(loaded, figures=drawn)
+        sections = compose(loaded)
         data.write(loaded, sections, fresh / "data", REPORT_VERSION)
         (fresh / PAGE).write_text(page(sections), encoding="utf-8")
+        if html:
+            whole = web.page(loaded, sections, fresh / "figures")
+            (fresh / WEB_PAGE).write_text(whole, encoding="utf-8")
         _replace(fresh, folder)
     return folder / PAGE
 
@@ -74,11 +107,11 @@ def _anchor(title: str) -> str:
 
 
 def _replace(fresh: Path, folder: Path) -> None:
-    """Put new files in place of old ones, one rename each, and remove figures that are no more."""
+    """Put new files in place of old ones, one rename each, and remove those that are no more."""
     new = sorted(path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file())
     for name in sorted(new, key=lambda name: (name == RECORD, name == PAGE)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (fresh / name).replace(folder / name)
-    for picture in (folder / "figures").glob("*.png"):
-        if picture.relative_to(folder) not in new:
-            picture.unlink()
+    for old in [*(folder / "figures").glob("*.png"), *folder.glob(WEB_PAGE.name)]:
+        if old.relative_to(folder) not in new:
+            old.unlink()

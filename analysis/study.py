@@ -1,5 +1,6 @@
 """A sweep as a table: one row a trial, ready for every section and figure."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 from jaxtyping import Bool
 
 from analysis import hyperparameters, scales
+from analysis.foreign.imported import Imported
 from analysis.hyperparameters import Hyperparameter
 from analysis.markdown import number
 from sae_sweep.records import METRICS, Metric, TrialRecord
@@ -50,6 +52,10 @@ class Study:
     """The course of a metric during training."""
     trials_folder: Path | None = None
     """Where the trials' weights and latents lie, if they do."""
+    imported: Imported | None = None
+    """Where the records come from, if the sweep was run elsewhere."""
+    objectives: tuple[tuple[str, ...], ...] = ()
+    """Fronts that were asked for, by their objectives' names."""
     figures: frozenset[str] = frozenset()
     """Names of the figures that were drawn, without folder and suffix."""
 
@@ -98,8 +104,7 @@ class Study:
     @property
     def seeds(self) -> list[tuple[int, int]]:
         """Every trial's seeds: of the initial weights, of the data order."""
-        trains = [record.config.get("train", {}) for record in self.records]
-        return [(train.get("seed_init", 0), train.get("seed_data", 0)) for train in trains]
+        return _seeds(self.records)
 
     @property
     def worse_than_mean(self) -> Bool[np.ndarray, " n"]:
@@ -127,7 +132,7 @@ def load(sweep: Sweep) -> Study:
             "status": pd.Series([record.status for record in records], dtype=object),
             "seconds": _floats([record.seconds for record in records]),
             "tokens": _floats([tokens(record) for record in records]),
-            "configuration": _configurations(varied, len(records)),
+            "configuration": _configurations(varied, _seeds(records)),
             **{one.name: _floats([r.final.get(one.name) for r in records]) for one in metrics},
             **{name: _floats([_cost(r, name) for r in records]) for name in ("k", "n_latents")},
         }
@@ -157,9 +162,23 @@ def _cost(record: TrialRecord, name: str) -> float | None:
     return record.config.get("sae", {}).get(name)
 
 
-def _configurations(varied: list[Hyperparameter], n: int) -> np.ndarray:
-    """A number for every distinct configuration: equal but for the seeds."""
-    points = [tuple(str(one.given[i]) for one in varied) for i in range(n)]
+def _seeds(records: list[TrialRecord]) -> list[tuple[int, int]]:
+    trains = [record.config.get("train", {}) for record in records]
+    return [(train.get("seed_init", 0), train.get("seed_data", 0)) for train in trains]
+
+
+def _configurations(varied: list[Hyperparameter], seeds: list[tuple[int, int]]) -> np.ndarray:
+    """A number for every distinct configuration: equal but for the seeds.
+
+    Trials that are equal in their seeds too differ in something that no record holds (imported
+    rows can): they are no repetitions, so each begins a configuration of its own.
+    """
+    settings = [tuple(str(one.given[i]) for one in varied) for i in range(len(seeds))]
+    earlier: Counter[object] = Counter()
+    points = []
+    for point, seed in zip(settings, seeds, strict=True):
+        points.append((point, earlier[point, seed]))
+        earlier[point, seed] += 1
     known = {point: i for i, point in enumerate(dict.fromkeys(points))}
     return np.array([known[point] for point in points], dtype=np.int64)
 

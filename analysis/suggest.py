@@ -122,7 +122,7 @@ def _refuse_too_few(known: list[Observation]) -> None:
         )
 
 
-def _estimable(known: list[Observation]) -> list[int]:
+def estimable(known: list[Observation]) -> list[int]:
     """The widths with enough l1_alpha to count for the width's power."""
     alphas: dict[int, set[float]] = {}
     for one in known:
@@ -132,8 +132,8 @@ def _estimable(known: list[Observation]) -> list[int]:
 
 def _refuse_unknown_width(known: list[Observation], wanted: Wanted) -> bool:
     """Refuse a width that nothing speaks of; returns whether its power can be estimated."""
-    estimable = _estimable(known)
-    can = len(estimable) >= LEAST_WIDTHS
+    enough = estimable(known)
+    can = len(enough) >= LEAST_WIDTHS
     widths = sorted({one.n_latents for one in known})
     if wanted.n_latents in widths:
         return can
@@ -141,7 +141,7 @@ def _refuse_unknown_width(known: list[Observation], wanted: Wanted) -> bool:
     if not can:
         raise BadInput(
             f"--n-latents={wanted.n_latents}: not run yet, and how l1_alpha changes with the width "
-            f"cannot be estimated from {counted(len(estimable), 'width')} (< {LEAST_WIDTHS}) with "
+            f"cannot be estimated from {counted(len(enough), 'width')} (< {LEAST_WIDTHS}) with "
             f"{LEAST_ALPHAS_A_WIDTH} l1_alpha or more; there are {shown}. Let a search find it, "
             f"which learns from these: +sweep=target_l0 sae.expansion_factor=null "
             f"sae.n_latents={wanted.n_latents}"

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def commands() -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(README.parent / "tests" / "data", folder / "tests" / "data")
     (folder / "my_texts.jsonl").write_text('{"text": "a sentence"}\n' * 9)
     return folder
 

@@ -14,7 +14,7 @@ NAME = "pareto_frontier"
 OFFSETS = ((6, 6), (6, -13), (-13, 6), (-13, -13), (0, 10), (0, -18))
 """Where a label may stand, in points from its dot."""
 MOST_TICKS = 8
-"""Values of k up to which they are the ticks of the l0 axis."""
+"""Values of k up to which they are the ticks of its axis, and of that of l0."""
 LABEL_SIZE = 14
 """Points that a label keeps to itself."""
 
@@ -22,7 +22,7 @@ LABEL_SIZE = 14
 def draw(study: Study, folder: Path) -> list[str]:
     """Draw the first front: fvu over l0, or over dead_features where l0 does not vary."""
     found = fronts(study)
-    if not found or not found[0].uids:
+    if not found or not found[0].uids or found[0].objectives[0].name != "fvu":
         return []
     front = found[0]
     across = front.objectives[1]
@@ -54,7 +54,7 @@ def draw(study: Study, folder: Path) -> list[str]:
         axes.set_xscale("log")
         style.plain_ticks(axes, "x")
     given = sorted(study.trials["k"].dropna().unique())
-    if across.name == "l0" and 1 < len(given) <= MOST_TICKS:
+    if across.name in ("l0", "k") and 1 < len(given) <= MOST_TICKS:
         axes.set_xticks(given, [f"{k:g}" for k in given])
     axes.margins(y=0.1)
     _unranked(study, across.name, axes)

@@ -5,7 +5,7 @@ import pandas as pd
 from analysis import noise, scales
 from analysis.blocks import Block
 from analysis.fronts import Front, fronts
-from analysis.markdown import code, counted, escaped, number, table
+from analysis.markdown import MISSING, code, counted, escaped, number, table
 from analysis.ranking import BALANCED, balanced, lowest, picks
 from analysis.sections.pictures import picture
 from analysis.settings import text
@@ -101,11 +101,12 @@ def pareto_front(study: Study) -> list[Block]:
 
 def _front(study: Study, front: Front) -> str:
     main = {one.name for one in study.main_metrics}
+    shown = {one.name for one in study.hyperparameters[:MOST_SETTINGS]}
     rows = study.trials.loc[front.uids[:MOST_ON_FRONT]]
     extra = {
         one.name: {uid: number(study.value(uid, one.name)) for uid in front.uids}
         for one in front.objectives
-        if one.name not in main
+        if one.name not in main | shown
     }
     verb = "is" if len(front.uids) == 1 else "are"
     head = f"{len(front.uids)} of {counted(front.n, 'trial')} {verb} on the front."
@@ -125,7 +126,7 @@ def recommended(study: Study) -> list[Block]:
         trial = study.member(pick.uid).trial
         same = f"same trial as “{titles[pick.uid]}”" if pick.uid in titles else ""
         titles.setdefault(pick.uid, pick.title)
-        folder = f"../trials/{trial.folder}/"
+        folder = code(f"../trials/{trial.folder}/") if study.imported is None else MISSING
         values = [number(study.value(pick.uid, one.name)) for one in study.main_metrics]
         rows.append(
             [
@@ -133,7 +134,7 @@ def recommended(study: Study) -> list[Block]:
                 code(trial.label),
                 code(pick.uid),
                 pick.undominated_in,
-                code(folder),
+                folder,
                 same,
                 *values,
             ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.blocks import Block
 from analysis.effects import RESAMPLES
+from analysis.foreign.imported import Imported
 from analysis.markdown import code, escaped, listed, moment, table
 from analysis.settings import flattened, text
 from analysis.study import Study
@@ -42,21 +43,23 @@ def files(study: Study) -> list[Block]:
         kind = name if name in FIGURES else name.partition("_")[0]
         rows.append([code(f"figures/{name}.png"), FIGURES[kind]])
     rows += [[code(f"data/{name}"), text] for name, text in DATA.items()]
-    weights = study.run.config.get("store", {}).get("weights", "all")
-    rows.append(
-        [
-            "`../trials/<label>-<uid>/`",
-            "a done trial's weights, `config.json` and `latents.parquet` "
-            f"(weights kept: `store.weights={weights}`)",
-        ]
-    )
+    if study.imported is None:
+        weights = study.run.config.get("store", {}).get("weights", "all")
+        rows.append(
+            [
+                "`../trials/<label>-<uid>/`",
+                "a done trial's weights, `config.json` and `latents.parquet` "
+                f"(weights kept: `store.weights={weights}`)",
+            ]
+        )
     return ["## Files", table(["file", "what it is"], rows, left=2)]
 
 
 def reproducibility(study: Study) -> list[Block]:
     """Run, code, seeds, devices, activations, and the digest of the records."""
     parts = ["## Reproducibility", *(f"> **{line}**" for line in _mixtures(study))]
-    return [*parts, table(["", ""], _facts(study), left=2), *_shared(study)]
+    facts = _facts(study) if study.imported is None else _imported(study, study.imported)
+    return [*parts, table(["", ""], [*facts, *_made(study)], left=2), *_shared(study)]
 
 
 def _facts(study: Study) -> list[list[str]]:
@@ -82,11 +85,29 @@ def _facts(study: Study) -> list[list[str]]:
         "activations": ", ".join(code(one) for one in fingerprints) or "not recorded",
         "normalisation": normalisation,
         "evaluation": "final metrics over the whole validation split, at the end of training",
-        "bootstrap": f"{RESAMPLES} draws, seed 0",
-        "records": code(study.digest),
-        "report version": str(REPORT_VERSION),
     }
     return [[name, text] for name, text in facts.items()]
+
+
+def _imported(study: Study, source: Imported) -> list[list[str]]:
+    """Of records from elsewhere only what the file says is known."""
+    return [
+        ["imported from", code(source.source.name)],
+        ["sha256", code(source.source.sha256)],
+        ["rows", f"{len(study.trials):,}, each a trial"],
+        ["command", code(source.command)],
+        ["seeds", "as in the file" if source.seeds else "not in the file"],
+        ["code, devices, normalisation, evaluation", "not in the file, or not read from it"],
+    ]
+
+
+def _made(study: Study) -> list[list[str]]:
+    """What this report adds."""
+    return [
+        ["bootstrap", f"{RESAMPLES} draws, seed 0"],
+        ["records", code(study.digest)],
+        ["report version", str(REPORT_VERSION)],
+    ]
 
 
 def _mixtures(study: Study) -> Iterator[str]:

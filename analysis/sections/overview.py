@@ -16,13 +16,15 @@ MOST_LISTED = 20
 OPEN = ("queued", "running")
 
 NOISE_UNKNOWN = (
-    "noise unknown: one seed per configuration; differences between single trials are not evidence"
+    "noise unknown: no configuration has two seeds; "
+    "differences between single trials are not evidence"
 )
 
 
 def header(study: Study) -> list[Block]:
     """Title, question, and the sweep in one paragraph and a few lines."""
-    question = escaped(study.run.question) or "none was written down (`sweep.question`)."
+    where = "`sweep.question`" if study.imported is None else "`--question`"
+    question = escaped(study.run.question) or f"none was written down ({where})."
     paragraph = " ".join([_counts(study), *_extent(study)])
     lines = [f"# {escaped(study.run.name)}", f"**Question:** {question}", paragraph]
     return [*lines, "\n".join(_in_brief(study))]
@@ -81,7 +83,7 @@ def _activations(study: Study) -> list[str]:
 def _in_brief(study: Study) -> list[str]:
     """The recommended trials, the fronts and the noise, a line each."""
     if study.ranked.empty:
-        return ["> No trial is ranked yet: there is nothing to compare."]
+        return ["> No trial is ranked: there is nothing to compare."]
     lines = []
     found = picks(study)
     for uid in dict.fromkeys(pick.uid for pick in found):
@@ -161,22 +163,35 @@ def definitions(study: Study) -> list[Block]:
     if not study.metrics:
         return []
     better = {"down": "lower", "up": "higher", "none": MISSING}
+    known = _definitions(study)
     rows = [
-        [one.name, one.unit, better[one.direction], one.scale, escaped(one.definition)]
+        [one.name, one.unit, better[one.direction], one.scale, escaped(known[one.name])]
         for one in study.metrics
     ]
     sizes = {r.config.get("activations", {}).get("validation_tokens") for r in study.records}
-    known = sorted(size for size in sizes if size is not None)
-    tokens = f"Validation: {listed([f'{size:,}' for size in known])} tokens. " if known else ""
+    found = sorted(size for size in sizes if size is not None)
+    tokens = f"Validation: {listed([f'{size:,}' for size in found])} tokens. " if found else ""
     note = "Means and correlations are taken on the scale named here."
+    if study.imported is not None:
+        note += (
+            " What a metric is, on which data and at which moment of training it was taken, is as "
+            "the tool that wrote the file has it: figures of different tools need not compare."
+        )
     header = ["metric", "unit", "better", "scale", "definition"]
     return ["## Metrics", tokens + note, table(header, rows, left=5)]
+
+
+def _definitions(study: Study) -> dict[str, str]:
+    """Each metric as the registry defines it, or as an imported file gave it."""
+    if study.imported is not None:
+        return study.imported.definitions
+    return {one.name: one.definition for one in study.metrics}
 
 
 def statistics(study: Study) -> list[Block]:
     """How each metric is distributed over the ranked trials."""
     if study.ranked.empty:
-        return ["## Summary statistics\n\nNo trial is ranked yet."]
+        return ["## Summary statistics\n\nNo trial is ranked."]
     rows = [_distribution(study, metric) for metric in study.metrics]
     header = ["metric", "n", "mean", "sd", "median", "min", "max", "geometric mean"]
     note = (

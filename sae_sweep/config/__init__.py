@@ -4,7 +4,6 @@ from sae_sweep.config.activations import ActivationsConfig, SyntheticConfig
 from sae_sweep.config.check import settings, validate
 from sae_sweep.config.names import nearest
 from sae_sweep.config.run import (
-    RESERVED_NAMES,
     ExecutorConfig,
     RunConfig,
     SweepConfig,
@@ -17,7 +16,6 @@ from sae_sweep.config.train import TrainConfig
 from sae_sweep.config.trial import Source, Trial, resolve, risks
 
 __all__ = [
-    "RESERVED_NAMES",
     "ActivationsConfig",
     "Constraint",
     "ExecutorConfig",

@@ -1,6 +1,5 @@
 """A whole run: what every trial shares, what varies, and where it runs."""
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -11,8 +10,7 @@ from sae_sweep.config.sae import SaeConfig, TopKConfig
 from sae_sweep.config.search import SearchConfig
 from sae_sweep.config.stop import StopConfig, read_conditions
 from sae_sweep.config.train import TrainConfig
-
-RESERVED_NAMES = ("activations", "trials", "cache", "sae_sweep.db", "optuna.db")
+from sae_sweep.records.names import checked_name
 
 
 class TrialConfig(Strict):
@@ -75,12 +73,7 @@ class SweepConfig(Strict):
     @field_validator("name")
     @classmethod
     def _usable_name(cls, name: str) -> str:
-        if name in RESERVED_NAMES or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            raise ValueError(
-                f"sweep.name={name} cannot name a folder of outputs: use at most 100 letters, "
-                f"digits, '.', '_' and '-', and none of {', '.join(RESERVED_NAMES)}"
-            )
-        return name
+        return checked_name(name)
 
 
 class ExecutorConfig(Strict):

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from sae_sweep import activations
-from sae_sweep.config import RESERVED_NAMES, RunConfig, Trial
+from sae_sweep.config import RunConfig, Trial
 from sae_sweep.errors import BadInput, CutShort, NoStore, without_passwords
 from sae_sweep.records import FINAL, Status, TrialRecord
+from sae_sweep.records.names import RESERVED_NAMES
 from sae_sweep.records.store import Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
 from sae_sweep.sae import WEIGHTS_FILE

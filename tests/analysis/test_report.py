@@ -171,7 +171,9 @@ def test_no_state_of_a_sweep_breaks_the_report(
 
 @pytest.mark.usefixtures("without_figures")
 def test_one_seed_gives_the_banner_and_seeds_give_the_floor(load: Load, tmp_path: Path) -> None:
-    banner = "Noise unknown: one seed per configuration; differences between single trials are not"
+    banner = (
+        "Noise unknown: no configuration has two seeds; differences between single trials are not"
+    )
     lone = [Ran({"sae.k": k}, {"fvu": 1 / k}) for k in (4, 8)]
     assert banner in render(load(lone), tmp_path / "a").read_text()
     seeded = [

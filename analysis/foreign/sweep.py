@@ -1,0 +1,226 @@
+"""A foreign table as a sweep: records with settings, status and metrics; no store is involved."""
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from analysis.blocks import Claim
+from analysis.foreign import score, terms
+from analysis.foreign.imported import (
+    FromNames,
+    Imported,
+    InactiveTarget,
+    NameDisagrees,
+    NoStatus,
+    NotFinite,
+    Repeated,
+    Unread,
+)
+from analysis.foreign.mapping import Column, map_columns
+from analysis.foreign.reading import Table, read
+from analysis.foreign.rows import SEED_KEYS, Run, is_setting, read_run
+from sae_sweep.errors import BadInput
+from sae_sweep.records import METRICS, TrialRecord, canonical, digest
+from sae_sweep.records.names import checked_name
+from sae_sweep.records.store import Member, Sweep
+from sae_sweep.records.store import Run as SweepRun
+
+COEFFICIENT, TARGET = "sae.aux_coeff", "sae.aux_target"
+WIDTH, EXPANSION = "sae.n_latents", "sae.expansion_factor"
+DERIVED = {
+    "fvu": "1 - explained_variance, which the file has instead of fvu; tools take it differently",
+    "explained_variance": "1 - fvu",
+    "l0": "l0_fraction x n_latents",
+    "l0_fraction": "l0 / n_latents",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks to import, and what he says of it."""
+
+    path: Path
+    name: str
+    question: str = ""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Foreign column to our name, or `ignore`."""
+    bounds: score.Bounds = field(default_factory=dict)
+    """Ends of the metrics of a published score."""
+
+
+def import_sweep(request: Request) -> tuple[Sweep, Imported]:
+    """Read a foreign table as a sweep; no row is dropped.
+
+    Raises:
+        BadInput: the name, the file, an override or a cell cannot be used.
+    """
+    checked_name(request.name, "--name")
+    table = read(request.path)
+    columns = map_columns(table, request.overrides)
+    if not any(one.ours in terms.FORMS for one in columns):
+        raise BadInput(
+            f"import {request.path}: no column is a metric that is known; there are "
+            f"{', '.join(table.columns)}: name one, e.g. --map COLUMN=fvu, =explained_variance, "
+            "=dead_features or =l0"
+        )
+    runs = [read_run(row, columns, f"row {i}") for i, row in enumerate(table.rows, start=1)]
+    axes = _axes(runs)
+    inactive = _leave_out_inactive_targets(runs)
+    members = _members(table, runs, axes)
+    notes = [*_notes(table, columns, runs), *([InactiveTarget(inactive)] if inactive else [])]
+    scored = _score(columns, runs, members, request.bounds)
+    command = _command(request)
+    seeds = any(key in run.settings for run in runs for key in SEED_KEYS)
+    definitions = _definitions(columns, runs)
+    imported = Imported(
+        table.source, command, columns, definitions, [*notes, *scored[0]], scored[1], seeds
+    )
+    run = SweepRun(0, request.name, request.question, 0.0, 0.0, {}, command, "", {}, alive=False)
+    return Sweep(run, members), imported
+
+
+def _axes(runs: Sequence[Run]) -> list[str]:
+    """The settings that make a run, in the file's order."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.settings))
+    pairs = {(str(run.settings.get(EXPANSION)), str(run.settings.get(WIDTH))) for run in runs}
+    # the same axis under two names where each expansion has one width
+    if EXPANSION in keys and len({one for one, _ in pairs}) == len(pairs):
+        keys = [key for key in keys if key != WIDTH]
+    return keys
+
+
+def _leave_out_inactive_targets(runs: Sequence[Run]) -> int:
+    """A target of a loss that is off has no effect: no value, whatever the file's default."""
+    changed = 0
+    for run in runs:
+        if run.settings.get(COEFFICIENT) == 0 and run.settings.get(TARGET) is not None:
+            run.settings[TARGET] = None
+            changed += 1
+    return changed
+
+
+def _members(table: Table, runs: Sequence[Run], axes: Sequence[str]) -> list[Member]:
+    seen: Counter[str] = Counter()
+    members = []
+    for row, run in zip(table.rows, runs, strict=True):
+        # the same row is the same trial wherever it stands; a repetition is one of its own
+        content = canonical({key: str(cell) for key, cell in row.items()})
+        uid = digest([content, seen[content]])
+        seen[content] += 1
+        final = {name: value if math.isfinite(value) else None for name, value in run.final.items()}
+        config: dict[str, Any] = {}
+        for key, value in run.settings.items():
+            if value is not None:
+                section, _, name = key.partition(".")
+                config.setdefault(section, {})[name] = value
+        trial = TrialRecord(
+            uid,
+            run.name or _label(run.settings, axes),
+            run.status,
+            config,
+            final,
+            error=run.error,
+            seconds=run.seconds,
+        )
+        members.append(Member({key: run.settings.get(key) for key in axes}, trial))
+    return members
+
+
+def _label(settings: Mapping[str, Any], axes: Sequence[str]) -> str:
+    parts = [(key.rpartition(".")[2], settings.get(key)) for key in axes]
+    said = [
+        f"{name}{value:g}" if isinstance(value, int | float) else f"{name}-{value}"
+        for name, value in parts
+        if value is not None
+    ]
+    return "_".join(said) or "run"
+
+
+def _notes(table: Table, columns: Sequence[Column], runs: Sequence[Run]) -> list[Claim]:
+    """What a reader should know of the rows."""
+    notes: list[Claim] = []
+    if not any(one.ours == "status" for one in columns):
+        notes.append(NoStatus(len(runs)))
+    unread = [one.theirs for one in columns if one.rule == "not understood" and one.distinct > 1]
+    if unread:
+        notes.append(Unread(tuple(unread)))
+    settings = [canonical(run.settings) for run in runs]
+    rows = [canonical({key: str(cell) for key, cell in row.items()}) for row in table.rows]
+    if same := len(settings) - len(set(settings)):
+        notes.append(Repeated(same, len(rows) - len(set(rows))))
+    given = {one.ours for one in columns if is_setting(one)}
+    told = list(dict.fromkeys(key for run in runs for key in run.told if key not in given))
+    if told:
+        rows_told = sum(any(key in run.told for key in told) for run in runs)
+        notes.append(FromNames(tuple(key.rpartition(".")[2] for key in told), rows_told))
+    notes += _disagreements(runs, given)
+    for metric in METRICS:
+        lost = sum(not math.isfinite(run.final.get(metric, 0.0)) for run in runs)
+        if lost:
+            notes.append(NotFinite(metric, lost))
+    return notes
+
+
+def _disagreements(runs: Sequence[Run], given: set[str]) -> list[Claim]:
+    notes: list[Claim] = []
+    for key in sorted(given):
+        differ = [
+            run.name or ""
+            for run in runs
+            if key in run.told
+            and run.settings.get(key) is not None
+            and not run.told[key].agrees(run.settings[key])
+        ]
+        if differ:
+            notes.append(NameDisagrees(key.rpartition(".")[2], len(differ), differ[0]))
+    return notes
+
+
+def _definitions(columns: Sequence[Column], runs: Sequence[Run]) -> dict[str, str]:
+    """Each metric as the file has it: its column, and how it became ours."""
+    found = {
+        terms.FORMS[one.ours].metric: terms.FORMS[one.ours].words.format(
+            column=f"column {one.theirs}"
+        )
+        for one in columns
+        if one.ours in terms.FORMS
+    }
+    there = {name for run in runs for name in run.final}
+    return found | {name: DERIVED[name] for name in there - set(found)}
+
+
+def _score(
+    columns: Sequence[Column],
+    runs: Sequence[Run],
+    members: Sequence[Member],
+    bounds: score.Bounds,
+) -> tuple[list[Claim], list[Any]]:
+    column = next((one.theirs for one in columns if one.ours == "score"), None)
+    if column is None:
+        if bounds:
+            raise BadInput(
+                f"--bounds {next(iter(bounds))}=...: no column is a score to be checked: name it "
+                "with --map COLUMN=score"
+            )
+        return [], []
+    rows = [
+        score.Row(member.trial, run.score, run.digits)
+        for member, run in zip(members, runs, strict=True)
+        if run.score is not None
+    ]
+    return score.check(column, rows, bounds)
+
+
+def _command(request: Request) -> str:
+    """The command without the folders on this machine."""
+    words = ["python", "-m", "analysis", "import", request.path.resolve().name]
+    words += ["--name", request.name]
+    for theirs, ours in request.overrides.items():
+        words += ["--map", f"{theirs}={ours}"]
+    for metric, (low, high) in request.bounds.items():
+        words += ["--bounds", f"{metric}={low:.12g}:{high:.12g}"]
+    return shlex.join(words)

@@ -1,0 +1,192 @@
+"""report.html in a browser: sorted, filtered, brushed, selected; nothing leaves it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_sweeps import Ran, grid, write_store
+
+from analysis import report, web
+from sae_sweep.errors import BadInput
+from sae_sweep.records.store import Reader
+
+HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
+ROWS = "return [...document.querySelectorAll('#trials tbody tr')].map((one) => one.dataset.uid)"
+COLUMN = """
+const i = [...document.querySelectorAll('#trials th')]
+  .findIndex((one) => one.textContent.startsWith(arguments[0]));
+return [...document.querySelectorAll('#trials tbody tr')].map((one) => one.cells[i].textContent)
+"""
+CURVES = "return document.getElementById('curves').data.map((one) => one.legendgroup)"
+
+
+def write_page(folder: Path, trials: list[Ran], **run: Any) -> Path:
+    with Reader(write_store(folder, trials, **run)) as reader:
+        sweep = reader.sweep()
+        page = report.render(sweep, folder / "out" / "study", reader.history, html=True)
+    return page.with_suffix(".html")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        pytest.skip("needs chromium and chromedriver: see .ci/chromium")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    quiet = ("background-networking", "component-update", "sync", "quic", "default-apps")
+    for switch in ("headless=new", "no-sandbox", "no-first-run", "enable-unsafe-swiftshader"):
+        options.add_argument(f"--{switch}")
+    for feature in quiet:
+        options.add_argument(f"--disable-{feature}")
+    options.add_argument("--window-size=1300,2000")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    trials = grid()
+    trials[8].error = HOSTILE
+    return write_page(tmp_path_factory.mktemp("page"), trials, question=HOSTILE)
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Iterator[Any]:
+    """The page in the browser; it has to stay quiet and by itself, whatever a test does."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get_log("browser"), browser.get_log("performance")
+    browser.get(page.as_uri())
+    drawn = "return document.querySelectorAll('#parallel .axis-brush, #front .points path').length"
+    WebDriverWait(browser, 30).until(lambda _: browser.execute_script(drawn) > 8)
+    yield browser
+    assert [one for one in browser.get_log("browser") if one["level"] == "SEVERE"] == []
+    messages = [json.loads(one["message"])["message"] for one in browser.get_log("performance")]
+    requests = [
+        one["params"]["request"]["url"]
+        for one in messages
+        if one["method"] == "Network.requestWillBeSent"
+    ]
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [page.as_uri()]
+    assert browser.execute_script("return window.broken") is None
+
+
+def click(browser: Any, css: str) -> None:
+    browser.find_element("css selector", css).click()
+
+
+def test_every_trial_stands_in_the_table(opened: Any) -> None:
+    assert opened.execute_script(ROWS) == [trial.record.uid for trial in grid()]
+    assert "12 of 12 trials" in opened.find_element("id", "count").text
+
+
+def test_a_click_on_a_heading_sorts_and_the_missing_stand_last(opened: Any) -> None:
+    heading = "#trials th:nth-child(8)"
+    assert opened.find_element("css selector", heading).text == "fvu"
+    click(opened, heading)
+    shown = opened.execute_script(COLUMN, "fvu")
+    values = [float(text) for text in shown if text]
+    assert values == sorted(values)
+    assert shown[-3:] == ["", "", ""]
+    click(opened, heading)
+    again = [float(text) for text in opened.execute_script(COLUMN, "fvu") if text]
+    assert again == values[::-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("k=8", lambda trial: trial.assignment["sae.k"] == 8),
+        ("fvu<0.2", lambda trial: trial.final.get("fvu", 1) < 0.2),
+        ("k>=8 status=done", lambda t: t.assignment["sae.k"] >= 8 and t.status == "done"),
+        ("failed", lambda trial: trial.status == "failed"),
+    ],
+)
+def test_the_filter_keeps_what_it_says(opened: Any, words: str, kept: Any) -> None:
+    opened.find_element("id", "filter").send_keys(words)
+    assert opened.execute_script(ROWS) == [one.record.uid for one in grid() if kept(one)]
+
+
+def test_dragging_along_an_axis_keeps_the_trials_of_the_range(opened: Any) -> None:
+    from selenium.webdriver import ActionChains
+
+    axes = opened.find_elements("css selector", "#parallel .axis-brush .background")
+    first = axes[0]  # k, ascending from the bottom
+    height = first.rect["height"]
+    # the element's middle is where the pointer starts: from below it to under the axis
+    chain = ActionChains(opened).move_to_element(first).move_by_offset(0, int(0.3 * height))
+    chain.click_and_hold().move_by_offset(0, int(0.3 * height)).release().perform()
+    uids = [one.record.uid for one in grid() if one.assignment["sae.k"] == 4]
+    assert set(opened.execute_script(ROWS)) < set(uids)
+    opened.find_element("id", "clear").click()
+    assert len(opened.execute_script(ROWS)) == 12
+
+
+def test_rows_and_points_select_trials_whose_curves_stand_side_by_side(opened: Any) -> None:
+    from selenium.webdriver import ActionChains
+
+    opened.find_element("id", "clear").click()
+    assert opened.execute_script(CURVES) == []
+    first, second = (trial.record.uid for trial in grid()[:2])
+    click(opened, f"tr[data-uid='{first}']")
+    click(opened, f"tr[data-uid='{second}']")
+    assert opened.execute_script(CURVES) == [first, second] * 3, "fvu, dead_features, loss"
+    points = opened.execute_script("return document.getElementById('front').data[1].customdata")
+    point = "#front .scatterlayer .points path:nth-child(4)"
+    chain = ActionChains(opened).move_to_element(opened.find_element("css selector", point))
+    chain.click().perform()
+    assert set(opened.execute_script(CURVES)) == {first, second, points[3]}
+    assert points[3] not in {first, second}
+
+
+def test_a_point_of_the_front_tells_the_whole_configuration(opened: Any) -> None:
+    texts = opened.execute_script("return document.getElementById('front').data[1].text")
+    for name in ("expansion_factor", "k", "aux_coeff", "aux_target", "fvu", "l0", "dead_features"):
+        assert f"<br>{name} " in texts[0], name
+
+
+def test_no_chart_offers_to_upload_itself(opened: Any) -> None:
+    titles = "return [...document.querySelectorAll('.modebar-btn')].map((e) => e.dataset.title)"
+    found = opened.execute_script(titles)
+    assert found
+    assert not [title for title in found if title and ("hare" in title or "Edit" in title)]
+
+
+def test_what_users_wrote_is_text(opened: Any) -> None:
+    assert HOSTILE in opened.find_element("id", "summary").text
+    assert HOSTILE in opened.find_element("tag name", "main").text.split("Status")[1]
+
+
+def test_the_same_records_give_the_same_page(page: Path, tmp_path: Path) -> None:
+    trials = grid()
+    trials[8].error = HOSTILE
+    assert write_page(tmp_path, trials, question=HOSTILE).read_text() == page.read_text()
+
+
+def test_a_report_without_html_removes_the_old_page(tmp_path: Path) -> None:
+    page = write_page(tmp_path, grid()[:2])
+    with Reader(f"sqlite:///{tmp_path / 'sae_sweep.db'}") as reader:
+        report.render(reader.sweep(), page.parent, reader.history)
+    assert not page.exists()
+
+
+@pytest.mark.parametrize("trials", [[], grid()[2:3], [Ran({"sae.k": 4}, status="running")]])
+def test_a_page_of_little_opens(browser: Any, tmp_path: Path, trials: list[Ran]) -> None:
+    browser.get_log("browser")
+    browser.get(write_page(tmp_path, trials).as_uri())
+    assert len(browser.execute_script(ROWS)) == len(trials)
+    assert [one for one in browser.get_log("browser") if one["level"] == "SEVERE"] == []
+
+
+def test_a_missing_library_is_asked_for_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "plotly", None)
+    with pytest.raises(BadInput, match=r"--html needs the package plotly: pip install"):
+        web.require()
