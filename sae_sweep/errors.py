@@ -1,5 +1,6 @@
 """The errors that a user can cause or meet; everything else is a bug of ours."""
 
+import errno
 import re
 
 CREDENTIALS = re.compile(r"(://[^:/@\s]*:)[^@\s]+@|(password=)[^&\s'\"]+")
@@ -19,3 +20,15 @@ class BadInput(ValueError):  # noqa: N818  (it reads as what it says: exit code 
 
 class NoStore(BadInput):
     """Nothing has been recorded yet at the place that was named."""
+
+
+class CutShort(BadInput):
+    """What a sweep needs has failed on its way; when it is mended, the same command continues."""
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def lacks_room(error: BaseException) -> bool:
+    """Whether a file could not grow: for the disk, a quota, or a limit of the process."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM

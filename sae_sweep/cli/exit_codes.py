@@ -1,7 +1,7 @@
 """What `python -m sae_sweep` returns; 0 where every trial is done, stopped or diverged."""
 
 FAILED = 1
-"""Some trials failed, ran out of memory or were interrupted."""
+"""Some trials failed, ran out of memory or were interrupted; or the disk or store has failed."""
 
 BAD_INPUT = 2
 """Named in one message; nothing was started."""

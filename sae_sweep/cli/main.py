@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 
 from sae_sweep.cli import exit_codes
-from sae_sweep.errors import BadInput
+from sae_sweep.errors import BadInput, CutShort, lacks_room
 
 
 def main(arguments: list[str]) -> int:
@@ -15,12 +15,20 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
         return _command(arguments)
+    except CutShort as error:
+        sys.stderr.write(f"sae_sweep: {error}\n")
+        return exit_codes.FAILED
     except BadInput as error:
         sys.stderr.write(f"sae_sweep: {error}\n")
         return exit_codes.BAD_INPUT
     except KeyboardInterrupt:
         sys.stderr.write("\nsae_sweep: stopped; the same command continues where it was\n")
         return exit_codes.INTERRUPTED
+    except OSError as error:
+        if not lacks_room(error):
+            raise
+        sys.stderr.write(f"sae_sweep: {error}: make room there; the same command continues\n")
+        return exit_codes.FAILED
 
 
 def _as_ctrl_c(_number: int, _frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sae_sweep.config import Trial
+from sae_sweep.errors import lacks_room
 from sae_sweep.records import Outcome, Row, Status
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.device import require_device
@@ -169,9 +170,17 @@ class Engine:
         if isinstance(last, Outcome):
             self.remove(uid)
 
+    def without_room(self, uid: str, error: Exception) -> Outcome:
+        """How a member ends whose files cannot be written for want of room."""
+        reason = f"no room for the files of trials in {self._trials} ({error})"
+        return Outcome(uid, "interrupted", self.step(uid), {}, reason, self.seconds(uid))
+
     def _failure(self, uid: str, error: Exception) -> Outcome:
+        if lacks_room(error):  # no fault of the trial's: it goes on where there is room again
+            return self.without_room(uid, error)
         status: Status = "oom" if _is_out_of_memory(error) else "failed"
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        words = str(error).splitlines()[:1]  # a MemoryError has none
+        reason = ": ".join([type(error).__name__, *words])
         return Outcome(uid, status, self.step(uid), {}, reason, self.seconds(uid))
 
     def _member(self, uid: str) -> Member:

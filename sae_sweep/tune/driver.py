@@ -6,16 +6,15 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from sae_sweep.config import RunConfig, Trial
-from sae_sweep.records import FINAL, Outcome, Row, Status
+from sae_sweep.records import Outcome, Row, Status
 from sae_sweep.records.store import Store
-from sae_sweep.sae import WEIGHTS_FILE
-from sae_sweep.train import checkpoint
+from sae_sweep.tune import leavings
 from sae_sweep.tune.channel import Item, Job, Orders, Room, Started
 from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key
 from sae_sweep.tune.stopping import Stopping, ended
+from sae_sweep.tune.watching import Supply, Watcher
 
 DEATHS_TOGETHER = 2
 """After this many deaths of the process around it, a trial is retried alone; then it fails."""
@@ -26,30 +25,6 @@ nor executor.cohort says: the more at once, the less each can learn from the oth
 
 POLL_SECONDS = 2.0
 """How often trials held by another driver are looked at."""
-
-
-class Watcher(Protocol):
-    """Who is told of the course of a sweep."""
-
-    def started(self, trial: Trial, step: int) -> None:
-        """A trial was taken up."""
-
-    def reported(self, row: Row) -> None:
-        """A trial reported."""
-
-    def ended(self, trial: Trial, outcome: Outcome) -> None:
-        """A trial ended, here or in another sweep."""
-
-
-class Supply(Watcher, Protocol):
-    """Where trials come from while a sweep runs; is told of the course, so as to decide."""
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether no more will come."""
-
-    def ask(self, n: int) -> list[Trial]:
-        """At most n trials, in the store already; none only while some are under way."""
 
 
 class SlotRecord:
@@ -91,7 +66,7 @@ class Driver:
         self._activations_root = outputs / "activations"
         self._watchers = list(watchers)
         self._stopping = Stopping(store, run, config)
-        self._ended_before = partial(ended, config=config, outputs=outputs)
+        self._ended_before = partial(ended, config=config, states=store.states)
         self._supply: Supply | None = None
         self._together = config.search.at_once
         self._queues: dict[ShapeKey, deque[Trial]] = {}
@@ -102,6 +77,8 @@ class Driver:
         self._running: dict[int, SlotRecord] = {}
         self._next_slot = 0
         self._interrupt = threading.Event()
+        self.trouble: str | None = None
+        """Why no trial can go on, where that is so."""
 
     # -- what is to be done --------------------------------------------------------------------
 
@@ -241,6 +218,10 @@ class Driver:
                     for watcher in self._watchers:
                         watcher.reported(item)
                 case Outcome():
+                    if item.status == "interrupted" and not self.interrupted:
+                        # nobody told it to leave: what it lacks, the others lack too
+                        self.trouble = item.error
+                        self.interrupt()
                     self._ended(slot.residents.pop(item.uid), item)
                 case Room():
                     slot.capacity = item.members
@@ -264,13 +245,8 @@ class Driver:
 
     def _ended(self, trial: Trial, outcome: Outcome) -> None:
         self._store.outcome(self._run, outcome)
-        if outcome.status in FINAL:
-            checkpoint.discard(self._trials_root / trial.folder)
-        unwanted = outcome.status == "stopped" or not self._keep_weights
-        if outcome.status in ("done", "stopped") and unwanted:
-            (self._trials_root / trial.folder / WEIGHTS_FILE).unlink(missing_ok=True)
-        told = f"{trial.label}: {outcome.error}" if outcome.error else trial.label
-        self._store.event(self._run, outcome.status, told, trial.uid)
+        folder = self._trials_root / trial.folder
+        leavings.clear(folder, outcome.status, keep_weights=self._keep_weights)
         for watcher in self._watchers:
             watcher.ended(trial, outcome)
 

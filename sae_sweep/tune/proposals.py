@@ -2,13 +2,12 @@
 
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sae_sweep.config import RunConfig, Trial
 from sae_sweep.errors import BadInput
 from sae_sweep.records import FINAL, METRICS, Outcome, Row, TrialRecord
-from sae_sweep.records.store import Reader, Store, default_url
+from sae_sweep.records.store import Store
 from sae_sweep.search import Point, Told, definition
 from sae_sweep.tune.expansion import Expansion, Member
 from sae_sweep.tune.stopping import ended
@@ -59,15 +58,12 @@ def take_up(store: Store, expansion: Expansion, config: RunConfig) -> None:
 class Proposals:
     """Gives the driver trials as the search names them; each stands in the store before it runs."""
 
-    def __init__(
-        self, store: Store, run: int, expansion: Expansion, config: RunConfig, outputs: Path
-    ) -> None:
-        self._ended_before = partial(ended, config=config, outputs=outputs)
+    def __init__(self, store: Store, run: int, expansion: Expansion, config: RunConfig) -> None:
+        self._ended_before = partial(ended, config=config, states=store.states)
         self._store = store
         self._run = run
         self._expansion = expansion
         self._search = expansion.search
-        self._url = config.store.url or default_url(outputs)
         self._waiting: dict[str, list[dict[str, Any]]] = {}
         """Assignments that are to be told how their trial ends, by uid."""
         self.notes: list[str] = []
@@ -109,8 +105,7 @@ class Proposals:
 
     def _course(self, uid: str) -> dict[str, dict[int, float]]:
         """The course of every metric that a stopped trial has reported."""
-        with Reader(self._url) as reader:
-            found = {name: reader.history([uid], name).get(uid) for name in METRICS}
+        found = {name: self._store.history([uid], name).get(uid) for name in METRICS}
         return {
             name: {int(step): float(value) for step, value in zip(*course, strict=True)}
             for name, course in found.items()

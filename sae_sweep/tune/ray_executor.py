@@ -18,6 +18,7 @@ from typing import Any
 
 from sae_sweep.config import ExecutorConfig
 from sae_sweep.errors import BadInput
+from sae_sweep.tune import orphans
 from sae_sweep.tune.channel import Item, Job, Orders
 from sae_sweep.tune.driver import Driver
 
@@ -45,6 +46,7 @@ def _prepare_environment(address: str | None) -> None:
         # a token of our own keeps others out and nothing is written to the home folder
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        orphans.mark()
 
 
 @contextmanager
@@ -90,12 +92,15 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
     """
     import ray
     from ray import tune
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     cores = len(os.sched_getaffinity(0)) if config.address is None else int(resources["CPU"])
     driver.slots = config.slots or gpus or cores
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    # beside the driver: Ray would put it on any node, and it must not be lost with another
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
     try:
         tuner = tune.Tuner(
             tune.with_resources(_trainable(mailbox), {"GPU": 1} if gpus else {"CPU": 1}),
@@ -110,6 +115,10 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
             ),
         )
         tuner.fit()
+    except (OSError, EOFError):
+        # Tune's own files are beside those of trials: where these find no room, it stumbles too
+        if driver.trouble is None:
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

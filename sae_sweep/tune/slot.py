@@ -7,7 +7,7 @@ import torch
 
 from sae_sweep.activations import open_activations
 from sae_sweep.config import Trial
-from sae_sweep.errors import BadInput
+from sae_sweep.errors import BadInput, lacks_room
 from sae_sweep.records import Outcome
 from sae_sweep.train import Engine, checkpoint
 from sae_sweep.tune.channel import Channel, Item, Job, Orders, Room, Started
@@ -121,8 +121,11 @@ class _SlotEngine:
             checkpoint.save(self._folder(self._trials[uid]), uid, self.engine.state(uid))
         except OSError as error:
             step, seconds = self.engine.step(uid), self.engine.seconds(uid)
+            ended = Outcome(uid, "failed", step, {}, f"its checkpoint: {error}", seconds)
+            if lacks_room(error):
+                ended = self.engine.without_room(uid, error)
             self.engine.remove(uid)
-            return Outcome(uid, "failed", step, {}, f"its checkpoint: {error}", seconds)
+            return ended
         self._saved[uid] = (self.engine.step(uid), time.monotonic())
         return None
 

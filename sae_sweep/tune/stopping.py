@@ -2,15 +2,14 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sae_sweep.config import RunConfig, Trial, TrialConfig, nearest, settings
 from sae_sweep.errors import BadInput
 from sae_sweep.records import FINAL, Outcome, Row, TrialRecord
-from sae_sweep.records.store import Reader, Store, default_url
+from sae_sweep.records.store import Store
 from sae_sweep.rules.stop_rules import FEWEST_REPORTS, Moment, Subject
 from sae_sweep.rules.stop_settings import build_policy, subject
 from sae_sweep.rules.stopping import Judge, Policy
@@ -23,16 +22,22 @@ SECONDS_BETWEEN_KEEPS = 15.0
 """How often the judge's clock is kept, where nothing else changes: what a kill can lose of it."""
 
 
-def ended(records: Iterable[TrialRecord], config: RunConfig, outputs: Path) -> set[str]:
-    """The trials that are not to go on: finished, or stopped in any sweep with this policy."""
+def ended(
+    records: Iterable[TrialRecord], config: RunConfig, states: Callable[[str], list[Any]]
+) -> set[str]:
+    """The trials that are not to go on: finished, or stopped in any sweep with this policy.
+
+    Args:
+        records: of the trials.
+        config: its stop is the policy.
+        states: what every run of the store has kept under a name.
+    """
     records = list(records)
     found = {one.uid for one in records if one.status in FINAL}
     stopped = {one.uid for one in records if one.status == "stopped"}
     if not stopped or not _policy(config).active:
         return found
-    with Reader(config.store.url or default_url(outputs)) as reader:
-        kept = reader.states(STATE)
-    ours = [one["judge"] for one in kept if one["policy"] == definition(config)]
+    ours = [one["judge"] for one in states(STATE) if one["policy"] == definition(config)]
     return found | {uid for judge in ours for uid in judge["verdicts"] if uid in stopped}
 
 

@@ -15,7 +15,7 @@ import torch
 
 from sae_sweep import activations
 from sae_sweep.config import RunConfig, Trial
-from sae_sweep.errors import BadInput, NoStore, without_passwords
+from sae_sweep.errors import BadInput, CutShort, NoStore, without_passwords
 from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.names import RESERVED_NAMES
 from sae_sweep.records.store import Reader, Store, default_url
@@ -23,14 +23,15 @@ from sae_sweep.rules.dominance import pareto
 from sae_sweep.sae import WEIGHTS_FILE
 from sae_sweep.search import definition, read_objective
 from sae_sweep.train import require_device
-from sae_sweep.tune import inline_executor
-from sae_sweep.tune.driver import Driver, Watcher
+from sae_sweep.tune import inline_executor, leavings, orphans
+from sae_sweep.tune.driver import Driver
 from sae_sweep.tune.environment import git_commit, versions
 from sae_sweep.tune.estimate import disk_bytes, require_disk
 from sae_sweep.tune.expansion import Expansion
 from sae_sweep.tune.progress import SweepDisplay, follow_extraction
 from sae_sweep.tune.proposals import STATE, Proposals, take_up
 from sae_sweep.tune.stopping import Stopping, ended
+from sae_sweep.tune.watching import Watcher
 
 RERUN = {"failed": ("failed", "oom"), "diverged": ("diverged",), "all": tuple(FINAL | {"stopped"})}
 
@@ -68,7 +69,9 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
 
     Raises:
         BadInput: before any trial starts.
+        CutShort: the store or the disk has failed on the way.
     """
+    orphans.end()
     url = config.store.url or default_url(outputs)
     with Store(url) as store:
         take_up(store, expansion, config)
@@ -82,7 +85,7 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
         )
         start = Start(store, run_id, expansion, config, outputs)
         try:
-            proposals = Proposals(store, run_id, expansion, config, outputs)
+            proposals = Proposals(store, run_id, expansion, config)
             todo = _enlist(start, proposals)
             if not todo and not Stopping(store, run_id, config).closed:
                 todo = proposals.ask(1)
@@ -101,10 +104,9 @@ def finished_trials(config: RunConfig, uids: Sequence[str], outputs: Path) -> se
     """Which trials the store holds as ended, without creating a store."""
     try:
         with Reader(config.store.url or default_url(outputs)) as reader:
-            found = reader.trials(uids)
+            return ended(reader.trials(uids).values(), config, reader.states)
     except NoStore:
         return set()
-    return ended(found.values(), config, outputs)
 
 
 def _shown_settings(config: RunConfig) -> dict[str, Any]:
@@ -132,7 +134,7 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
         known = start.records()
     anew = {uid for uid, record in known.items() if record.status == "queued"}
     Stopping(store, start.run, start.config).restart(anew | {trial.uid for trial in again})
-    over = ended(known.values(), start.config, start.outputs)
+    over = ended(known.values(), start.config, store.states)
     todo = [trial for trial in trials if trial.uid not in over]
     # before the minutes of extraction: another driver would train them meanwhile
     store.claim(start.run, [trial.uid for trial in todo])
@@ -143,7 +145,18 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
     for trial in trials:
         if trial.uid in over:
             proposals.ended(trial, known[trial.uid].outcome)
+    _clear_after(start, {uid: known[uid].status for uid in over})
     return todo
+
+
+def _clear_after(start: Start, over: Mapping[str, Status]) -> None:
+    """Do what earlier starts were killed before: clear the folders of trials that had ended."""
+    ours = start.store.trained_by(start.config.sweep.name)
+    for trial in start.expansion.trials:
+        if trial.uid in over:
+            wanted = start.config.store.weights != "none" or trial.uid not in ours
+            folder = start.outputs / "trials" / trial.folder
+            leavings.clear(folder, over[trial.uid], keep_weights=wanted)
 
 
 @contextmanager
@@ -199,6 +212,8 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
             scratch = outputs / "cache" / f"ray-{start.run}"
             with ray_executor.cluster(config.executor), _stopping_on_signals(driver, display):
                 ray_executor.execute(driver, config.executor, scratch)
+    if driver.trouble is not None:
+        raise CutShort(f"{driver.trouble}: make room there; the same command continues")
     return driver.interrupted
 
 

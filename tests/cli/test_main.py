@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, one message, nothing lost."""
 
+import errno
 import json
 import os
 import shutil
@@ -330,6 +331,25 @@ def test_a_strange_checkpoint_fails_its_own_trial_only(tmp_path, capsys) -> None
     said = capsys.readouterr().err
     assert "is the state of trial ffffffffffff" in said
     assert "2 trials: 1 done, 1 failed" in said
+
+
+def test_a_checkpoint_that_a_killed_driver_left_goes_with_the_rerun(tmp_path) -> None:
+    assert main([*TINY, f"outputs={tmp_path}"]) == 0
+    left = [folder / checkpoint.STATE_FILE for folder in (tmp_path / "trials").iterdir()]
+    for path in left:
+        path.write_bytes(b"killed before it was deleted")
+    assert main([*TINY, f"outputs={tmp_path}"]) == 0
+    assert not any(path.exists() for path in left)
+
+
+def test_a_full_disk_is_said_in_one_line(monkeypatch, capsys) -> None:
+    def fill(_arguments) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "outputs/x/report.md")
+
+    monkeypatch.setattr("sae_sweep.cli.main._command", fill)
+    assert main([]) == 1
+    said = capsys.readouterr().err
+    assert "No space left on device: 'outputs/x/report.md': make room there; the same comm" in said
 
 
 def test_no_password_is_recorded_or_said(tmp_path, capsys) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from sae_sweep.errors import BadInput, without_passwords
+from sae_sweep.errors import BadInput, CutShort, without_passwords
 from sae_sweep.records import Outcome, Row, TrialRecord
 from sae_sweep.records.store import Reader, Store
 from sae_sweep.records.store import owner as owners
@@ -184,7 +184,6 @@ def test_forget_removes_by_status_and_sweep(store_url) -> None:
             store.claim(run, [uid])
             store.rows([Row(uid, 1, {"fvu": 1.0})])
             store.outcome(run, Outcome(uid, "failed", 1, {}, "boom"))
-            store.event(run, "failed", "boom", uid)
             store.finish_run(run)
         assert [one.uid for one in store.forget(["failed"], "s")] == ["a" * 12]
         assert list(store.trials(["a" * 12, "b" * 12])) == ["b" * 12]
@@ -204,7 +203,8 @@ def test_forget_is_refused_while_a_sweep_counts_on_the_trial(store_url) -> None:
 def test_events_are_kept_in_order(store_url) -> None:
     with Store(store_url) as store:
         run = start(store, "a" * 12)
-        store.event(run, "failed", "boom", "a" * 12)
+        store.claim(run, ["a" * 12])
+        store.outcome(run, Outcome("a" * 12, "failed", 1, {}, "boom"))
         store.event(run, "slot_died", "killed")
     with Reader(store_url) as reader:
         kinds = [(event.kind, event.uid) for event in reader.events(run)]
@@ -341,6 +341,29 @@ def test_a_database_that_fails_on_the_way_is_said_in_words(tmp_path) -> None:
         connection.execute("DROP TABLE sweep_event")
         connection.close()
         store.event(run, "failed", "boom")
+
+
+def test_an_end_is_recorded_with_its_event_or_not_at_all(tmp_path) -> None:
+    failed = pytest.raises(CutShort, match="no such table")
+    with failed, Store(f"sqlite:///{tmp_path / 'x.db'}") as store:
+        run = start(store, "a" * 12)
+        store.claim(run, ["a" * 12])
+        connection = sqlite3.connect(tmp_path / "x.db")
+        connection.execute("DROP TABLE sweep_event")
+        connection.close()
+        store.outcome(run, Outcome("a" * 12, "done", 1, {"fvu": 0.5}))
+    with Reader(f"sqlite:///{tmp_path / 'x.db'}") as reader:
+        assert reader.find("a" * 12).status == "queued"
+
+
+def test_an_end_that_is_recorded_again_stays_one_end(store_url) -> None:
+    with Store(store_url) as store:
+        run = start(store, "a" * 12)
+        store.claim(run, ["a" * 12])
+        for _ in range(2):
+            store.outcome(run, Outcome("a" * 12, "done", 1, {"fvu": 0.5}))
+    with Reader(store_url) as reader:
+        assert [event.kind for event in reader.events(run)] == ["done"]
 
 
 def test_records_load_no_database_until_a_store_is_opened() -> None:

@@ -1,5 +1,6 @@
 """Failures are recorded, and stay with the trial that failed."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,21 @@ def test_parameters_that_are_not_finite_are_noticed_at_the_end(
     assert "parameters became non-finite at step 1 with train.lr=1e+30" in outcome.error
 
 
+def test_a_trial_whose_files_find_no_room_is_interrupted_not_failed(
+    start, make_trial: Callable[..., Trial], monkeypatch
+) -> None:
+    def fill(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sae_sweep.train.results.write", fill)
+    engine, trial = start("here").engine, make_trial(steps=2)
+    engine.add(trial)
+    *_, outcome = engine.advance(2)
+    assert (outcome.status, outcome.step, engine.uids) == ("interrupted", 2, ())
+    assert "no room for the files of trials in" in outcome.error
+    assert "No space left on device" in outcome.error
+
+
 def break_call(number: int, error: Exception, rows: Callable[..., Any]) -> Callable[..., Any]:
     """Raise at the given call, and read rows at every other."""
     calls = iter(range(1, 1000))
@@ -56,6 +72,7 @@ def break_call(number: int, error: Exception, rows: Callable[..., Any]) -> Calla
         (RuntimeError("first line\nsecond line"), "failed RuntimeError: first line"),
         (torch.OutOfMemoryError("CUDA out of memory"), "oom OutOfMemoryError: CUDA out of memory"),
         (MemoryError("no room"), "oom MemoryError: no room"),
+        (MemoryError(), "oom MemoryError"),
     ],
 )
 def test_a_failure_stays_with_its_member(

@@ -142,6 +142,19 @@ def test_an_interrupt_stops_what_runs_and_starts_nothing(case) -> None:
     assert one.status()["a"] == "interrupted"
 
 
+def test_a_trial_that_leaves_unasked_ends_the_sweep_with_its_reason(case) -> None:
+    one = case("abc", slots=2)
+    first, second = (one.driver.next_job().slot for _ in range(2))
+    assert (one.added(first), one.added(second)) == ("a", "b")
+    one.driver.push(first, [Outcome("a" * 12, "interrupted", 5, {}, "no room")])
+    assert one.driver.trouble == "no room"
+    assert one.driver.pull(second).stop == ["b" * 12]
+    assert one.driver.next_job() is None
+    one.driver.push(second, [Outcome("b" * 12, "interrupted", 5, {}, "no room either")])
+    assert one.driver.trouble == "no room"
+    assert one.status() == {"a": "interrupted", "b": "interrupted", "c": "queued"}
+
+
 def test_what_a_slot_reports_is_recorded(case) -> None:
     one = case("a", slots=1)
     slot = one.driver.next_job().slot

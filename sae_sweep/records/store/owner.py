@@ -16,7 +16,7 @@ def current_owner() -> dict[str, Any]:
         "host": socket.gethostname(),
         "boot": _boot(),
         "pid": os.getpid(),
-        "pid_started": _process_start(os.getpid()),
+        "pid_started": process_start(os.getpid()),
     }
 
 
@@ -24,7 +24,7 @@ def is_alive(owner: dict[str, Any], heartbeat: float) -> bool:
     """Whether a driver still runs: exact on this host, by its heartbeat on another."""
     if (owner["host"], owner["boot"]) != (socket.gethostname(), _boot()) or not owner["boot"]:
         return time.time() - heartbeat < STALE_SECONDS
-    return _process_start(owner["pid"]) == owner["pid_started"]
+    return process_start(owner["pid"]) == owner["pid_started"]
 
 
 def _boot() -> str:
@@ -32,7 +32,7 @@ def _boot() -> str:
     return path.read_text().strip() if path.exists() else ""
 
 
-def _process_start(pid: int) -> int | None:
+def process_start(pid: int) -> int | None:
     """Clock ticks between boot and the start of a process; None when there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

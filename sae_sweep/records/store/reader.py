@@ -142,26 +142,8 @@ class Reader:
 
         Values that were not finite are NaN.
         """
-        wanted = list(uids)
-        columns: dict[str, tuple[list[int], list[float]]] = {}
-        query = (
-            select(TRIAL.c.uid, METRIC.c.step, METRIC.c.value)
-            .join(METRIC, METRIC.c.trial == TRIAL.c.pk)
-            .join(METRIC_NAME, METRIC_NAME.c.id == METRIC.c.name)
-            .where(METRIC_NAME.c.name == metric)
-            .order_by(METRIC.c.trial, METRIC.c.step)
-        )
         with self._engine.connect() as connection:
-            for start in range(0, len(wanted), CHUNK):
-                part = query.where(TRIAL.c.uid.in_(wanted[start : start + CHUNK]))
-                for uid, step, value in connection.execute(part):
-                    steps, values = columns.setdefault(uid, ([], []))
-                    steps.append(step)
-                    values.append(np.nan if value is None else value)
-        return {
-            uid: (np.asarray(steps), np.asarray(values, dtype=np.float64))
-            for uid, (steps, values) in columns.items()
-        }
+            return read_history(connection, uids, metric)
 
     def state(self, run: int, name: str) -> Any:
         """What a run kept under a name; None where it kept nothing."""
@@ -217,6 +199,31 @@ def read_members(connection: Connection, run: int) -> list[Member]:
     )
     found = connection.execute(query).mappings()
     return [Member(one["assignment"], trial_record(one)) for one in found]
+
+
+def read_history(
+    connection: Connection, uids: Iterable[str], metric: str
+) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """The course of one metric: steps [t] and values [t], by uid."""
+    wanted = list(uids)
+    columns: dict[str, tuple[list[int], list[float]]] = {}
+    query = (
+        select(TRIAL.c.uid, METRIC.c.step, METRIC.c.value)
+        .join(METRIC, METRIC.c.trial == TRIAL.c.pk)
+        .join(METRIC_NAME, METRIC_NAME.c.id == METRIC.c.name)
+        .where(METRIC_NAME.c.name == metric)
+        .order_by(METRIC.c.trial, METRIC.c.step)
+    )
+    for start in range(0, len(wanted), CHUNK):
+        part = query.where(TRIAL.c.uid.in_(wanted[start : start + CHUNK]))
+        for uid, step, value in connection.execute(part):
+            steps, values = columns.setdefault(uid, ([], []))
+            steps.append(step)
+            values.append(np.nan if value is None else value)
+    return {
+        uid: (np.asarray(steps), np.asarray(values, dtype=np.float64))
+        for uid, (steps, values) in columns.items()
+    }
 
 
 def trial_record(row: Mapping[Any, Any]) -> TrialRecord:

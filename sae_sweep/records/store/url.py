@@ -8,13 +8,22 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    NoSuchModuleError,
+    OperationalError,
+)
 
 from sae_sweep.errors import BadInput, NoStore
 from sae_sweep.records.store.tables import META, METADATA, SCHEMA_VERSION
 
 LOCK_SECONDS = 30.0
 """How long a process waits for another's transaction."""
+
+FULL = ("database or disk is full", "disk I/O error")
+"""What SQLite says when its files cannot grow: on a full disk, and at a limit of the process."""
 
 ADVISORY_LOCK = 7320
 """A number that processes which share a PostgreSQL store agree on."""
@@ -190,10 +199,24 @@ def _claims_our_names(names: set[str]) -> bool:
     return any(name in names for name in METADATA.tables)
 
 
-def _unusable(url: URL, error: DatabaseError) -> str:
-    reason = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+def _unusable(url: URL, error: DBAPIError) -> str:
     kind = "cannot be reached" if isinstance(error, OperationalError) else "cannot be used"
     return (
-        f"store.url={url.render_as_string()} {kind} ({reason}): name another, or mend this one; "
-        "the same command continues"
+        f"store.url={url.render_as_string()} {kind} ({_reason(error)}): name another, or mend this "
+        "one; the same command continues"
     )
+
+
+def lasting(url: URL, error: DBAPIError) -> str:
+    """Say that a store which was in use has failed, and what to do."""
+    reason, again = _reason(error), "the same command continues"
+    if url.get_backend_name() == "sqlite" and reason in FULL:
+        folder = Path(url.database or "").parent
+        return f"no room for the store in {folder} ({reason}): make room there; {again}"
+    if url.get_backend_name() == "postgresql" and isinstance(error, OperationalError):
+        return f"store.url={url.render_as_string()} has gone away ({reason}): mend it; {again}"
+    return _unusable(url, error)
+
+
+def _reason(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__

@@ -1,32 +1,30 @@
 """Writing the store: one driver writes, every write may be repeated without harm."""
 
 import contextlib
-import math
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Connection, Engine, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DatabaseError, OperationalError
+import numpy as np
+from sqlalchemy import Engine, delete, select, update
+from sqlalchemy.exc import DBAPIError
 
-from sae_sweep.errors import BadInput
+from sae_sweep.errors import BadInput, CutShort
 from sae_sweep.records.metrics import METRICS
-from sae_sweep.records.store import owner, state
+from sae_sweep.records.store import owner, recording, state
 from sae_sweep.records.store.forgetting import forget
 from sae_sweep.records.store.holding import bury, let_go
-from sae_sweep.records.store.reader import CHUNK, Member, read_members, read_trials
-from sae_sweep.records.store.tables import (
-    EVENT,
-    MEMBER,
-    METRIC,
-    METRIC_NAME,
-    RUN,
-    STATE,
-    TRIAL,
+from sae_sweep.records.store.patience import Outage, patient
+from sae_sweep.records.store.reader import (
+    CHUNK,
+    Member,
+    read_history,
+    read_members,
+    read_trials,
 )
-from sae_sweep.records.store.url import explaining, locked, open_for_writing
+from sae_sweep.records.store.tables import EVENT, METRIC, METRIC_NAME, RUN, STATE, TRIAL
+from sae_sweep.records.store.url import explaining, lasting, locked, open_for_writing
 from sae_sweep.records.trial import FINAL, Outcome, Row, TrialRecord
 
 HEARTBEAT_SECONDS = 5.0
@@ -49,6 +47,7 @@ class Store:
         self._engine: Engine = open_for_writing(url)
         with explaining(self._engine):
             self._names = self._metric_names()
+        self.outage = Outage()
         self._stop_beating = threading.Event()
         self._beat: threading.Thread | None = None
 
@@ -58,9 +57,8 @@ class Store:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Close; a database that failed on the way is a matter of the user's, said in words."""
         self.close()
-        if isinstance(error, DatabaseError):
-            with explaining(self._engine):
-                raise error
+        if isinstance(error, DBAPIError):
+            raise CutShort(lasting(self._engine.url, error)) from None
 
     def close(self) -> None:
         """Stop the heartbeat and let the connections go."""
@@ -72,12 +70,9 @@ class Store:
     def _metric_names(self) -> dict[str, int]:
         with self._engine.begin() as connection:
             rows = [{"name": name} for name in METRICS]
-            connection.execute(self._insert(METRIC_NAME).on_conflict_do_nothing(), rows)
+            insert = recording.insert_into(connection, METRIC_NAME)
+            connection.execute(insert.on_conflict_do_nothing(), rows)
             return {name: id_ for id_, name in connection.execute(select(METRIC_NAME))}
-
-    def _insert(self, table: Any) -> Any:
-        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
-        return dialect.insert(table)
 
     # -- runs ----------------------------------------------------------------------------------
 
@@ -112,66 +107,41 @@ class Store:
     def _keep_beating(self, run: int) -> None:
         while not self._stop_beating.wait(HEARTBEAT_SECONDS):
             # a beat that finds the database busy or away is left out: the next one tries again
-            with contextlib.suppress(OperationalError), self._engine.begin() as connection:
+            with contextlib.suppress(DBAPIError), self._engine.begin() as connection:
                 beat = update(RUN).where(RUN.c.id == run).values(heartbeat=time.time())
                 connection.execute(beat)
 
+    @patient
     def finish_run(self, run: int) -> None:
         """End a run; what it had not finished becomes interrupted."""
         with self._engine.begin() as connection:
             let_go(connection, run, finished=time.time())
 
-    def event(self, run: int, kind: str, text: str, uid: str | None = None) -> None:
-        """Note something that happened."""
-        trial = select(TRIAL.c.pk).where(TRIAL.c.uid == uid).scalar_subquery() if uid else None
-        values = {"run": run, "trial": trial, "time": time.time(), "kind": kind, "text": text}
+    @patient
+    def event(self, run: int, kind: str, text: str) -> None:
+        """Note something that happened to a run."""
         with self._engine.begin() as connection:
-            connection.execute(EVENT.insert().values(values))
+            recording.note(connection, run, kind, text)
 
     # -- trials --------------------------------------------------------------------------------
 
+    @patient
     def trials(self, uids: Sequence[str]) -> dict[str, TrialRecord]:
         """The records that exist, by uid."""
         with self._engine.connect() as connection:
             return read_trials(connection, uids)
 
+    @patient
     def enlist(
         self, run: int, members: Sequence[tuple[TrialRecord, dict[str, Any]]], first: int = 0
     ) -> None:
         """Make trials members of a run, from this place on; records that exist stay as they are."""
         if not members:
             return
-        new = [
-            {
-                "uid": trial.uid,
-                "label": trial.label,
-                "status": trial.status,
-                "config": trial.config,
-                "final": {},
-                "versions": {},
-                "always_on_ids": [],
-            }
-            for trial, _ in sorted(members, key=lambda member: member[0].uid)
-        ]
         with self._engine.begin() as connection:
-            connection.execute(self._insert(TRIAL).on_conflict_do_nothing(), new)
-            pks = {uid: pk for pk, uid in self._keys(connection, [one.uid for one, _ in members])}
-            rows = [
-                {"run": run, "trial": pks[trial.uid], "position": i, "assignment": values}
-                for i, (trial, values) in enumerate(members, start=first)
-            ]
-            connection.execute(self._insert(MEMBER).on_conflict_do_nothing(), rows)
+            recording.enlist(connection, run, members, first)
 
-    @staticmethod
-    def _keys(connection: Connection, uids: Sequence[str]) -> list[tuple[int, str]]:
-        found: list[tuple[int, str]] = []
-        for start in range(0, len(uids), CHUNK):
-            query = select(TRIAL.c.pk, TRIAL.c.uid).where(
-                TRIAL.c.uid.in_(uids[start : start + CHUNK])
-            )
-            found += [(pk, uid) for pk, uid in connection.execute(query)]
-        return found
-
+    @patient
     def claim(self, run: int, uids: Iterable[str]) -> set[str]:
         """Take trials that have not ended and that no living driver holds.
 
@@ -192,10 +162,11 @@ class Store:
                 mine.update(connection.execute(taken.returning(TRIAL.c.uid)).scalars())
         return mine
 
+    @patient
     def reset(self, uids: Sequence[str]) -> None:
         """Forget how trials ended, with their metrics, so that they train again."""
         with self._engine.begin() as connection:
-            for pk, _ in self._keys(connection, uids):
+            for pk in recording.keys(connection, uids).values():
                 connection.execute(delete(METRIC).where(METRIC.c.trial == pk))
                 cleared: dict[str, Any] = {
                     "status": "interrupted",
@@ -208,6 +179,7 @@ class Store:
                 }
                 connection.execute(update(TRIAL).where(TRIAL.c.pk == pk).values(cleared))
 
+    @patient
     def running(self, run: int, uid: str, place: Place) -> None:
         """A trial has started, or started again; nothing if another run has taken it over."""
         mine = (TRIAL.c.uid == uid, TRIAL.c.run == run)
@@ -217,42 +189,21 @@ class Store:
                 values["started"] = time.time()
             connection.execute(update(TRIAL).where(*mine).values(values))
 
+    @patient
     def rows(self, rows: Sequence[Row]) -> None:
         """Add reported metrics; a report that is repeated replaces itself."""
         if not rows:
             return
         with self._engine.begin() as connection:
-            pks = {uid: pk for pk, uid in self._keys(connection, list({row.uid for row in rows}))}
-            scalars = [
-                {
-                    "trial": pks[row.uid],
-                    "name": self._names[name],
-                    "step": row.step,
-                    **_finite(value),
-                }
-                for row in rows
-                for name, value in row.values.items()
-            ]
-            insert = self._insert(METRIC)
-            keep = {"value": insert.excluded.value, "flag": insert.excluded.flag}
-            key = [METRIC.c.trial, METRIC.c.name, METRIC.c.step]
-            connection.execute(insert.on_conflict_do_update(index_elements=key, set_=keep), scalars)
+            recording.report(connection, self._names, rows)
 
+    @patient
     def outcome(self, run: int, outcome: Outcome) -> None:
         """A trial has ended, and its holder lets it go; nothing if another run holds it."""
-        values = {
-            "status": outcome.status,
-            "final": {k: _finite(v)["value"] for k, v in outcome.final.items()},
-            "error": outcome.error,
-            "seconds": outcome.seconds,
-            "always_on_ids": list(outcome.always_on_ids),
-            "finished": time.time(),
-            "run": None,
-        }
-        mine = (TRIAL.c.uid == outcome.uid, TRIAL.c.run == run)
         with self._engine.begin() as connection:
-            connection.execute(update(TRIAL).where(*mine).values(values))
+            recording.end(connection, run, outcome)
 
+    @patient
     def trained_by(self, sweep: str) -> set[str]:
         """The trials that runs of a sweep have brought to their end."""
         query = (
@@ -273,26 +224,38 @@ class Store:
         with locked(self._engine) as connection:
             return forget(connection, statuses, sweep)
 
+    @patient
     def keep(self, run: int, name: str, value: Any) -> None:
         """Keep plain values of a run by name; a value that is there already is replaced."""
-        insert = self._insert(STATE).values(run=run, name=name, value=value)
-        key, new = [STATE.c.run, STATE.c.name], {"value": insert.excluded.value}
+        key = [STATE.c.run, STATE.c.name]
         with self._engine.begin() as connection:
+            insert = recording.insert_into(connection, STATE)
+            insert = insert.values(run=run, name=name, value=value)
+            new = {"value": insert.excluded.value}
             connection.execute(insert.on_conflict_do_update(index_elements=key, set_=new))
 
+    @patient
     def kept(self, sweep: str, name: str) -> tuple[int, Any] | None:
         """What the latest run of a sweep that kept a value kept under this name, and which run."""
         with self._engine.connect() as connection:
             return state.of_sweep(connection, sweep, name)
 
+    @patient
     def members(self, run: int) -> list[Member]:
         """The trials of a run, in the order in which they were asked for."""
         with self._engine.connect() as connection:
             return read_members(connection, run)
 
+    @patient
+    def states(self, name: str) -> list[Any]:
+        """What every run kept under a name, oldest first."""
+        with self._engine.connect() as connection:
+            return state.of_all(connection, name)
 
-def _finite(value: float) -> Mapping[str, float | str | None]:
-    if math.isfinite(value):
-        return {"value": value, "flag": None}
-    flag = "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    return {"value": None, "flag": flag}
+    @patient
+    def history(
+        self, uids: Iterable[str], metric: str
+    ) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """The course of one metric, as `Reader.history` gives it."""
+        with self._engine.connect() as connection:
+            return read_history(connection, uids, metric)

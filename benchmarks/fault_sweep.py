@@ -1,0 +1,231 @@
+"""A small sweep that is to be struck, and what must be true of it in the end."""
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sae_sweep.errors import BadInput
+from sae_sweep.records.store import Reader, default_url
+
+MARK = "SAE_SWEEP_FAULT"
+"""In the environment of every process of a sweep, those that Ray detaches too."""
+
+WORDS = (
+    *("activations=synthetic", "activations.train_tokens=20480"),
+    *("activations.validation_tokens=2048", "sae.n_latents=64", "sae.k=4"),
+    *("train.lr={loguniform: [1e-4, 1e-2]}", "train.epochs=3", "train.checkpoint_every=20"),
+    *("sweep.name=faults", "executor.threads=1"),
+)
+LISTED = ("search=random", "search.samples=6")
+SEARCHES = {
+    # one after another, each draw after the outcomes of those before: a lost one would show
+    "inline": ("search=optuna", "search.objective=fvu", "search.trials=6"),
+    # two at a time: draws that depend on no outcome
+    "ray": (*LISTED, "executor.slots=2"),
+}
+RERUNS = 3
+LIMIT_SECONDS = 240.0
+GRACE_SECONDS = 10.0
+"""How long processes may take to leave after their sweep has ended."""
+
+
+class Course(NamedTuple):
+    """What a sweep has come to."""
+
+    draws: list[str]
+    """What was asked for, in order."""
+    results: dict[str, tuple[str, str]]
+    """Final metrics and a hash of the weights, by uid, of every trial that is done."""
+    statuses: dict[str, tuple[str, str | None]]
+    """Status and reason by uid."""
+    times_done: Counter[str]
+    """How often the events say that a trial was done, by uid."""
+    folders: list[str]
+    """Folders of trials."""
+    leftovers: list[str]
+    """Checkpoints and half-written files."""
+
+
+class Struck(NamedTuple):
+    """How a disturbed sweep went."""
+
+    what: str
+    """What was struck, and when."""
+    said: str
+    """What the command that was struck wrote."""
+    code: int
+    """Its exit code; negative: the signal that ended it."""
+    reruns: int
+    """Further starts until the sweep was over."""
+    last_code: int
+    """Exit code of the last start."""
+    still_running: list[str]
+    """Processes that outlived the last start."""
+
+
+class Sweep:
+    """The sweep in one folder."""
+
+    def __init__(self, outputs: Path, executor: str, *words: str, **environment: str) -> None:
+        self.outputs = outputs
+        self.url = default_url(outputs)
+        searched = any(word.startswith("search=") for word in words)
+        search = () if searched else SEARCHES[executor]
+        self._words = [f"executor={executor}", *WORDS, *search, f"outputs={outputs}"]
+        for word in words:
+            if word.startswith("store.url="):
+                self.url = word.partition("=")[2]
+            self._words.append(word)
+        self._mark = f"{os.getpid()}-{time.time_ns()}"
+        self._environment = {**os.environ, **environment, MARK: self._mark}
+        self._log = Path(tempfile.mkstemp(prefix="sae-sweep-fault-")[1])
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the command in a session of its own."""
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "sae_sweep", *self._words],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        """What the latest command has written."""
+        return self._log.read_text(encoding="utf-8")
+
+    def wait_until(self, ready: Callable[[], Any], process: subprocess.Popen[bytes]) -> None:
+        """Look again and again.
+
+        Raises:
+            RuntimeError: the command has ended before, or it takes too long.
+        """
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"there was nothing to strike: {self.said[-2000:]}")
+            time.sleep(0.02)
+
+    def status_counts(self) -> Counter[str]:
+        """Trials by status at this moment."""
+        with contextlib.suppress(BadInput), Reader(self.url) as reader:
+            return Counter(member.trial.status for member in reader.sweep("faults").members)
+        return Counter()
+
+    def finish(
+        self, what: str, process: subprocess.Popen[bytes], good: tuple[int, ...] = (0,)
+    ) -> Struck:
+        """Wait for a command that was struck, and repeat it until its exit code is a good one."""
+        code = last_code = process.wait(LIMIT_SECONDS)
+        said, reruns = self.said, 0
+        while last_code not in good and reruns < RERUNS:
+            reruns += 1
+            last_code = self.start().wait(LIMIT_SECONDS)
+        return Struck(what, said, code, reruns, last_code, self._still_running())
+
+    def _still_running(self) -> list[str]:
+        """What is left of all starts, after a while."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        while (found := processes_with(f"{MARK}={self._mark}")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return list(found.values())
+
+    def slots(self) -> list[int]:
+        """The Ray actors that train."""
+        found = processes_with(f"{MARK}={self._mark}")
+        return [pid for pid, name in found.items() if "ImplicitFunc" in name]
+
+    def course(self) -> Course:
+        """Read store and folders."""
+        with Reader(self.url) as reader:
+            found = reader.sweep("faults")
+            events = [one for run in range(1, found.run.id + 1) for one in reader.events(run)]
+        trials = {member.trial.uid: member.trial for member in found.members}
+        root = self.outputs / "trials"
+        results = {}
+        for uid, trial in trials.items():
+            if trial.status == "done":
+                weights = (root / trial.folder / "sae.safetensors").read_bytes()
+                final = json.dumps(trial.final, sort_keys=True)
+                results[uid] = (final, hashlib.sha256(weights).hexdigest())
+        left = [*root.glob("*/resume*"), *root.glob("*/.*.part")]
+        return Course(
+            [json.dumps(member.assignment) for member in found.members],
+            results,
+            {uid: (trial.status, trial.error) for uid, trial in trials.items()},
+            Counter(one.uid for one in events if one.kind == "done" and one.uid is not None),
+            sorted(path.name for path in root.iterdir()),
+            [path.name for path in left],
+        )
+
+    def close(self) -> None:
+        """Remove the log."""
+        self._log.unlink()
+
+
+def processes_with(mark: str) -> dict[int, str]:
+    """Names of the processes with NAME=VALUE in their environment, by number."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                if command:  # a dead process that nobody has collected has none
+                    found[int(folder.name)] = command
+        except OSError:  # it has ended meanwhile, or is somebody else's
+            continue
+    return found
+
+
+def problems(
+    struck: Struck, course: Course, whole: Course, ends: Mapping[str, str] | None = None
+) -> list[str]:
+    """What is not as it must be.
+
+    Args:
+        struck: how the disturbed sweep went.
+        course: what it came to.
+        whole: what an undisturbed one came to.
+        ends: status by uid of trials that do not end `done`.
+    """
+    ends = ends or {}
+    wanted = {uid: one for uid, one in whole.results.items() if uid not in ends}
+    statuses = {uid: status for uid, (status, _) in course.statuses.items()}
+    unexplained = [
+        u for u, (status, why) in course.statuses.items() if status != "done" and not why
+    ]
+    checks = {
+        f"exit code {struck.last_code} in the end": struck.last_code == (1 if ends else 0),
+        f"lost {lost(course, whole)}": not lost(course, whole),
+        f"doubled {doubled(course)}": not doubled(course),
+        "other draws": course.draws == whole.draws,
+        "other results": course.results == wanted,
+        f"statuses {statuses}": statuses == dict.fromkeys(whole.statuses, "done") | dict(ends),
+        f"no reason for {unexplained}": not unexplained,
+        f"left behind {course.leftovers}": not course.leftovers,
+        f"still running {struck.still_running}": not struck.still_running,
+        "a traceback": "Traceback" not in struck.said,
+    }
+    return [words for words, well in checks.items() if not well]
+
+
+def lost(course: Course, whole: Course) -> list[str]:
+    """Trials that the undisturbed sweep has and this one has not."""
+    return sorted(set(whole.statuses) - set(course.statuses))
+
+
+def doubled(course: Course) -> list[str]:
+    """Trials that were done twice by the events, or have two folders."""
+    folders = Counter(name.rpartition("-")[2] for name in course.folders)
+    return sorted({uid for n in (course.times_done, folders) for uid in n if n[uid] > 1})

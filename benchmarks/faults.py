@@ -1,0 +1,245 @@
+"""A sweep that is struck while it runs, and what it has come to in the end.
+
+    python -m benchmarks.faults --kills 20
+
+The sweep of `benchmarks/fault_sweep.py` (6 small trials on synthetic activations) runs undisturbed
+once with each executor, then once for each fault: something is killed, stopped or used up, and the
+same command is run again until it ends well. A row passes where no trial is lost or was done twice,
+draws, final metrics and weights are those of the undisturbed sweep bit for bit, statuses and
+reasons are right, and neither files nor processes are left over. Each strike is one line of the
+results file; the table stands in benchmarks/README.md.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import fault_cases as cases
+from benchmarks import fault_sweep as sweeps
+from benchmarks import readme
+
+HERE = Path(__file__).parent
+RAY_SHARE = 4
+"""Every so many kills of a driver one is of a driver that trains with Ray."""
+
+
+class Whole(NamedTuple):
+    """An undisturbed sweep."""
+
+    course: sweeps.Course
+    seconds: float
+
+
+class Case(NamedTuple):
+    """One strike."""
+
+    fault: str
+    executor: str
+    strike: Callable[[Path, ExitStack, Whole], "Ending"]
+    """Gets an empty folder, where to leave what is to be undone, and the undisturbed sweep."""
+
+
+class Ending(NamedTuple):
+    """What came of a strike."""
+
+    struck: sweeps.Struck
+    course: sweeps.Course
+    ends: dict[str, str]
+    """Status by uid of trials that may not end `done`."""
+
+
+def plain(
+    executor: str, strike: Callable[[sweeps.Sweep], sweeps.Struck]
+) -> Callable[[Path, ExitStack, Whole], Ending]:
+    """A strike that needs nothing but the sweep."""
+
+    def run(folder: Path, _undo: ExitStack, _whole: Whole) -> Ending:
+        sweep = sweeps.Sweep(folder / "outputs", executor)
+        return Ending(strike(sweep), sweep.course(), {})
+
+    return run
+
+
+def driver(executor: str, share: float, number: int) -> Callable[[Path, ExitStack, Whole], Ending]:
+    """A signal after a share of the undisturbed wall time."""
+
+    def run(folder: Path, _undo: ExitStack, whole: Whole) -> Ending:
+        sweep = sweeps.Sweep(folder / "outputs", executor)
+        struck = cases.driver_killed(sweep, share * whole.seconds, number)
+        return Ending(struck, sweep.course(), {})
+
+    return run
+
+
+def node(folder: Path, undo: ExitStack, _whole: Whole) -> Ending:
+    """Lose one of two nodes."""
+    cluster = undo.enter_context(cases.two_nodes())
+    sweep = sweeps.Sweep(folder / "outputs", "ray", f"executor.address={cluster.address}")
+    return Ending(cases.node_killed(sweep, cluster), sweep.course(), {})
+
+
+def database(
+    executor: str, strike: Callable[[sweeps.Sweep, cases.Postgres], sweeps.Struck]
+) -> Callable[[Path, ExitStack, Whole], Ending]:
+    """A strike at the database."""
+
+    def run(folder: Path, undo: ExitStack, _whole: Whole) -> Ending:
+        server = cases.Postgres()
+        undo.callback(server.close)
+        sweep = sweeps.Sweep(folder / "outputs", executor, f"store.url={server.url}")
+        return Ending(strike(sweep, server), sweep.course(), {})
+
+    return run
+
+
+def disk(executor: str, *, store_elsewhere: bool) -> Callable[[Path, ExitStack, Whole], Ending]:
+    """A full disk, with the store on it or not."""
+
+    def run(folder: Path, undo: ExitStack, _whole: Whole) -> Ending:
+        small = undo.enter_context(cases.small_disk(folder / "disk"))
+        url = f"store.url=sqlite:///{folder / 'store.db'}"
+        sweep = sweeps.Sweep(small / "outputs", executor, *([url] if store_elsewhere else []))
+        return Ending(cases.disk_filled(sweep, small), sweep.course(), {})
+
+    return run
+
+
+def leak(executor: str) -> Callable[[Path, ExitStack, Whole], Ending]:
+    """A trial that leaks: the third."""
+
+    def run(folder: Path, _undo: ExitStack, whole: Whole) -> Ending:
+        uid = list(whole.course.statuses)[2]
+        sweep = sweeps.Sweep(folder / "outputs", executor, **cases.leak_environment(uid))
+        return Ending(cases.leaking(sweep), sweep.course(), {uid: "oom"})
+
+    return run
+
+
+def all_cases(kills: int) -> Iterator[Case]:
+    """Every strike, in the order of the table; the moments are the same every time."""
+    moments = random.Random(0)
+    for number in range(kills):
+        executor = "ray" if number % RAY_SHARE == RAY_SHARE - 1 else "inline"
+        strike = driver(executor, moments.random(), signal.SIGKILL)
+        yield Case(f"driver killed {number + 1}", executor, strike)
+    for executor in ("inline", "ray"):
+        strike = driver(executor, moments.uniform(0.5, 0.9), signal.SIGTERM)
+        yield Case("driver told to end (SIGTERM)", executor, strike)
+    yield Case("Ray worker killed", "ray", plain("ray", cases.worker_killed))
+    yield Case("node lost", "ray", node)
+    for executor in ("inline", "ray"):
+        restarted = database(executor, cases.database_restarted)
+        yield Case("PostgreSQL restarted", executor, restarted)
+    yield Case("PostgreSQL gone", "inline", database("inline", cases.database_gone))
+    yield Case("disk full", "inline", disk("inline", store_elsewhere=False))
+    for executor in ("inline", "ray"):
+        strike = disk(executor, store_elsewhere=True)
+        yield Case("disk full, store elsewhere", executor, strike)
+    yield Case("file size limited", "inline", plain("inline", cases.files_limited))
+    for executor in ("inline", "ray"):
+        yield Case("a trial leaks", executor, leak(executor))
+
+
+def measure(case: Case, whole: Whole) -> dict[str, Any]:
+    """Strike once; returns the line of the results file."""
+    with tempfile.TemporaryDirectory(prefix="sae-sweep-fault-") as name, ExitStack() as undo:
+        struck, course, ends = case.strike(Path(name), undo, whole)
+    wrong = sweeps.problems(struck, course, whole.course, ends)
+    last = struck.said.strip().splitlines()[-1:] if struck.code not in (0, 130) else []
+    return {
+        "fault": case.fault,
+        "executor": case.executor,
+        "struck": struck.what,
+        "code": struck.code,
+        "said": "".join(last),
+        "reruns": struck.reruns,
+        "lost": len(sweeps.lost(course, whole.course)),
+        "doubled": len(sweeps.doubled(course)),
+        "equal": {**course.results, **dict.fromkeys(ends)}
+        == {uid: None if uid in ends else one for uid, one in whole.course.results.items()},
+        "problems": wrong,
+        "cores": len(os.sched_getaffinity(0)),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def undisturbed(executor: str) -> Whole:
+    """Run the sweep as it is meant to run."""
+    with tempfile.TemporaryDirectory(prefix="sae-sweep-fault-") as name:
+        sweep = sweeps.Sweep(Path(name) / "outputs", executor)
+        seconds = cases.undisturbed(sweep)
+        return Whole(sweep.course(), seconds)
+
+
+def render(lines: Sequence[dict[str, Any]]) -> str:
+    """Write the section."""
+    from benchmarks.step_table import markdown
+
+    rows = [
+        [
+            line["fault"],
+            line["executor"],
+            line["struck"],
+            str(line["code"]),
+            str(line["reruns"]),
+            str(line["lost"]),
+            str(line["doubled"]),
+            "yes" if line["equal"] else "no",
+            "passed" if not line["problems"] else "; ".join(line["problems"]),
+        ]
+        for line in lines
+    ]
+    passed = sum(not line["problems"] for line in lines)
+    head = ["fault", "executor", "struck", "exit code", "reruns", "lost", "doubled", "equal bits"]
+    return "\n\n".join(
+        [
+            f"`python -m benchmarks.faults`, {lines[-1]['date']}: {passed} of {len(lines)} strikes "
+            f"passed, on {lines[-1]['cores']} cores.",
+            markdown([*head, "verdict"], rows),
+        ]
+    )
+
+
+def main() -> int:
+    """Read the command line, strike, renew the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.faults", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--kills", type=int, default=20, help="random moments to kill the driver")
+    parser.add_argument("--only", nargs="+", help="faults to strike again, by the start of a name")
+    parser.add_argument(
+        "--results", type=Path, default=HERE / "results" / "faults.jsonl", help="a line a strike"
+    )
+    parser.add_argument("--readme", type=Path, default=HERE / "README.md", help="gets the table")
+    arguments = parser.parse_args()
+    results = arguments.results
+    known = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
+    lines = {(line["fault"], line["executor"]): line for line in map(json.loads, known)}
+    every = list(all_cases(arguments.kills))
+    chosen = tuple(arguments.only or [""])
+    wanted = [one for one in every if f"{one.fault}, {one.executor}".startswith(chosen)]
+    wholes = {executor: undisturbed(executor) for executor in {one.executor for one in wanted}}
+    for case in wanted:
+        line = measure(case, wholes[case.executor])
+        lines[line["fault"], line["executor"]] = line
+        verdict = "; ".join(line["problems"]) or "passed"
+        print(f"{line['fault']:32} {line['executor']:7} {line['struck']:50} {verdict}")
+        sys.stdout.flush()
+        ordered = [lines[key] for one in every if (key := (one.fault, one.executor)) in lines]
+        text = "".join(json.dumps(each) + "\n" for each in ordered)
+        results.write_text(text, encoding="utf-8")
+    readme.replace(arguments.readme, "faults", render(ordered))
+    return int(any(line["problems"] for line in ordered))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
