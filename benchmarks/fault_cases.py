@@ -40,12 +40,15 @@ def driver_killed(sweep: Sweep, seconds: float, number: int = signal.SIGKILL) ->
     return sweep.finish(f"{seconds:.1f} s, {counts['done']} done", process)
 
 
-def driver_killed_in_training(sweep: Sweep) -> Struck:
-    """Kill the driver as soon as trials train."""
+def driver_killed_at_work(
+    sweep: Sweep, share: float, reports: int, number: int = signal.SIGKILL
+) -> Struck:
+    """Send the driver a signal when a share of all reports of an undisturbed sweep is there."""
     process = sweep.start()
-    sweep.wait_until(lambda: sweep.status_counts()["running"], process)
-    process.kill()
-    return sweep.finish("in training", process)
+    sweep.wait_until(lambda: sweep.reports() >= share * reports, process)
+    counts = sweep.status_counts()
+    process.send_signal(number)
+    return sweep.finish(f"{share:.0%} of the reports, {counts['done']} done", process)
 
 
 def worker_killed(sweep: Sweep) -> Struck:
@@ -64,16 +67,16 @@ def two_nodes() -> Iterator[Any]:
 
         node = {"num_cpus": 1, "num_gpus": 1, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=node)
+        processes: list[subprocess.Popen[bytes]] = []
         try:
-            cluster.add_node(num_cpus=1, num_gpus=1)
-            nodes = [cluster.head_node, *cluster.worker_nodes]
-            started = [one for node in nodes for one in node.all_processes.values()]
-            processes = [one.process for group in started for one in group]
+            for one in (cluster.head_node, cluster.add_node(num_cpus=1, num_gpus=1)):
+                for group in one.all_processes.values():
+                    processes += [each.process for each in group]
             yield cluster
         finally:
             cluster.shutdown()
-        for process in processes:  # Ray kills its own, and leaves them uncollected
-            process.wait(LIMIT_SECONDS)
+            for process in processes:  # Ray kills its own, and leaves them uncollected
+                process.wait(LIMIT_SECONDS)
 
 
 def node_killed(sweep: Sweep, cluster: Any) -> Struck:

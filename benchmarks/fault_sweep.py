@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Reader, default_url
@@ -33,6 +34,8 @@ SEARCHES = {
     "ray": (*LISTED, "executor.slots=2"),
 }
 RERUNS = 3
+LOOK_SECONDS = 0.1
+"""How often a sweep is looked at: more would take its core."""
 LIMIT_SECONDS = 240.0
 GRACE_SECONDS = 10.0
 """How long processes may take to leave after their sweep has ended."""
@@ -73,7 +76,7 @@ class Struck(NamedTuple):
 
 
 class Sweep:
-    """The sweep in one folder."""
+    """The sweep in one folder; what still runs of it at the end of a `with` is killed."""
 
     def __init__(self, outputs: Path, executor: str, *words: str, **environment: str) -> None:
         self.outputs = outputs
@@ -87,18 +90,34 @@ class Sweep:
             self._words.append(word)
         self._mark = f"{os.getpid()}-{time.time_ns()}"
         self._environment = {**os.environ, **environment, MARK: self._mark}
-        self._log = Path(tempfile.mkstemp(prefix="sae-sweep-fault-")[1])
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        descriptor, name = tempfile.mkstemp(prefix="sae-sweep-fault-")
+        os.close(descriptor)
+        self._log = Path(name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in processes_with(f"{MARK}={self._mark}"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        for process in self._started:
+            process.wait()
+        self._log.unlink()
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the command in a session of its own."""
         with self._log.open("wb") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "sae_sweep", *self._words],
                 env=self._environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+        self._started.append(process)
+        return process
 
     @property
     def said(self) -> str:
@@ -115,13 +134,20 @@ class Sweep:
         while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"there was nothing to strike: {self.said[-2000:]}")
-            time.sleep(0.02)
+            time.sleep(LOOK_SECONDS)
 
     def status_counts(self) -> Counter[str]:
         """Trials by status at this moment."""
         with contextlib.suppress(BadInput), Reader(self.url) as reader:
             return Counter(member.trial.status for member in reader.sweep("faults").members)
         return Counter()
+
+    def reports(self) -> int:
+        """How many reports of trials the store has at this moment: the work that is done."""
+        with contextlib.suppress(BadInput), Reader(self.url) as reader:
+            uids = [member.trial.uid for member in reader.sweep("faults").members]
+            return sum(len(steps) for steps, _ in reader.history(uids, "fvu").values())
+        return 0
 
     def finish(
         self, what: str, process: subprocess.Popen[bytes], good: tuple[int, ...] = (0,)
@@ -168,10 +194,6 @@ class Sweep:
             sorted(path.name for path in root.iterdir()),
             [path.name for path in left],
         )
-
-    def close(self) -> None:
-        """Remove the log."""
-        self._log.unlink()
 
 
 def processes_with(mark: str) -> dict[int, str]:

@@ -37,6 +37,9 @@ class Whole(NamedTuple):
 
     course: sweeps.Course
     seconds: float
+    """Its wall time."""
+    reports: int
+    """What its trials reported in all."""
 
 
 class Case(NamedTuple):
@@ -62,8 +65,8 @@ def plain(
 ) -> Callable[[Path, ExitStack, Whole], Ending]:
     """A strike that needs nothing but the sweep."""
 
-    def run(folder: Path, _undo: ExitStack, _whole: Whole) -> Ending:
-        sweep = sweeps.Sweep(folder / "outputs", executor)
+    def run(folder: Path, undo: ExitStack, _whole: Whole) -> Ending:
+        sweep = undo.enter_context(sweeps.Sweep(folder / "outputs", executor))
         return Ending(strike(sweep), sweep.course(), {})
 
     return run
@@ -72,9 +75,22 @@ def plain(
 def driver(executor: str, share: float, number: int) -> Callable[[Path, ExitStack, Whole], Ending]:
     """A signal after a share of the undisturbed wall time."""
 
-    def run(folder: Path, _undo: ExitStack, whole: Whole) -> Ending:
-        sweep = sweeps.Sweep(folder / "outputs", executor)
+    def run(folder: Path, undo: ExitStack, whole: Whole) -> Ending:
+        sweep = undo.enter_context(sweeps.Sweep(folder / "outputs", executor))
         struck = cases.driver_killed(sweep, share * whole.seconds, number)
+        return Ending(struck, sweep.course(), {})
+
+    return run
+
+
+def driver_at_work(
+    executor: str, share: float, number: int
+) -> Callable[[Path, ExitStack, Whole], Ending]:
+    """A signal after a share of the work."""
+
+    def run(folder: Path, undo: ExitStack, whole: Whole) -> Ending:
+        sweep = undo.enter_context(sweeps.Sweep(folder / "outputs", executor))
+        struck = cases.driver_killed_at_work(sweep, share, whole.reports, number)
         return Ending(struck, sweep.course(), {})
 
     return run
@@ -83,7 +99,8 @@ def driver(executor: str, share: float, number: int) -> Callable[[Path, ExitStac
 def node(folder: Path, undo: ExitStack, _whole: Whole) -> Ending:
     """Lose one of two nodes."""
     cluster = undo.enter_context(cases.two_nodes())
-    sweep = sweeps.Sweep(folder / "outputs", "ray", f"executor.address={cluster.address}")
+    address = f"executor.address={cluster.address}"
+    sweep = undo.enter_context(sweeps.Sweep(folder / "outputs", "ray", address))
     return Ending(cases.node_killed(sweep, cluster), sweep.course(), {})
 
 
@@ -95,7 +112,8 @@ def database(
     def run(folder: Path, undo: ExitStack, _whole: Whole) -> Ending:
         server = cases.Postgres()
         undo.callback(server.close)
-        sweep = sweeps.Sweep(folder / "outputs", executor, f"store.url={server.url}")
+        url = f"store.url={server.url}"
+        sweep = undo.enter_context(sweeps.Sweep(folder / "outputs", executor, url))
         return Ending(strike(sweep, server), sweep.course(), {})
 
     return run
@@ -106,8 +124,8 @@ def disk(executor: str, *, store_elsewhere: bool) -> Callable[[Path, ExitStack, 
 
     def run(folder: Path, undo: ExitStack, _whole: Whole) -> Ending:
         small = undo.enter_context(cases.small_disk(folder / "disk"))
-        url = f"store.url=sqlite:///{folder / 'store.db'}"
-        sweep = sweeps.Sweep(small / "outputs", executor, *([url] if store_elsewhere else []))
+        url = [f"store.url=sqlite:///{folder / 'store.db'}"] if store_elsewhere else []
+        sweep = undo.enter_context(sweeps.Sweep(small / "outputs", executor, *url))
         return Ending(cases.disk_filled(sweep, small), sweep.course(), {})
 
     return run
@@ -116,23 +134,31 @@ def disk(executor: str, *, store_elsewhere: bool) -> Callable[[Path, ExitStack, 
 def leak(executor: str) -> Callable[[Path, ExitStack, Whole], Ending]:
     """A trial that leaks: the third."""
 
-    def run(folder: Path, _undo: ExitStack, whole: Whole) -> Ending:
+    def run(folder: Path, undo: ExitStack, whole: Whole) -> Ending:
         uid = list(whole.course.statuses)[2]
-        sweep = sweeps.Sweep(folder / "outputs", executor, **cases.leak_environment(uid))
+        leaks = cases.leak_environment(uid)
+        sweep = undo.enter_context(sweeps.Sweep(folder / "outputs", executor, **leaks))
         return Ending(cases.leaking(sweep), sweep.course(), {uid: "oom"})
 
     return run
 
 
 def all_cases(kills: int) -> Iterator[Case]:
-    """Every strike, in the order of the table; the moments are the same every time."""
+    """Every strike, in the order of the table; the moments are the same every time.
+
+    Half of the kills fall on any moment, start-up and report included, half on the second half of
+    the training.
+    """
     moments = random.Random(0)
     for number in range(kills):
         executor = "ray" if number % RAY_SHARE == RAY_SHARE - 1 else "inline"
-        strike = driver(executor, moments.random(), signal.SIGKILL)
+        if number < kills // 2:
+            strike = driver(executor, moments.random(), signal.SIGKILL)
+        else:
+            strike = driver_at_work(executor, moments.uniform(0.5, 1), signal.SIGKILL)
         yield Case(f"driver killed {number + 1}", executor, strike)
     for executor in ("inline", "ray"):
-        strike = driver(executor, moments.uniform(0.5, 0.9), signal.SIGTERM)
+        strike = driver_at_work(executor, moments.uniform(0.5, 0.9), signal.SIGTERM)
         yield Case("driver told to end (SIGTERM)", executor, strike)
     yield Case("Ray worker killed", "ray", plain("ray", cases.worker_killed))
     yield Case("node lost", "ray", node)
@@ -174,10 +200,10 @@ def measure(case: Case, whole: Whole) -> dict[str, Any]:
 
 def undisturbed(executor: str) -> Whole:
     """Run the sweep as it is meant to run."""
-    with tempfile.TemporaryDirectory(prefix="sae-sweep-fault-") as name:
-        sweep = sweeps.Sweep(Path(name) / "outputs", executor)
+    with tempfile.TemporaryDirectory(prefix="sae-sweep-fault-") as name, ExitStack() as undo:
+        sweep = undo.enter_context(sweeps.Sweep(Path(name) / "outputs", executor))
         seconds = cases.undisturbed(sweep)
-        return Whole(sweep.course(), seconds)
+        return Whole(sweep.course(), seconds, sweep.reports())
 
 
 def render(lines: Sequence[dict[str, Any]]) -> str:

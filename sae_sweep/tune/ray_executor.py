@@ -101,6 +101,8 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
     # beside the driver: Ray would put it on any node, and it must not be lost with another
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+    # Tune logs tracebacks of files that nobody needs; what befalls a slot the driver hears and says
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         tuner = tune.Tuner(
             tune.with_resources(_trainable(mailbox), {"GPU": 1} if gpus else {"CPU": 1}),
