@@ -26,12 +26,11 @@ WORDS = (
     *("train.lr={loguniform: [1e-4, 1e-2]}", "train.epochs=3", "train.checkpoint_every=20"),
     *("sweep.name=faults", "executor.threads=1"),
 )
-LISTED = ("search=random", "search.samples=6")
 SEARCHES = {
     # one after another, each draw after the outcomes of those before: a lost one would show
     "inline": ("search=optuna", "search.objective=fvu", "search.trials=6"),
     # two at a time: draws that depend on no outcome
-    "ray": (*LISTED, "executor.slots=2"),
+    "ray": ("search=random", "search.samples=6", "executor.slots=2"),
 }
 RERUNS = 3
 LOOK_SECONDS = 0.1
@@ -81,13 +80,11 @@ class Sweep:
     def __init__(self, outputs: Path, executor: str, *words: str, **environment: str) -> None:
         self.outputs = outputs
         self.url = default_url(outputs)
-        searched = any(word.startswith("search=") for word in words)
-        search = () if searched else SEARCHES[executor]
-        self._words = [f"executor={executor}", *WORDS, *search, f"outputs={outputs}"]
+        search = () if any(word.startswith("search=") for word in words) else SEARCHES[executor]
+        self._words = [f"executor={executor}", *WORDS, *search, f"outputs={outputs}", *words]
         for word in words:
             if word.startswith("store.url="):
                 self.url = word.partition("=")[2]
-            self._words.append(word)
         self._mark = f"{os.getpid()}-{time.time_ns()}"
         self._environment = {**os.environ, **environment, MARK: self._mark}
         self._started: list[subprocess.Popen[bytes]] = []

@@ -8,6 +8,10 @@ import time
 import pytest
 import small_sweeps as sweeps
 
+from benchmarks.fault_sweep import processes_with
+from sae_sweep.records.store.owner import process_start
+from sae_sweep.tune import orphans
+
 EXECUTORS = ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
 pytestmark = pytest.mark.parametrize("executor", EXECUTORS)
 
@@ -85,9 +89,11 @@ def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) ->
         "first end": "SELECT 1 FROM sweep_trial WHERE status = 'done' LIMIT 1",
     }
     sweeps.wait_until(lambda: sweeps.rows(tmp_path, seen[moment]), process)
+    mark = f"{orphans.MARK}={process.pid}-{process_start(process.pid)}"
     time.sleep(0.1)
     sweeps.kill(process)
     sweeps.run(tmp_path, executor)
+    assert processes_with(mark) == {}
     assert sweeps.results(tmp_path) == reference
     assert sweeps.times_done(tmp_path) == [1] * 4
 
