@@ -34,7 +34,12 @@ class Signal(NamedTuple):
 
 
 def signals(study: Study) -> list[Signal]:
-    """Each main metric at each early share; none where no ranked trial has reported it."""
+    """Each main metric at each early share; none where no ranked trial has reported it.
+
+    None either where the trials are of several tasks: their order is not sought.
+    """
+    if study.tasks > 1:
+        return []
     ranked = study.trials["ranked"].to_numpy()
     uids = [str(uid) for uid in study.trials.index[ranked]]
     steps = [record.config.get("train", {}).get("steps") for record in study.records]

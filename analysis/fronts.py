@@ -51,6 +51,8 @@ def fronts(study: Study) -> list[Front]:
 
     Then those that were asked for.
     """
+    if study.configurations.empty:
+        return []
     second = "l0" if study.l0_varies else "dead_features"
     wanted = [["fvu", second], ["fvu", "dead_features", "n_latents"]]
     if "l0" not in study.ranked:  # not measured: its setting stands for it

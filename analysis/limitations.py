@@ -145,6 +145,21 @@ class Mixed:
 
 
 @dataclass(frozen=True)
+class SeveralTasks:
+    """Trials that are no rivals."""
+
+    tasks: int
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        return (
+            f"The trials are of {self.tasks:,} different activations, each a task of its own: none "
+            "is ranked against, preferred to or recommended over one of another."
+        )
+
+
+@dataclass(frozen=True)
 class ShortTraining:
     """Few training tokens."""
 
@@ -193,8 +208,13 @@ class OneSource:
 
 def limitations(study: Study) -> list[Claim]:
     """Everything in this sweep that limits what it says."""
-    parts = (_noise, _lost, _unbalanced, _at_edges, _mixed, _scale)
+    parts = (_tasks, _noise, _lost, _unbalanced, _at_edges, _mixed, _scale)
     return [claim for part in parts for claim in part(study)]
+
+
+def _tasks(study: Study) -> Iterator[Claim]:
+    if study.tasks > 1:
+        yield SeveralTasks(study.tasks)
 
 
 def _noise(study: Study) -> Iterator[Claim]:
@@ -252,7 +272,7 @@ def _mixed(study: Study) -> Iterator[Claim]:
     }
     for what, of in read.items():
         found = distinct(study, of)
-        if len(found) > 1:
+        if len(found) > 1 and not (what == "activations" and study.tasks > 1):
             yield Mixed(what, tuple(found.items()))
 
 

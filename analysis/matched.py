@@ -60,6 +60,8 @@ def matched(study: Study) -> Matched | None:
 
     Of more than `MOST_CLASSES` those of most trials.
     """
+    if study.tasks > 1:
+        return None
     ranked = study.ranked
     if "l0" not in ranked or ranked.empty:
         return None

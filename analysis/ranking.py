@@ -74,7 +74,7 @@ def picks(study: Study) -> list[Pick]:
     if len(first := lowest(study, "fvu")):
         named = both if "dead_features" in first else "fvu down"
         found.append(Pick("High reconstruction", _uid(first), "lowest fvu", "fvu", named))
-    if study.l0_varies:
+    if study.l0_varies and fronts(study):
         found.append(_sparsest(study))
     widths = study.configurations["n_latents"]
     if widths.min() < widths.max():

@@ -19,6 +19,8 @@ from sae_sweep.records import METRICS, Metric, TrialRecord
 from sae_sweep.records.store import Member, Run, Sweep
 
 RANKED_BY = ("fvu", "dead_features")
+SAME_TASK = ("fingerprint", "train_tokens")
+"""Settings of activations that may differ within one task."""
 L0_VARIES_FROM = 1.01
 """Largest over smallest l0 from which sparsity is an outcome of the sweep."""
 
@@ -100,8 +102,19 @@ class Study:
 
     @cached_property
     def configurations(self) -> pd.DataFrame:
-        """The ranked trials with their seeds averaged: what ranks, scores and fronts compare."""
-        return configurations.averaged(self.ranked, self.metrics)
+        """The ranked trials with their seeds averaged: what ranks, scores and fronts compare.
+
+        None where the trials are of several tasks: what is best is a question within each.
+        """
+        compared = self.ranked if self.tasks <= 1 else self.ranked.head(0)
+        return configurations.averaged(compared, self.metrics)
+
+    @cached_property
+    def tasks(self) -> int:
+        """Different activations, but for how many of them: layers, models, texts."""
+        sources = [one.config.get("activations", {}) for one in self.records]
+        kept = [{k: v for k, v in one.items() if k not in SAME_TASK} for one in sources]
+        return len({str(sorted(one.items(), key=str)) for one in kept})
 
     @property
     def main_metrics(self) -> list[Metric]:

@@ -82,7 +82,7 @@ class ScoresAgree:
 
 def top_tables(study: Study) -> list[Block]:
     """The first ten by fvu, by dead_features, and by all main metrics."""
-    if study.ranked.empty:
+    if study.configurations.empty:
         return []
     known = noise.floor(study, METRICS["fvu"]) is not None
     parts: list[Block] = ["## Top trials", _note(known=known)]

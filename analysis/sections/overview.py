@@ -133,8 +133,9 @@ class NothingRanked:
 
 
 def _lowest(study: Study) -> list[Claim]:
-    names = [name for name in ("fvu", "dead_features") if name in study.configurations]
-    return [first(study, METRICS[name]) for name in names if study.ranked[name].notna().any()]
+    rows = study.configurations
+    names = [name for name in ("fvu", "dead_features") if name in rows and rows[name].notna().any()]
+    return [first(study, METRICS[name]) for name in names]
 
 
 def _fronts(study: Study) -> list[Claim]:
@@ -163,7 +164,8 @@ def header(study: Study) -> list[Block]:
         return [*parts, "**What was found**", NothingRanked(len(study.trials))]
     found = itertools.chain.from_iterable(finding(study) for finding in FINDINGS)
     parts += ["**What was found**", *found]
-    parts += ["**What is recommended**", *recommendations(study)]
+    if chosen := recommendations(study):
+        parts += ["**What is recommended**", *chosen]
     limits = limitations(study)[:MOST_LIMITS]
     return [*parts, "**What cannot be said**", *limits] if limits else parts
 

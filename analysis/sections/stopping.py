@@ -149,7 +149,12 @@ class NotKnown:
 
 
 def stopping(study: Study) -> list[Block]:
-    """The rules' table, then the early signals; none where no trial has reported anything."""
+    """The rules' table, then the early signals; none where no trial has reported anything.
+
+    None either where the trials are of several tasks, which have no good trials in common.
+    """
+    if study.tasks > 1:
+        return []
     found = good(study)
     results, early = replayed(study, found), signals(study)
     if not results:

@@ -470,6 +470,7 @@ CHECKS: dict[str, Callable[[Runs, re.Match], None]] = {
     r"Not ended: (?P<k>\d+) of (?P<n>\d+) trials?, which count nowhere\.": unfinished,
     r"The grid is not whole: without a ranked trial (?P<empty>\d+) of the (?P<pairs>\d+) pairs of levels of (?P<a>\w+) and (?P<b>\w+), so comparisons of one mix in the other\.": unbalanced,
     r"The (?P<criterion>lowest fvu|configuration first by the balanced score) is at the (?P<end>\w+) (?P<name>\w+) that was run \((?P<value>\S+)\): a better value may lie beyond\.": edge,
+    r"The trials are of (?P<a>\d+) different activations, each a task of its own: none is ranked against, preferred to or recommended over one of another\.": plain(a=lambda r: r.all["activations.layer"].nunique()),
     r"Trials mix devices or threads: H200, 1 thread \((?P<a>\d+)\); cpu, 1 thread \((?P<b>\d+)\)\. Compare across them with care\.": plain(a=lambda r: (r.all["device"] == "H200").sum(), b=lambda r: (r.all["device"] == "cpu").sum()),
     r"Training is short, (?P<n>[\d, to]+) tokens a trial \(under 10,000,000\): what leads so early need not lead later\.": tokens,
     r"Validation has 4,096 tokens: a latent that fires less often than once in as many counts as dead\.": lambda runs, m: None,
@@ -529,6 +530,18 @@ def odd() -> list[Ran]:
     return trials
 
 
+def layers() -> list[Ran]:
+    """Three layers, two seeds."""
+    return [
+        Ran(
+            {"activations.layer": layer, **dict.fromkeys(SEEDS, s)},
+            {"fvu": 0.1 * layer + 0.01 * s, "l0": 8.0, "dead_features": 0.01 * s},
+        )
+        for layer in (1, 2, 3)
+        for s in (0, 1)
+    ]
+
+
 def uneven_noise() -> list[Ran]:
     """Six configurations of eight seeds, half of them far noisier."""
     rng, trials = np.random.default_rng(7), []
@@ -546,7 +559,7 @@ def uneven_noise() -> list[Ran]:
 
 
 SWEEPS = [("grid", grid()), ("seeded", seeded()), ("odd", odd())]
-SWEEPS += [("uneven", uneven_noise())]
+SWEEPS += [("uneven", uneven_noise()), ("layers", layers())]
 SWEEPS += [(f"random {seed}", made(seed)) for seed in range(10) if made(seed)]
 
 
@@ -597,6 +610,6 @@ def test_the_sweeps_here_make_every_kind_of_sentence(
         said |= {one["kind"] for one in claims}
     wanted = {"Counts", "First", "OnFront", "Volume", "Bend", "Recommendation", "CommonLevels",
               "Detectable", "WinnersCurse", "NoiseUnknown", "NoiseUncertain", "Lost", "Unbalanced",
-              "AtEdge", "Mixed", "Broken", "Outlying", "NoSpread", "Duplicated", "Skewed", "Lacking",
+              "AtEdge", "Mixed", "SeveralTasks", "Broken", "Outlying", "NoSpread", "Duplicated", "Skewed", "Lacking",
               "ScoresAgree", "NextRun", "Unfinished", "Uneven"}  # fmt: skip
     assert wanted <= said
