@@ -21,6 +21,9 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7a5c00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
+LONGEST = 44
+"""Characters of a label in a figure."""
+
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -53,6 +56,11 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     """Write the figure as PNG without a word on when or with what, and return its name."""
     figure.savefig(folder / f"{name}.png", dpi=140, metadata={"Software": None})
     return name
+
+
+def fitted(label: str) -> str:
+    """A trial's label, cut where it would leave its figure no room."""
+    return label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
 
 
 def widths(study: Study) -> dict[float, str]:
