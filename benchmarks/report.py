@@ -97,18 +97,22 @@ def main() -> None:
 
 
 def measure(kind: str, trials: int, reports: int) -> tuple[Measured, bool]:
-    """Render a sweep in two processes; the first one's figures, and whether all bytes agree."""
+    """Write a sweep and render it twice."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        write(folder, kind, trials, reports)
-        found, bytes_ = [], []
-        for _ in range(2):
-            command = [sys.executable, "-m", "benchmarks.report", "--render", str(folder)]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found.append(Measured(*json.loads(output)))
-            bytes_.append(fingerprint(folder / "report"))
-    print(kind, trials, reports, bytes_[0] == bytes_[1], found[0], flush=True)
-    return found[0], bytes_[0] == bytes_[1]
+        write(Path(temporary), kind, trials, reports)
+        found, are_equal = twice(Path(temporary))
+    print(kind, trials, reports, are_equal, found, flush=True)
+    return found, are_equal
+
+
+def twice(folder: Path) -> tuple[Measured, bool]:
+    """Render a store in two processes: the second one's figures, and whether all bytes agree."""
+    prints = []
+    for _ in range(2):
+        command = [sys.executable, "-m", "benchmarks.report", "--render", str(folder)]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        prints.append(fingerprint(folder / "report"))
+    return Measured(*json.loads(output)), prints[0] == prints[1]
 
 
 def write(folder: Path, kind: str, n: int, reports: int) -> None:
@@ -275,7 +279,8 @@ def render(lines: Sequence[tuple[str, int, int, Measured, bool]]) -> str:
     return "\n\n".join(
         [
             f"`python -m benchmarks.report`, {datetime.now(UTC).date().isoformat()}: report.md, "
-            f"report.html, figures and data, {os.cpu_count()} cores; {cpu_name()}.",
+            f"report.html, figures and data, {os.cpu_count()} cores; {cpu_name()}. Other work on the "
+            "machine lengthens wall time.",
             markdown(header, table),
             "Wall seconds of each part. What several need is counted where it is first asked for.",
             markdown(["part", *(f"{kind}, {n:,}" for kind, n, *_ in lines)], parts),

@@ -6,9 +6,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from analysis.study import Study
 from sae_sweep.records import Metric
@@ -73,6 +76,19 @@ def widths(study: Study) -> dict[float, str]:
         return dict(zip(known, COLOURS, strict=False))
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(known)))
     return {m: mpl.colors.to_hex(shade) for m, shade in zip(known, shades, strict=True)}
+
+
+def shades(study: Study, n_latents: "pd.Series[float]") -> list[str]:
+    """The colour of each point's width; grey where that is unknown."""
+    known = widths(study)
+    return [known.get(m, GREY) for m in n_latents]
+
+
+def width_legend(study: Study) -> list[Artist]:
+    """A legend's patch for each width; none where there is a single one."""
+    known = widths(study)
+    shown = known.items() if len(known) > 1 else []
+    return [Patch(color=colour, label=f"n_latents {m:,.0f}") for m, colour in shown]
 
 
 def metric_axis(axes: Axes, metric: Metric, positive: bool) -> None:  # noqa: FBT001
