@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+FAST := not slow and not ray and not postgres and not gpu
 
 .PHONY: help sweep test test-all check fmt clean
 help: ## list the targets
@@ -11,10 +12,11 @@ sweep: $(VENV)/.run ## the demo sweep: real activations, 16 trials, a report (ar
 	$(BIN)/python -m sae_sweep +sweep=grid_topk $(ARGS)
 
 test: $(VENV)/.dev ## the fast tests: neither slow ones nor Ray's
-	$(BIN)/python -m pytest -m "not slow and not ray and not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(FAST)"
 
 test-all: $(VENV)/.dev ## every test that this machine can run, Ray and PostgreSQL included
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(FAST)"
+	$(BIN)/python -m pytest -m "not ($(FAST)) and not gpu"
 
 check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

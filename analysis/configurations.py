@@ -9,13 +9,15 @@ from analysis import scales
 from sae_sweep.records import Metric
 
 KEPT = ("label", "configuration", "k", "n_latents")
+L0_DIGITS = 4
+"""To which the l0 of configurations is compared: as many as are printed."""
 
 
 def averaged(ranked: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """One row a configuration: `seeds`, and every metric's mean on its scale, in its unit.
 
     The index is the uid of a configuration's first trial. Seeds in which a metric is missing are
-    left out of its mean.
+    left out of its mean. l0 is rounded to four digits.
     """
     groups = ranked.groupby("configuration", sort=False)
     first = ranked[~ranked["configuration"].duplicated()]
@@ -25,6 +27,9 @@ def averaged(ranked: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     for metric in metrics:
         means = _means(ranked[["configuration", metric.name]], metric)
         columns[metric.name] = means.loc[numbers].set_axis(first.index)
+    if "l0" in columns:
+        # tokens with fewer than k positive latents leave trials of one k a hair apart, by chance
+        columns["l0"] = columns["l0"].map(lambda l0: float(f"{l0:.{L0_DIGITS}g}"))
     return pd.DataFrame(columns, index=first.index)
 
 

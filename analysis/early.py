@@ -75,7 +75,7 @@ def _signal(
 ) -> Signal:
     n = len(early)
     if n < 2 or np.ptp(early) == 0 or np.ptp(final) == 0:
-        remark = "n too small" if n < 2 else "metric constant"
+        remark = "not reported by then" if n == 0 else "n too small" if n < 2 else "metric constant"
         return Signal(metric, share, n, math.nan, None, remark)
     ranks = stats.rankdata(early), stats.rankdata(final)
     spearman = float(np.corrcoef(*ranks)[0, 1])

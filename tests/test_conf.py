@@ -4,6 +4,7 @@ import pytest
 
 from sae_sweep.cli.compose import choices, compose, conf_dir, validate_run
 from sae_sweep.config import Source, Trial, TrialConfig, resolve, validate
+from sae_sweep.records import digest
 from sae_sweep.search import LISTED, examples
 
 DRAWN = "sae.l1_alpha={loguniform:[1,10]}"
@@ -17,7 +18,9 @@ TRIALS = {
     "grid_topk": 16,
     "l1_grid": 10,
     "l1_width_scaling": 15,
+    "layer_quality": 18,
     "multilingual_grid": 252,
+    "multilingual_messages": 64,
     "optuna_l1_alpha": 20,
     "pareto_l1": 24,
     "smoke": 4,
@@ -41,7 +44,8 @@ def trials(sweep: str) -> list[Trial]:
     for point in examples(settings, run.sweep, run.search):
         config = validate(TrialConfig, point.settings)
         d = config.activations.d or MINILM_D
-        source = Source("f" * 12, d, config.activations.train_tokens, {})
+        fingerprint = digest(point.settings["activations"])
+        source = Source(fingerprint, d, config.activations.train_tokens, {})
         resolved.append(resolve(config, source))
     return resolved
 

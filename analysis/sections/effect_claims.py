@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from analysis import scales, wording
 from analysis.blocks import Claim
 from analysis.markdown import counted, escaped, listed
-from analysis.verdicts import Effect, Effects
+from analysis.study import Study
+from analysis.verdicts import Effect, Effects, judge, outcomes
 from sae_sweep.records import METRICS, Metric
 
 
@@ -222,6 +223,23 @@ def general(judged: Effects) -> Iterator[Claim]:
         yield Aliased(names, tuple(metrics))
     for (n, p), metrics in few.items():
         yield TooFew(tuple(metrics), n, p)
+
+
+def foremost(study: Study, most: int) -> list[Claim]:
+    """The claimed effects, those with the largest share of variance first; else why there are none.
+
+    Without a claim it is what is said of the first metric.
+    """
+    if not study.hyperparameters:
+        return []
+    judged = judge(study)
+    claimed = [one for one in judged.found if one.is_claimed]
+    if not claimed:
+        metrics = outcomes(study)[:1]
+        silent = [claim for one in metrics for claim in of_metric(one, judged.of(one))]
+        return [*general(judged), *silent][:most]
+    claimed.sort(key=lambda one: -(one.adjusted.partial_eta_squared if one.adjusted else 0))
+    return [_claim(one, held=len(study.hyperparameters) > 1) for one in claimed[:most]]
 
 
 def of_metric(metric: Metric, found: list[Effect]) -> Iterator[Claim]:

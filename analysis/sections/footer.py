@@ -140,7 +140,7 @@ def _code(study: Study) -> dict[str, str]:
 def _search(study: Study) -> dict[str, str]:
     search = study.run.config.get("search", {})
     kind = str(search.get("kind", "not recorded"))
-    drawn = f", seed {search['seed']}" if kind not in ("grid", "not recorded") else ""
+    drawn = f", seed {search['seed']}" if kind != "grid" and "seed" in search else ""
     sampler = f", sampler {search['sampler']}" if kind == "optuna" and "sampler" in search else ""
     sizes = Counter(study.trials["configuration"].value_counts())
     seeds = sorted(set(study.seeds))

@@ -11,9 +11,7 @@ from analysis.grids import Gain, Grid, Use, gains, grid, impossible, use
 from analysis.markdown import MISSING, code, counted, escaped, listed, number, table
 from analysis.study import Study
 
-METRICS = ("explained_variance", "dead_features", "mse")
-SHARES = ("explained_variance", "dead_features")
-"""Metrics whose changes are percentage points."""
+METRICS = ("explained_variance", "dead_features")
 MOST_ROWS = 60
 MOST_CLAIMS = 12
 COLUMNS = {
@@ -170,18 +168,18 @@ def _gains(found: Grid) -> list[Block]:
             for row in rows
             for one in row
         ]
-        header = [other, along, *(["pp"] if found.metric in SHARES else []), "%"]
+        header = [other, along, "pp", "%"]
         header += ["% of unexplained"] if found.metric == "explained_variance" else []
-        parts.append(f"#### {found.metric}: change along {along}\n\n{table(header, lines, left=2)}")
-        if found.metric in SHARES:
-            parts += [_end_to_end(row[-1], other) for row in rows]
-            parts.append(_steps(rows))
+        parts += [_end_to_end(row[-1], other) for row in rows]
+        parts.append(_steps(rows))
+        summary = f"{found.metric}: every step along {along}"
+        parts.append(f"<details><summary>{summary}</summary>")
+        parts += [table(header, lines, left=2), "</details>"]
     return parts
 
 
 def _changes(one: Gain) -> list[str]:
-    changes = [one.points] if one.metric in SHARES else []
-    changes.append(one.percent)
+    changes = [one.points, one.percent]
     changes += [one.of_unexplained] if one.metric == "explained_variance" else []
     return [MISSING if np.isnan(change) else _signed(change) for change in changes]
 

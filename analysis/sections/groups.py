@@ -117,6 +117,8 @@ def _spread(study: Study, uid: str, metric: str, found: pd.DataFrame) -> Claim |
         return None
     low, high = str(values.idxmin()), str(values.idxmax())
     lowest, highest = float(values.min()), float(values.max())
+    if number(lowest) == number(highest):
+        return None
     return SpreadOverGroups(
         uid, _label(study, uid), metric, low, lowest, high, highest, len(values)
     )

@@ -10,7 +10,7 @@ from analysis.blocks import Block, Claim
 from analysis.fronts import fronts
 from analysis.limitations import limitations
 from analysis.markdown import MISSING, counted, duration, escaped, listed, number, table
-from analysis.sections import noise
+from analysis.sections import effect_claims, noise
 from analysis.sections.best import first
 from analysis.sections.pareto import on_front
 from analysis.sections.recommended import recommendations
@@ -18,6 +18,7 @@ from analysis.study import Study
 from sae_sweep.records import METRICS, STATUSES, Metric
 
 MOST_LIMITS = 4
+MOST_EFFECTS = 4
 """Limitations in the first screen; all have their section."""
 
 ACTIVATIONS = {
@@ -144,7 +145,11 @@ def _noise(study: Study) -> Sequence[Claim]:
     return noise.detectable(study, METRICS["fvu"])
 
 
-FINDINGS: tuple[Callable[[Study], Sequence[Claim]], ...] = (_lowest, _fronts, _noise)
+def _effects(study: Study) -> Sequence[Claim]:
+    return effect_claims.foremost(study, MOST_EFFECTS)
+
+
+FINDINGS: tuple[Callable[[Study], Sequence[Claim]], ...] = (_effects, _lowest, _fronts, _noise)
 """What was found, in the order of the first screen; each says nothing where nothing is known."""
 
 

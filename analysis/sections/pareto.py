@@ -98,11 +98,11 @@ def pareto_front(study: Study) -> list[Block]:
         return []
     note = (
         "A configuration is on a front when no other is as good in every objective and better in "
-        "one, by their means over seeds. Clearly beaten: one on the front is better by more than "
-        "the least detectable difference somewhere and nowhere worse by more; within noise: "
-        "neither. `P(on front)`: share of draws, with the noise between seeds added anew (normal, "
-        "pooled sd, seed 0; fewer draws for large fronts), that leave it unbeaten. `adds`: "
-        "hypervolume that would be lost without it. A knee is farther than "
+        "one, by their means over seeds; l0 counts to four digits. Clearly beaten: one on the "
+        "front is better by more than the least detectable difference somewhere and nowhere worse "
+        "by more; within noise: neither. `P(on front)`: share of draws, with the noise between "
+        "seeds added anew (normal, pooled sd, seed 0; fewer draws for large fronts), that leave "
+        "it unbeaten. `adds`: hypervolume that would be lost without it. A knee is farther than "
         f"{hypervolume.FLAT:g} from the line between the ends of a front of three or more."
     )
     parts: list[Block] = ["## Pareto front", note]

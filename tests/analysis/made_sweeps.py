@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sae_sweep.records import Outcome, Row, TrialRecord, digest
-from sae_sweep.records.store import Reader, Store, Sweep, writer
+from sae_sweep.records.store import Reader, Store, Sweep, recording, writer
 from sae_sweep.records.store.writer import Place
 
 START = 1_750_000_000.0
@@ -71,7 +71,8 @@ def write_store(
         "versions": {"torch": "2.13.0"},
     }
     with pytest.MonkeyPatch.context() as patch, Store(url) as store:
-        patch.setattr(writer, "time", SimpleNamespace(time=lambda: START))
+        for module in (writer, recording):
+            patch.setattr(module, "time", SimpleNamespace(time=lambda: START))
         number = store.start_run(name, **(fields | run))
         members = [(trial.record, trial.assignment) for trial in trials]
         store.enlist(number, members)

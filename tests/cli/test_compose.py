@@ -249,7 +249,7 @@ def test_composing_leaves_no_trace(
     ("overrides", "message"),
     [
         (["+sweep=grid_top"], r"\+sweep=grid_top: there is no such choice; did you mean grid_topk"),
-        (["+sweep=grid_top"], r"\(sweep has ab_test, grid_topk, l1_grid, multilingual_grid, "),
+        (["+sweep=grid_top"], r"\(sweep has ab_test, grid_topk, l1_grid, "),
         (["sae=l2"], r"sae=l2: there is no such choice; did you mean l1\? \(sae has l1, topk\)"),
         (["sae={k:3}"], r"sae=\{k:3\}: there is no such choice"),
         (["sae=[l1,topk]"], r"sae=\[l1,topk\]: there is no such choice"),

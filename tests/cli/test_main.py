@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -346,7 +347,7 @@ def test_a_full_disk_is_said_in_one_line(monkeypatch, capsys) -> None:
     def fill(_arguments) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", "outputs/x/report.md")
 
-    monkeypatch.setattr("sae_sweep.cli.main._command", fill)
+    monkeypatch.setattr(sys.modules["sae_sweep.cli.main"], "_command", fill)
     assert main([]) == 1
     said = capsys.readouterr().err
     assert "No space left on device: 'outputs/x/report.md': make room there; the same comm" in said
