@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analysis import data, figures, report, web
+from analysis.sections import SECTIONS
 from benchmarks import readme
 from benchmarks.quality import cpu_name
 from benchmarks.step_table import markdown
@@ -214,7 +215,8 @@ def course(uid: str, outcome: Outcome, reports: int, random: np.random.Generator
 def rendered(folder: Path) -> Measured:
     """Render the store of a folder, timing each of the report's parts."""
     parts: dict[str, float] = {}
-    report.SECTIONS = tuple(_timed(one, one.__name__, parts) for one in report.SECTIONS)
+    timed = tuple(_timed(one, one.__name__, parts) for one in SECTIONS)
+    report.SECTIONS = timed  # type: ignore[attr-defined]
     for kind in figures.KINDS:
         name = f"figures: {kind.__name__.rpartition('.')[2]}"
         kind.draw = _timed(kind.draw, name, parts)  # type: ignore[attr-defined]
@@ -279,8 +281,8 @@ def render(lines: Sequence[tuple[str, int, int, Measured, bool]]) -> str:
     return "\n\n".join(
         [
             f"`python -m benchmarks.report`, {datetime.now(UTC).date().isoformat()}: report.md, "
-            f"report.html, figures and data, {os.cpu_count()} cores; {cpu_name()}. Other work on the "
-            "machine lengthens wall time.",
+            f"report.html, figures and data, {os.cpu_count()} cores; {cpu_name()}. Other work on "
+            "the machine lengthens wall time.",
             markdown(header, table),
             "Wall seconds of each part. What several need is counted where it is first asked for.",
             markdown(["part", *(f"{kind}, {n:,}" for kind, n, *_ in lines)], parts),
