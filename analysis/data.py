@@ -12,7 +12,7 @@ from analysis.blocks import Blocks, record
 from analysis.fronts import fronts
 from analysis.study import Study, load
 from sae_sweep.errors import BadInput
-from sae_sweep.records.store import Sweep
+from sae_sweep.records.store import Member, Sweep
 
 RESOLVED = (
     "activations.d",
@@ -34,10 +34,10 @@ def runs(study: Study) -> pd.DataFrame:
     axes = dict.fromkeys(key for member in study.members for key in member.assignment)
     settings = dict.fromkeys([*axes, *RESOLVED])
     rows = []
-    for member in study.members:
+    for member, ranked in zip(study.members, study.trials["ranked"].tolist(), strict=True):
         trial = member.trial
         row: dict[str, Any] = {"uid": trial.uid, "label": trial.label, "status": trial.status}
-        row["ranked"] = bool(study.trials.loc[trial.uid, "ranked"])
+        row["ranked"] = ranked
         row["worse_than_mean"] = trial.worse_than_mean
         for key in settings:
             row[key] = member.assignment.get(key, _recorded(trial.config, key))
@@ -83,33 +83,35 @@ def write(study: Study, sections: Sequence[Blocks], folder: Path, report_version
         if not isinstance(block, str)
     ]
     (folder / "claims.json").write_text(_json({"claims": claims}))
+    ranked = study.trials["ranked"].tolist()
+    entries = [_entry(one, known) for one, known in zip(study.members, ranked, strict=True)]
+    by_uid = {entry["uid"]: entry for entry in entries}
     metrics = {
         "sweep": study.run.name,
         "question": study.run.question,
         "digest": study.digest,
         "report_version": report_version,
-        "runs": [_entry(study, str(uid)) for uid in study.trials.index],
+        "runs": entries,
     }
     (folder / "grid_metrics.json").write_text(_json(metrics))
     found = [
         {
             "objectives": [{"metric": o.name, "direction": o.direction} for o in front.objectives],
             "trials": front.n,
-            "members": [_entry(study, uid) for uid in front.uids],
+            "members": [by_uid[uid] for uid in front.uids],
         }
         for front in fronts(study)
     ]
     (folder / "pareto_optimal_configs.json").write_text(_json({"fronts": found}))
 
 
-def _entry(study: Study, uid: str) -> dict[str, Any]:
-    member = study.member(uid)
+def _entry(member: Member, ranked: bool) -> dict[str, Any]:  # noqa: FBT001
     trial = member.trial
     return {
-        "uid": uid,
+        "uid": trial.uid,
         "label": trial.label,
         "status": trial.status,
-        "ranked": bool(study.trials.loc[uid, "ranked"]),
+        "ranked": ranked,
         "settings": member.assignment,
         "metrics": trial.final,
     }

@@ -1,6 +1,7 @@
 """How well the order of trials early in training foretells their order at the end."""
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ class Signal(NamedTuple):
     """Why there is no correlation or no interval; empty otherwise."""
 
 
+@lru_cache(maxsize=2)
 def signals(study: Study) -> list[Signal]:
     """Each main metric at each early share; none where no ranked trial has reported it.
 

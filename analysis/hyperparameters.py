@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +40,11 @@ class Hyperparameter:
 
     def at(self, level: str) -> Bool[np.ndarray, " n"]:
         """The trials at a level."""
-        return np.array([one == level for one in self.levels], dtype=bool)
+        return np.asarray(self._levels == level, dtype=bool)
+
+    @cached_property
+    def _levels(self) -> np.ndarray:
+        return np.array(self.levels, dtype=object)
 
     @property
     def is_log(self) -> bool:
@@ -47,7 +52,7 @@ class Hyperparameter:
         numbers = [value for value in self.given if value is not None]
         return self.kind != "categorical" and min(numbers) > 0 and max(numbers) >= 4 * min(numbers)
 
-    @property
+    @cached_property
     def numbers(self) -> Float[np.ndarray, " n"]:
         """The values on the hyperparameter's own scale; NaN where inactive."""
         values = np.array([math.nan if one is None else float(one) for one in self.given])

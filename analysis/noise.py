@@ -1,6 +1,7 @@
 """How far apart two trials lie that differ in their seed alone."""
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,7 @@ class Floor(NamedTuple):
         return t * self.sd * np.sqrt(1 / np.asarray(seeds) + 1 / np.asarray(others))
 
 
+@lru_cache(maxsize=16)  # asked for by most sections
 def floor(study: Study, metric: Metric) -> Floor | None:
     """The noise floor; None where no configuration has two seeds with a value."""
     if metric.name not in study.scaled:
@@ -54,8 +56,8 @@ def floor(study: Study, metric: Metric) -> Floor | None:
     seen = seen[seen["n"] > 1]
     if seen.empty:
         return None
-    large = seen.index[seen["n"] > 2]
-    p_equal = _levene([values.to_numpy() for name, values in groups if name in set(large)])
+    several = set(seen.index[seen["n"] > 2])
+    p_equal = _levene([values.to_numpy() for name, values in groups if name in several])
     if p_equal is None or p_equal >= LEVEL:
         return _pooled(metric, seen, p_equal, None)
     is_upper = seen["mean"] > seen["mean"].median()

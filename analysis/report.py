@@ -70,8 +70,7 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
             objectives=tuple(map(tuple, objectives)),
         )
         refuse_unknown(loaded)
-        drawn = figures.draw(loaded, fresh / "figures")
-        loaded = dataclasses.replace(loaded, figures=drawn)
+        loaded.figures.update(figures.draw(loaded, fresh / "figures"))
         sections = compose(loaded)
         data.write(loaded, sections, fresh / "data", REPORT_VERSION)
         (fresh / PAGE).write_text(page(sections), encoding="utf-8")

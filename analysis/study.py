@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -75,8 +75,8 @@ class Study:
     """Where the records come from, if the sweep was run elsewhere."""
     objectives: tuple[tuple[str, ...], ...] = ()
     """Fronts that were asked for, by their objectives' names."""
-    figures: frozenset[str] = frozenset()
-    """Names of the figures that were drawn, without folder and suffix."""
+    figures: set[str] = field(default_factory=set)
+    """Names of the figures drawn so far, without folder and suffix."""
 
     def member(self, uid: str) -> Member:
         """A trial as the sweep asked for it."""

@@ -54,7 +54,7 @@ def aligned(records: Sequence[TrialRecord], history: History, folder: Path) -> l
                     color=style.COLOURS[i % len(style.COLOURS)],
                     linestyle=style.DASHES[i % len(style.DASHES)],
                     marker="o" if len(steps) == 1 else None,
-                    label=f"{record.label} {record.uid}",
+                    label=f"{style.fitted(record.label)} {record.uid}",
                 )
         each = np.concatenate([values[np.isfinite(values)] for _, values in found.values()])
         style.metric_axis(axes, METRICS[name], bool((each > 0).all()))
@@ -92,7 +92,7 @@ def draw_curves(
             linestyle=style.DASHES[turn],
             linewidth=1.8,
             marker="o" if len(steps) == 1 else None,
-            label=named[uid],
+            label=style.fitted(named[uid]),
         )
     finite = np.concatenate([values[np.isfinite(values)] for _, values in history.values()])
     axes.autoscale_view()

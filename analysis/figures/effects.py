@@ -33,6 +33,8 @@ def _draw(study: Study, metric: Metric, folder: Path) -> str:
     if len(study.trials[study.where("diverged") | study.worse_than_mean]):
         title += ", x at the edge: diverged or fvu >= 1"
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    if handles := style.width_legend(study):
+        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
     return style.save(figure, folder, f"effects_{metric.name}")
 
 
@@ -45,7 +47,8 @@ def _panel(study: Study, metric: Metric, hyperparameter: Hyperparameter, axes: A
     spread = (np.arange(len(places)) * 0.618 % 1 - 0.5) * 0.5
     size, alpha = (14, 0.6) if counted.sum() < 300 else (4, 0.3)
     dots = (places + spread)[counted]
-    axes.scatter(dots, values[counted], s=size, color=style.COLOURS[0], alpha=alpha)
+    shades = style.shades(study, study.trials["n_latents"][counted])
+    axes.scatter(dots, values[counted], s=size, color=shades, alpha=alpha)
     for i, level in enumerate(order):
         inside = values[counted & hyperparameter.at(level)]
         if len(inside):

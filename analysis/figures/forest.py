@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from analysis import scales, verdicts
 from analysis.adjusted import Change
@@ -40,7 +41,7 @@ def _forest(study: Study, metric: Metric, folder: Path) -> list[str]:
     ]
     if len(rows) < 2:
         return []
-    figure, (axes,) = style.new(1, 1, (6.4, 1.3 + 0.55 * len(rows)))
+    figure, (axes,) = style.new(1, 1, (6.4, 1.6 + 0.55 * len(rows)))
     for i, (_, change) in enumerate(rows):
         _bar(axes, i - 0.13, change.raw, change.raw_interval, style.GREY)
         _bar(axes, i + 0.13, change.adjusted, change.adjusted_interval, style.COLOURS[0])
@@ -50,12 +51,10 @@ def _forest(study: Study, metric: Metric, folder: Path) -> list[str]:
     axes.xaxis.set_major_formatter(lambda value, _: scales.change(metric, value))
     axes.tick_params(axis="x", labelrotation=30)
     axes.set_xlabel(f"change of {metric.name}")
-    axes.set_title(
-        f"{metric.name}: change from the first level to the last; grey raw, blue with the others"
-        " held",
-        loc="left",
-        fontsize=9,
-    )
+    figure.suptitle(f"{metric.name}: first to last level", fontsize=11, x=0.01, ha="left")
+    names = {"raw": style.GREY, "with the others held": style.COLOURS[0]}
+    handles = [Line2D([], [], color=colour, marker="o", label=of) for of, colour in names.items()]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2)
     return [style.save(figure, folder, f"forest_{metric.name}")]
 
 
@@ -100,9 +99,12 @@ def _isolated(axes: Axes, study: Study, one: Hyperparameter, metric: Metric) -> 
         linewidth=2,
     )
     axes.plot(places, best, "o", color=style.COLOURS[0])
-    names = [f"{level.name}\nn={level.n}" for level in found]
     slanted = max((len(level.name) for level in found), default=0) * len(found) > 34
-    axes.set_xticks(places, names, rotation=30 if slanted else 0)
+    between = ", " if slanted else "\n"
+    names = [f"{level.name}{between}n={level.n}" for level in found]
+    axes.set_xticks(
+        places, names, rotation=30 if slanted else 0, ha="right" if slanted else "center"
+    )
     axes.set_xlim(-0.6, len(found) - 0.4)
     axes.margins(y=0.15)
     axes.set_xlabel(one.name)

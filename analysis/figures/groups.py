@@ -46,7 +46,9 @@ def _draw(label: str, found: groups.Latents, latents: pd.DataFrame, folder: Path
     axes.set_xticks(range(len(columns)), found.names, rotation=45, ha="right")
     axes.set_yticks(range(len(rows)), rows["id"].astype(str).tolist(), fontsize=6)
     axes.set_ylabel("latent")
-    axes.set_title(f"{label}: {len(rows)} of {len(found.specific)} specific latents", loc="left")
+    axes.set_title(
+        f"{style.fitted(label)}: {len(rows)} of {len(found.specific)} specific latents", loc="left"
+    )
     bar = figure.colorbar(image, ax=axes)
     bar.set_label("share of tokens (white: 0)")
     return style.save(figure, folder, NAME)

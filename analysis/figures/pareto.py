@@ -15,6 +15,8 @@ from sae_sweep.records import METRICS
 NAME = "pareto_frontier"
 OFFSETS = ((6, 6), (6, -13), (-13, 6), (-13, -13), (0, 10), (0, -18))
 """Where a label may stand, in points from its dot."""
+MANY = 300
+"""Points from which they are drawn small."""
 MOST_TICKS = 8
 """Values of k up to which they are the ticks of its axis, and of that of l0."""
 LABEL_SIZE = 14
@@ -33,7 +35,7 @@ def draw(study: Study, folder: Path) -> list[str]:
     _others(study, front, points, axes)
     best = points.loc[front.uids]
     axes.plot(
-        best[across.name], best["fvu"], color=style.COLOURS[0], linewidth=1, drawstyle="steps-post"
+        best[across.name], best["fvu"], color=style.BLACK, linewidth=1, drawstyle="steps-post"
     )
     positive = bool((points["fvu"] > 0).all())
     _band(study, best, across.name, axes, positive=positive)
@@ -41,11 +43,12 @@ def draw(study: Study, folder: Path) -> list[str]:
         best[across.name],
         best["fvu"],
         s=48,
-        color=style.COLOURS[0],
-        edgecolor="white",
-        label=f"on the front ({len(best)} of {front.n})",
+        color=style.shades(study, best["n_latents"]),
+        edgecolor=style.BLACK,
         zorder=3,
     )
+    name = f"on the front ({len(best)} of {front.n})"
+    axes.scatter([], [], s=48, color=style.GREY, edgecolor=style.BLACK, label=name)
     style.metric_axis(axes, METRICS["fvu"], positive)
     axes.set_xlabel(f"{across.name} ({across.unit})")
     if across.scale == "log":
@@ -57,27 +60,31 @@ def draw(study: Study, folder: Path) -> list[str]:
     axes.margins(y=0.1)
     _unranked(study, across.name, axes)
     axes.set_title(f"Pareto front: {front.name}; numbers as in the report", loc="left")
-    figure.legend(loc="outside lower left", ncols=2)
+    handles, _ = axes.get_legend_handles_labels()
+    figure.legend(handles=[*handles, *style.width_legend(study)], loc="outside lower left", ncols=2)
     _labels(axes, front, study)
     return [style.save(figure, folder, NAME)]
 
 
 def _others(study: Study, front: Front, points: pd.DataFrame, axes: Axes) -> None:
-    """What is not on the front: clearly beaten in grey, within noise of it open."""
+    """What is not on the front: clearly beaten in pale, within noise of it open; hue says width."""
     stands = standings(study, front)
     known = noise.floor(study, METRICS["fvu"]) is not None
     name = "clearly beaten" if known else "beaten (noise unknown)"
     across = front.objectives[1].name
-    for standing, label, face, edge in (
-        ("clearly beaten", name, style.GREY, style.GREY),
-        ("within noise", "within noise of the front", "white", style.COLOURS[1]),
+    size = 28 if len(points) < MANY else 8
+    for standing, label, is_open in (
+        ("clearly beaten", name, False),
+        ("within noise", "within noise of the front", True),
     ):
         rows = points.loc[stands.index[stands == standing]]
         if len(rows):
+            shades, alpha = style.shades(study, rows["n_latents"]), 1.0 if is_open else 0.4
+            face, key = ("white", "white") if is_open else (shades, style.GREY)
+            x, y = rows[across], rows["fvu"]
+            axes.scatter(x, y, s=size, facecolor=face, edgecolor=shades, alpha=alpha)
             label = f"{label} ({len(rows)})"
-            axes.scatter(
-                rows[across], rows["fvu"], s=28, facecolor=face, edgecolor=edge, label=label
-            )
+            axes.scatter([], [], s=28, facecolor=key, edgecolor=style.GREY, label=label)
 
 
 def _band(study: Study, best: pd.DataFrame, across: str, axes: Axes, *, positive: bool) -> None:
@@ -92,8 +99,8 @@ def _band(study: Study, best: pd.DataFrame, across: str, axes: Axes, *, positive
         best["fvu"],
         upper,
         step="post",
-        color=style.COLOURS[1],
-        alpha=0.2,
+        color=style.GREY,
+        alpha=0.25,
         linewidth=0,
         label="told apart beyond this band (fvu)",
     )
@@ -103,7 +110,11 @@ def _unranked(study: Study, across: str, axes: Axes) -> None:
     """Mark at the upper edge what has no fvu below 1, at its l0 or else at its k."""
     lost = study.trials[study.where("diverged") | study.worse_than_mean]
     x = lost[across].fillna(lost["k"]) if across == "l0" else lost[across]
+    unplaced = int(x.isna().sum())
     x = x.dropna()
+    if unplaced:
+        name = f"not shown, {across} unknown: {unplaced} diverged or fvu >= 1"
+        axes.scatter([], [], marker="x", color=style.GREY, label=name)
     if len(x):
         axes.scatter(
             x,

@@ -26,7 +26,7 @@ def draw(study: Study, folder: Path) -> list[str]:
         axes.plot([low, high], [i, i], color=style.COLOURS[0], linewidth=5, alpha=0.35)
         axes.plot([low, high], [i, i], "|", color=style.COLOURS[0], markersize=9)
         axes.plot(i + 1, i, "o", color=style.BLACK, markersize=5)
-    labels = [study.member(uid).trial.label for uid in names]
+    labels = [style.fitted(study.member(uid).trial.label) for uid in names]
     axes.set_yticks(range(len(names)), [f"{i}  {one}" for i, one in enumerate(labels, start=1)])
     axes.invert_yaxis()
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))

@@ -9,14 +9,18 @@ from analysis.figures import style
 from analysis.study import Study
 
 NAME = "response"
+FEWEST = 3
+"""Points without a fit that make a figure."""
 
 
 def draw(study: Study, folder: Path) -> list[str]:
-    """Draw the curve of most trials: points, median and 95 % band, the l1_alpha for a target."""
+    """Draw the curve of most trials: points, median, 95 % band, the l1_alpha for a target."""
     found = [one for one in response.curves(study, most=1).shown if one.known]
     if not found:
         return []
     curve, colours = found[0], style.widths(study)
+    if not curve.fits and len(curve.known) < FEWEST:
+        return []
     figure, (axes,) = style.new(1, 1, (8.2, 4.8))
     shades = [colours[one.n_latents] for one in curve.known]
     alphas, shares = zip(*((one.l1_alpha, one.l0_fraction) for one in curve.known), strict=True)

@@ -6,9 +6,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from analysis.study import Study
 from sae_sweep.records import Metric
@@ -20,6 +23,9 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7a5c00")
 """After Okabe and Ito, https://jfly.uni-koeln.de/color/."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+
+LONGEST = 44
+"""Characters of a label in a figure."""
 
 STYLE: Any = {
     "font.size": 10,
@@ -55,6 +61,11 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     return name
 
 
+def fitted(label: str) -> str:
+    """A trial's label, cut where it would leave its figure no room."""
+    return label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
+
+
 def widths(study: Study) -> dict[float, str]:
     """A colour for each width of the study's dictionaries: the same in every figure.
 
@@ -65,6 +76,19 @@ def widths(study: Study) -> dict[float, str]:
         return dict(zip(known, COLOURS, strict=False))
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(known)))
     return {m: mpl.colors.to_hex(shade) for m, shade in zip(known, shades, strict=True)}
+
+
+def shades(study: Study, n_latents: "pd.Series[float]") -> list[str]:
+    """The colour of each point's width; grey where that is unknown."""
+    known = widths(study)
+    return [known.get(m, GREY) for m in n_latents]
+
+
+def width_legend(study: Study) -> list[Artist]:
+    """A legend's patch for each width; none where there is a single one."""
+    known = widths(study)
+    shown = known.items() if len(known) > 1 else []
+    return [Patch(color=colour, label=f"n_latents {m:,.0f}") for m, colour in shown]
 
 
 def metric_axis(axes: Axes, metric: Metric, positive: bool) -> None:  # noqa: FBT001

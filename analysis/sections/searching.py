@@ -1,11 +1,12 @@
 """How a search went: each trial, its result against what was sought, and what followed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from analysis.blocks import Block
 from analysis.fronts import front
-from analysis.markdown import MISSING, code, counted, escaped, number, table
+from analysis.markdown import MISSING, code, counted, escaped, listed, number, table
 from analysis.settings import text
 from analysis.study import Study
 from sae_sweep.records import METRICS
@@ -13,6 +14,61 @@ from sae_sweep.records.store import Member
 
 ALPHA = "sae.l1_alpha"
 KINDS = ("optuna", "target")
+
+
+@dataclass(frozen=True)
+class Targeted:
+    """A search for a sparsity, and whether a trial met it."""
+
+    kind: str
+    metric: str
+    target: float
+    trials: int
+    at_most: int
+    tolerance: float
+    """Share of the target by which a trial may miss it."""
+    first: int | None
+    """Place of the first trial within the tolerance, from 1."""
+    hits: int
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        within = f"within {100 * self.tolerance:g} %"
+        met = (
+            f"none came {within}"
+            if self.first is None
+            else f"{self.hits:,} came {within}, trial {self.first:,} the first"
+        )
+        return (
+            f"Sought by {self.kind}: {self.metric} {self.target:g}; "
+            f"{counted(self.trials, 'trial')} of at most {self.at_most:,}; {met}."
+        )
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """A search for the best of one or more metrics, and what no other trial beats."""
+
+    sampler: str
+    objectives: tuple[tuple[str, str], ...]
+    """Metric and direction."""
+    constraints: tuple[str, ...]
+    trials: int
+    at_most: int
+    undominated: int
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        sought = listed([f"{name} {direction}" for name, direction in self.objectives])
+        bounds = escaped("; ".join(self.constraints))
+        under = f", under the constraints {bounds}" if bounds else ""
+        return (
+            f"Sought by Optuna's {self.sampler}: {sought}{under}; "
+            f"{counted(self.trials, 'trial')} of at most {self.at_most:,}, "
+            f"{self.undominated:,} undominated."
+        )
 
 
 def search(study: Study) -> list[Block]:
@@ -25,7 +81,7 @@ def search(study: Study) -> list[Block]:
     return ["## Search", *body]
 
 
-def _target(study: Study, settings: dict[str, Any]) -> list[str]:
+def _target(study: Study, settings: dict[str, Any]) -> list[Block]:
     """Every trial's L0 against the target."""
     metric = "l0_fraction" if settings.get("target") is not None else "l0"
     target = settings.get("target") or settings["target_count"]
@@ -50,21 +106,25 @@ def _target(study: Study, settings: dict[str, Any]) -> list[str]:
                 _decision(study.members, i, names),
             ]
         )
-    first = (
-        f"The first to come within {100 * tolerance:g} % was trial {hits[0] + 1}."
-        if hits
-        else f"None came within {100 * tolerance:g} %."
-    )
     note = (
-        f"Sought by {settings['kind']}: {metric} {target:g}, on the final validation; "
-        f"{counted(len(study.members), 'trial')} of at most {settings['trials']}. {first} "
-        "The mean of l0_fraction over the last half of training stands beside it, not in its place."
+        f"The target is of the final validation's {metric}. The mean of l0_fraction over the last "
+        "half of training stands beside it, not in its place."
+    )
+    claim = Targeted(
+        kind=settings["kind"],
+        metric=metric,
+        target=target,
+        trials=len(study.members),
+        at_most=settings["trials"],
+        tolerance=tolerance,
+        first=hits[0] + 1 if hits else None,
+        hits=len(hits),
     )
     header = ["#", "trial", *map(escaped, names), metric, "off target", "mean, last half"]
-    return [note, table([*header, "diagnosis", "decision"], rows, left=2)]
+    return [note, claim, table([*header, "diagnosis", "decision"], rows, left=2)]
 
 
-def _objectives(study: Study, settings: dict[str, Any]) -> list[str]:
+def _objectives(study: Study, settings: dict[str, Any]) -> list[Block]:
     """Every trial's objectives and constraints."""
     objectives = [METRICS[name] for name in settings["objective"]]
     names, wanted = _axes(study), [one.name for one in objectives]
@@ -80,16 +140,20 @@ def _objectives(study: Study, settings: dict[str, Any]) -> list[str]:
         ]
         for i, member in enumerate(study.members)
     ]
-    sought = ", ".join(f"{one.name} {one.direction}" for one in objectives)
     bounds = settings.get("constraints") or []
-    under = f", under the constraints {escaped('; '.join(bounds))}" if bounds else ""
-    unapplied = " Constraints are not applied to the last column." if bounds else ""
-    note = (
-        f"Sought by Optuna's {settings.get('sampler', 'tpe')}: {sought}{under}; "
-        f"{counted(len(study.members), 'trial')} of at most {settings['trials']}.{unapplied}"
+    note = "Undominated: no ranked trial is at least as good in every objective and better in one."
+    if bounds:
+        note += " The constraints are not applied there."
+    claim = Optimised(
+        sampler=settings.get("sampler", "tpe"),
+        objectives=tuple((one.name, one.direction) for one in objectives),
+        constraints=tuple(bounds),
+        trials=len(study.members),
+        at_most=settings["trials"],
+        undominated=len(best),
     )
     header = ["#", "trial", *map(escaped, names), *wanted, "diagnosis"]
-    return [note, table(header, rows, left=2)]
+    return [note, claim, table(header, rows, left=2)]
 
 
 def _axes(study: Study) -> list[str]:

@@ -1,6 +1,7 @@
 """What the page's table and charts show: every trial, the front, the course of training."""
 
 import math
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -65,21 +66,20 @@ def _metrics(study: Study) -> list[dict[str, Any]]:
 
 
 def _rows(study: Study) -> list[dict[str, Any]]:
-    rows = []
-    for i, uid in enumerate(map(str, study.trials.index)):
-        record = study.records[i]
-        settings = [_plain(one.given[i]) for one in study.hyperparameters]
-        metrics = [_plain(study.value(uid, one.name)) for one in study.metrics]
-        rows.append(
-            {
-                "uid": uid,
-                "label": record.label,
-                "status": record.status,
-                "ranked": bool(study.trials["ranked"].iloc[i]),
-                "values": settings + metrics,
-            }
-        )
-    return rows
+    columns = [one.given for one in study.hyperparameters]
+    columns += [study.trials[one.name].tolist() for one in study.metrics]
+    values = zip(*columns, strict=True) if columns else repeat(())
+    ranked = study.trials["ranked"].tolist()
+    return [
+        {
+            "uid": record.uid,
+            "label": record.label,
+            "status": record.status,
+            "ranked": counted,
+            "values": [_plain(value) for value in own],
+        }
+        for record, counted, own in zip(study.records, ranked, values, strict=False)
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -31,11 +31,10 @@ def test_each_trial_of_a_target_search_stands_with_result_diagnosis_and_decision
         tmp_path, [ran(2.0, 0.1), worse, lost, ran(4.0, 0.052)], kind="target", target=0.05
     )
     assert (
-        "Sought by target: l0_fraction 0.05, on the final validation; 4 trials of at most 9. "
-        in found
+        "- Sought by target: l0_fraction 0.05; 4 trials of at most 9; 1 came within 10 %, trial 4 "
+        "the first." in found
     )
-    assert "The first to come within 10 % was trial 4." in found
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found.splitlines()[4:]]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found.splitlines()[6:]]
     assert [row[3:5] for row in rows[2:]] == [
         ["0.1", "+100.0 %"],
         ["0.01", "-80.0 %"],
@@ -52,7 +51,7 @@ def test_each_trial_of_a_target_search_stands_with_result_diagnosis_and_decision
 
 def test_a_target_that_was_not_met_is_said(tmp_path: Path) -> None:
     found = section(tmp_path, [ran(2.0, 0.1)], kind="optuna", target=0.05)
-    assert "None came within 10 %." in found
+    assert "; none came within 10 %." in found
 
 
 def test_objectives_and_constraints_are_named_with_the_front(tmp_path: Path) -> None:
@@ -66,10 +65,9 @@ def test_objectives_and_constraints_are_named_with_the_front(tmp_path: Path) -> 
         objective=["fvu", "l0"],
         constraints=["fvu <= 0.5"],
     )
-    assert (
-        "Sought by Optuna's nsga2: fvu down, l0 down, under the constraints fvu &lt;= 0.5" in found
-    )
-    assert [line.endswith("| undominated |") for line in found.splitlines()[6:]] == [
+    assert "Sought by Optuna's nsga2: fvu down and l0 down" in found
+    assert "down, under the constraints fvu &lt;= 0.5; 3 trials of at most 9, 2 und" in found
+    assert [line.endswith("| undominated |") for line in found.splitlines()[8:]] == [
         True,
         True,
         False,

@@ -1,6 +1,7 @@
 """Reading the store: sweeps, their trials, the course of metrics. Never writes."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -206,24 +207,26 @@ def read_history(
 ) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """The course of one metric: steps [t] and values [t], by uid."""
     wanted = list(uids)
-    columns: dict[str, tuple[list[int], list[float]]] = {}
+    found = {}
     query = (
         select(TRIAL.c.uid, METRIC.c.step, METRIC.c.value)
         .join(METRIC, METRIC.c.trial == TRIAL.c.pk)
         .join(METRIC_NAME, METRIC_NAME.c.id == METRIC.c.name)
         .where(METRIC_NAME.c.name == metric)
-        .order_by(METRIC.c.trial, METRIC.c.step)
+        .order_by(TRIAL.c.uid, METRIC.c.step)
     )
     for start in range(0, len(wanted), CHUNK):
         part = query.where(TRIAL.c.uid.in_(wanted[start : start + CHUNK]))
-        for uid, step, value in connection.execute(part):
-            steps, values = columns.setdefault(uid, ([], []))
-            steps.append(step)
-            values.append(np.nan if value is None else value)
-    return {
-        uid: (np.asarray(steps), np.asarray(values, dtype=np.float64))
-        for uid, (steps, values) in columns.items()
-    }
+        rows = connection.execute(part).all()
+        if not rows:
+            continue
+        of, steps, values = zip(*rows, strict=True)
+        # NULL, which stands for what is not finite, becomes NaN
+        columns = np.array(of), np.array(steps), np.array(values, dtype=np.float64)
+        starts = [0, *np.flatnonzero(columns[0][1:] != columns[0][:-1]) + 1]
+        for start, stop in pairwise([*starts, len(rows)]):
+            found[of[start]] = (columns[1][start:stop].copy(), columns[2][start:stop].copy())
+    return found
 
 
 def trial_record(row: Mapping[Any, Any]) -> TrialRecord:
