@@ -104,8 +104,8 @@ class StoreConfig(Strict):
     weights: Literal["all", "front", "none"] = "all"
     """Which trials keep their weights: all, those on the Pareto front (fvu, l0), or none."""
 
-    optuna_mirror: bool = False
-    """Copy the sweep to outputs/optuna.db as an Optuna study, for optuna-dashboard."""
+    optuna_mirror: bool | None = None
+    """Copy the sweep to outputs/optuna.db, for optuna-dashboard; unset: searches, not grids."""
 
 
 class RunConfig(TrialConfig):

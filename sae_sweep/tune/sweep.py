@@ -21,7 +21,7 @@ from sae_sweep.records.names import RESERVED_NAMES
 from sae_sweep.records.store import Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
 from sae_sweep.sae import WEIGHTS_FILE
-from sae_sweep.search import definition, read_objective
+from sae_sweep.search import LISTED, definition, read_objective
 from sae_sweep.train import require_device
 from sae_sweep.tune import inline_executor, leavings, orphans
 from sae_sweep.tune.driver import Driver
@@ -161,8 +161,9 @@ def _clear_after(start: Start, over: Mapping[str, Status]) -> None:
 
 @contextmanager
 def _mirrored(start: Start) -> Iterator[list[Watcher]]:
-    """Whoever else is to follow the sweep: Optuna's study, where it is asked for."""
-    if not start.config.store.optuna_mirror:
+    """Whoever else is to follow the sweep: Optuna's study, of a search or where it is asked for."""
+    asked = start.config.store.optuna_mirror
+    if not (start.config.search.kind not in LISTED if asked is None else asked):
         yield []
         return
     # imported here: Optuna's tables take a second that others need not spend

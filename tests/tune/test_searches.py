@@ -105,7 +105,7 @@ def test_a_degenerate_objective_is_warned_of(tmp_path) -> None:
 
 
 def test_a_mirrored_search_shows_every_trial(tmp_path) -> None:
-    sweeps.run(tmp_path, "inline", *words("search.trials=3", "store.optuna_mirror=true"))
+    sweeps.run(tmp_path, "inline", *words("search.trials=3"))
     import sqlite3
 
     [(count,)] = sqlite3.connect(tmp_path / "optuna.db").execute("SELECT count(*) FROM trials")
