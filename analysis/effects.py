@@ -16,6 +16,8 @@ PERMUTED_UP_TO = 500
 """Configurations above which Student's t stands for the permutations of Spearman's test."""
 DISAGREE = 0.2
 """Distance of Pearson's from Spearman's correlation from which the report says so."""
+NOTABLE = 0.1
+"""Size below which the sign of a correlation says nothing."""
 
 
 class Correlation(NamedTuple):
@@ -39,8 +41,9 @@ class Correlation(NamedTuple):
     @property
     def disagree(self) -> bool:
         """Whether the two correlations tell different stories."""
-        both = self.pearson * self.spearman
-        return both < 0 or abs(self.pearson - self.spearman) > DISAGREE
+        signs = self.pearson * self.spearman < 0
+        size = max(abs(self.pearson), abs(self.spearman))
+        return (signs and size >= NOTABLE) or abs(self.pearson - self.spearman) > DISAGREE
 
 
 def correlation(one: Sample, hyperparameter: Hyperparameter) -> Correlation:

@@ -1,7 +1,6 @@
 """What this sweep cannot say, as sentences with the figures that limit it; gravest first."""
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from analysis import noise
 from analysis.blocks import Claim
 from analysis.edges import Edge, edges
 from analysis.markdown import counted, escaped, listed
+from analysis.origins import device, distinct, versions
 from analysis.study import Study
 from sae_sweep.records import METRICS, TrialRecord
 
@@ -288,21 +288,3 @@ def _scale(study: Study) -> Iterator[Claim]:
     if fingerprints:
         widths = sorted({one["d"] for one in sources if one.get("d")})
         yield OneSource(len(fingerprints), tuple(widths))
-
-
-def distinct(study: Study, of: Callable[[TrialRecord], str | None]) -> dict[str, int]:
-    """The values of something recorded, each with its trials; in order."""
-    found = Counter(str(value) for one in study.records if (value := of(one)) is not None)
-    return dict(sorted(found.items()))
-
-
-def device(record: TrialRecord) -> str | None:
-    """The device, with its threads."""
-    if record.device is None or record.threads is None:
-        return record.device
-    return f"{record.device}, {counted(record.threads, 'thread')}"
-
-
-def versions(of: dict[str, str]) -> str:
-    """Packages with their versions."""
-    return ", ".join(f"{name} {version}" for name, version in sorted(of.items()))

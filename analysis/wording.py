@@ -41,3 +41,11 @@ def change_interval(metric: Metric, interval: Interval | None) -> str:
     if interval is None:
         return ""
     return f" [{scales.change(metric, interval[0])}, {scales.change(metric, interval[1])}]"
+
+
+def outcome(metric: Metric, sign: float) -> str:
+    """Lower (better), in the metric's own direction."""
+    word = "higher" if sign > 0 else "lower"
+    if metric.direction == "none":
+        return word
+    return f"{word} ({'better' if (sign > 0) == (metric.direction == 'up') else 'worse'})"

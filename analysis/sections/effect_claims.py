@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from analysis import scales, wording
 from analysis.blocks import Claim
 from analysis.markdown import counted, escaped, listed
-from analysis.study import Study
-from analysis.verdicts import Effect, Effects, judge, outcomes
+from analysis.verdicts import Effect, Effects
 from sae_sweep.records import METRICS, Metric
 
 
@@ -69,7 +68,7 @@ class Goes:
         """The sentence."""
         return (
             f"**{escaped(self.hyperparameter)}:** larger goes {wording.strength(self.spearman)} "
-            f"with {_outcome(self.metric, self.spearman)} {self.metric} (Spearman "
+            f"with {wording.outcome(METRICS[self.metric], self.spearman)} {self.metric} (Spearman "
             f"{wording.correlation(self.spearman)}{wording.bracketed(self.interval)}, "
             f"{counted(self.configurations, 'configuration')}"
             f"{_moved(self)}; q {wording.equals(self.q)})."
@@ -225,29 +224,12 @@ def general(judged: Effects) -> Iterator[Claim]:
         yield TooFew(tuple(metrics), n, p)
 
 
-def foremost(study: Study, most: int) -> list[Claim]:
-    """The claimed effects, those with the largest share of variance first; else why there are none.
-
-    Without a claim it is what is said of the first metric.
-    """
-    if not study.hyperparameters:
-        return []
-    judged = judge(study)
-    claimed = [one for one in judged.found if one.is_claimed]
-    if not claimed:
-        metrics = outcomes(study)[:1]
-        silent = [claim for one in metrics for claim in of_metric(one, judged.of(one))]
-        return [*general(judged), *silent][:most]
-    claimed.sort(key=lambda one: -(one.adjusted.partial_eta_squared if one.adjusted else 0))
-    return [_claim(one, held=len(study.hyperparameters) > 1) for one in claimed[:most]]
-
-
 def of_metric(metric: Metric, found: list[Effect]) -> Iterator[Claim]:
     """A sentence for each effect and each reason to doubt one; one for all that show nothing."""
     single = len(found) == 1
     for one in found:
         if one.is_claimed or one.verdict in ("opposed", "unheld"):
-            yield _claim(one, held=not single)
+            yield claim_of(one, held=not single)
     silent = [one for one in found if one.verdict == "none"]
     if silent:
         yield NotDetected(
@@ -260,7 +242,8 @@ def of_metric(metric: Metric, found: list[Effect]) -> Iterator[Claim]:
         )
 
 
-def _claim(one: Effect, *, held: bool) -> Claim:
+def claim_of(one: Effect, *, held: bool) -> Claim:
+    """The sentence of one effect; `held`: whether there are others to hold."""
     name, metric, found = one.hyperparameter.name, one.metric.name, one.correlation
     move = one.adjusted.change if one.adjusted is not None else None
     if one.verdict == "monotone":
@@ -290,15 +273,6 @@ def _claim(one: Effect, *, held: bool) -> Claim:
 
 def _known(value: float) -> float | None:
     return None if value != value else value
-
-
-def _outcome(metric: str, sign: float) -> str:
-    """Lower (better), in the metric's own direction."""
-    word = "higher" if sign > 0 else "lower"
-    direction = METRICS[metric].direction
-    if direction == "none":
-        return word
-    return f"{word} ({'better' if (sign > 0) == (direction == 'up') else 'worse'})"
 
 
 def _moved(claim: Goes) -> str:

@@ -9,9 +9,9 @@ from analysis.foreign.imported import Imported
 from analysis.fronts import MOST_DRAWS
 from analysis.gate import OUTLIER, SKEWED, SPREAD
 from analysis.hypervolume import REFERENCE
-from analysis.limitations import device, distinct, versions
 from analysis.markdown import code, counted, duration, escaped, listed, moment, table
 from analysis.noise import LEVEL
+from analysis.origins import device, distinct, versions
 from analysis.ranking import DRAWS
 from analysis.resampling import RESAMPLES
 from analysis.settings import flattened, shown

@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from analysis import scales, settings
+from analysis import scales, settings, verdicts
 from analysis.blocks import Block, Claim
 from analysis.fronts import fronts
 from analysis.limitations import limitations
 from analysis.markdown import MISSING, counted, duration, escaped, listed, number, table
-from analysis.sections import effect_claims, noise
+from analysis.sections import effect_claims, noise, searching
 from analysis.sections.best import first
 from analysis.sections.pareto import on_front
 from analysis.sections.recommended import recommendations
@@ -146,11 +146,39 @@ def _noise(study: Study) -> Sequence[Claim]:
     return noise.detectable(study, METRICS["fvu"])
 
 
-def _effects(study: Study) -> Sequence[Claim]:
-    return effect_claims.foremost(study, MOST_EFFECTS)
+def _effects(study: Study) -> list[Claim]:
+    """The claimed effects, those with the largest share of variance first; else why there are none.
+
+    Without a claim it is what is said of the first metric.
+    """
+    if not study.hyperparameters:
+        return []
+    judged = verdicts.judge(study)
+    claimed = [one for one in judged.found if one.is_claimed]
+    if not claimed:
+        metrics = verdicts.outcomes(study)[:1]
+        silent = [
+            claim for one in metrics for claim in effect_claims.of_metric(one, judged.of(one))
+        ]
+        return [*effect_claims.general(judged), *silent][:MOST_EFFECTS]
+    claimed.sort(key=lambda one: -(one.adjusted.partial_eta_squared if one.adjusted else 0))
+    return [
+        effect_claims.claim_of(one, held=len(study.hyperparameters) > 1)
+        for one in claimed[:MOST_EFFECTS]
+    ]
 
 
-FINDINGS: tuple[Callable[[Study], Sequence[Claim]], ...] = (_effects, _lowest, _fronts, _noise)
+def _search(study: Study) -> list[Claim]:
+    return [block for block in searching.search(study) if not isinstance(block, str)]
+
+
+FINDINGS: tuple[Callable[[Study], Sequence[Claim]], ...] = (
+    _search,
+    _effects,
+    _lowest,
+    _fronts,
+    _noise,
+)
 """What was found, in the order of the first screen; each says nothing where nothing is known."""
 
 

@@ -18,6 +18,7 @@ def not_above(count: int, n: int, rate: float) -> bool:
     return bool(stats.binom.sf(count - 1, n, rate) > 0.001)
 
 
+@pytest.mark.slow
 def test_pure_noise_is_claimed_to_be_an_effect_at_most_at_the_declared_rate() -> None:
     wrong = 0
     for i in range(SWEEPS):

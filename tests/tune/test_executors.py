@@ -36,6 +36,7 @@ def test_every_executor_gives_the_same_bits(executor, tmp_path, reference) -> No
     assert leftovers == []
 
 
+@pytest.mark.slow
 def test_a_rerun_trains_nothing_and_an_extension_only_what_is_new(
     executor, tmp_path, reference
 ) -> None:
@@ -50,6 +51,7 @@ def test_a_rerun_trains_nothing_and_an_extension_only_what_is_new(
     assert sweeps.times_done(tmp_path) == [1] * 6
 
 
+@pytest.mark.slow
 def test_a_diverging_and_a_failing_trial_leave_the_others_untouched(
     executor, tmp_path, reference
 ) -> None:

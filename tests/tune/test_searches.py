@@ -36,6 +36,7 @@ def draws(outputs, run: int) -> list[dict[str, float]]:
     return [json.loads(one) for (one,) in sweeps.rows(outputs, query)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_killed_search_leaves_nothing_running_and_repeats_no_draw(executor, tmp_path) -> None:
     whole = tmp_path / "whole"
@@ -52,6 +53,7 @@ def test_a_killed_search_leaves_nothing_running_and_repeats_no_draw(executor, tm
     assert set(sweeps.statuses(killed).values()) == {"done"}
 
 
+@pytest.mark.slow
 def test_a_rerun_asks_nothing_and_a_larger_budget_asks_for_the_rest(tmp_path) -> None:
     sweeps.run(tmp_path, "inline", *words("search.trials=3"))
     assert "nothing to train" in sweeps.run(tmp_path, "inline", *words("search.trials=3"))

@@ -39,6 +39,7 @@ def test_a_warned_trial_ends_with_its_reason_at_the_step_of_the_verdict(executor
     assert "nothing to train" in sweeps.run(tmp_path, executor, SPARSER)
 
 
+@pytest.mark.slow
 def test_another_policy_continues_a_stopped_trial_from_its_checkpoint_to_the_same_bits(
     tmp_path,
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_budget_of_trials_ends_the_rest_untrained(tmp_path) -> None:
     assert counts(tmp_path) == {"done": 4}
 
 
+@pytest.mark.slow
 def test_a_budget_of_tokens_stops_what_trains_and_keeps_its_checkpoint(tmp_path) -> None:
     whole, spent = tmp_path / "whole", tmp_path / "spent"
     sweeps.run(whole, "inline")
@@ -131,6 +133,7 @@ def test_halving_compares_trials_of_one_k_only(tmp_path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_judges_as_one_that_was_not(tmp_path) -> None:
     rules = [
         'stop.warnings=[{at_share: 0.25, any: ["l0 < 6"]}, {at_share: 0.5, any: ["l0 < 4.5"]}]'
