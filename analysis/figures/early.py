@@ -34,7 +34,7 @@ def draw(study: Study, folder: Path) -> list[str]:
     axes.set_xlabel("% of a trial's steps")
     axes.set_ylabel("Spearman with the final value")
     n = sorted({one.n for one in known})
-    trials = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
-    axes.set_title(f"early against final metrics ({trials} ranked trials)", loc="left")
+    counts = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    axes.set_title(f"early against final metrics ({counts} configurations)", loc="left")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     return [style.save(figure, folder, "early_signals")]

@@ -70,6 +70,7 @@ class AtEdge:
     there: int
     """How many of the best trials are at it."""
     top: int
+    """The best trials: 5 %, and what equals the last of them."""
 
     @property
     def words(self) -> str:
@@ -77,7 +78,7 @@ class AtEdge:
         edge = "highest" if self.highest else "lowest"
         best = "the best trial"
         if self.top > 1:
-            best = f"{self.there:,} of the best {self.top:,} trials (5 %)"
+            best = f"{self.there:,} of the best {self.top:,} trials (5 % and their equals)"
         return (
             f"**{escaped(self.hyperparameter)}:** its best level for {self.metric}, "
             f"{escaped(self.level)}, is the {edge} tried, and {best} used it: widen the range."
@@ -142,12 +143,12 @@ def _best(study: Study, one: Effect) -> Iterator[Claim]:
 
 
 def _best_trials(study: Study, metric: Metric) -> np.ndarray:
-    """Places of the best 5 % of the ranked trials."""
+    """Places of the best 5 % of the ranked trials, and of those that equal the last of them."""
     values = study.trials[metric.name].to_numpy()
     counted = np.flatnonzero(study.trials["ranked"].to_numpy() & ~np.isnan(values))
     signed = -values[counted] if metric.direction == "up" else values[counted]
     n = max(int(TOP_SHARE * len(counted)), 1)
-    return counted[np.argsort(signed, kind="stable")[:n]]
+    return counted[signed <= np.sort(signed)[n - 1]]
 
 
 def _split(one: Hyperparameter) -> tuple[int, ...]:

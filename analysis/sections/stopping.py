@@ -25,7 +25,8 @@ RULES_NOTE = (
 )
 SIGNALS_NOTE = (
     "Spearman's correlation between a metric as last reported by a share of the steps and its "
-    "final value, over the ranked trials, with its 95 % interval (bootstrap of configurations)."
+    "final value, over the configurations (means of their ranked seeds), with its 95 % interval "
+    "(bootstrap)."
 )
 
 
@@ -118,7 +119,8 @@ class KnownFrom:
     def words(self) -> str:
         """The moment, or that there is none."""
         figures = (
-            f"{self.spearman}, 95 % interval {self.low} to {self.high}, {counted(self.n, 'trial')}"
+            f"{self.spearman}, 95 % interval {self.low} to {self.high}, "
+            f"{counted(self.n, 'configuration')}"
         )
         if self.met:
             return (

@@ -40,7 +40,8 @@ SENTENCES = {
         rf"(\S+), (\S+); Holm p {SHOWN}\)\.",
         "NoBestLevel": rf"No clear best level for (\w+): {NAMES}\.",
         "AtEdge": r"\*\*(\w+):\*\* its best level for (\w+), (\S+), is the (highest|lowest) tried, "
-        r"and (?:the best trial|(\d+) of the best (\d+) trials \(5 %\)) used it: widen the range\.",
+        r"and (?:the best trial|(\d+) of the best (\d+) trials \(5 % and their "
+        r"equals\)) used it: widen the range\.",
         "Switched": rf"\*\*(\w+) on:\*\* (better|worse) (\w+) by {CHANGE}{BOUNDS} in the median of "
         rf"(\d+) matched blocks? \(Wilcoxon p {SHOWN}\)\.",
         "NotSwitched": rf"\*\*(\w+) on:\*\* no change of (\w+) is claimed \(median {CHANGE}{BOUNDS}"

@@ -196,7 +196,7 @@ def test_best_levels_and_edges(
         assert [match[4], match[6]] == [f"{value:.4g}" for value in units.iloc[:2]]
     edge = (
         r"\*\*(\w+):\*\* its best level for (\w+), (\S+), is the (highest|lowest) tried, and "
-        r"(\d+) of the best (\d+) trials \(5 %\) used it: widen the range\."
+        r"(\d+) of the best (\d+) trials \(5 % and their equals\) used it: widen the range\."
     )
     edges = [match for line in bullets(folder) if (match := re.fullmatch(edge, line))]
     assert edges
@@ -204,7 +204,8 @@ def test_best_levels_and_edges(
         levels = runs[NAMES[match[1]]]
         assert float(match[3]) == (levels.max() if match[4] == "highest" else levels.min())
         ranked = runs[runs["ranked"]]
-        best = ranked.nsmallest(int(0.05 * len(ranked)), match[2])[NAMES[match[1]]]
+        least = ranked.nsmallest(int(0.05 * len(ranked)), match[2], keep="all")
+        best = least[NAMES[match[1]]]
         assert (int(match[5]), int(match[6])) == ((best == float(match[3])).sum(), len(best))
 
 

@@ -180,7 +180,7 @@ def test_every_sentence_on_early_signals_is_what_the_trials_come_to(tmp_path: Pa
             rf"{metric}: (?:Spearman with the final value lies above 0\.9 from (\d+) % of the "
             r"steps on \(|at no share up to (\d+) % of the steps does Spearman with the final "
             r"value certainly exceed 0\.9 \(at 50 %: )([-.\d]+), 95 % interval ([-.\d]+) to "
-            r"([-.\d]+), (\d+) trials\)", bullet
+            r"([-.\d]+), (\d+) configurations\)", bullet
         )  # fmt: skip
         assert match, bullet
         share = int(match[1] or match[2])
