@@ -58,13 +58,24 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(tmp_path_factory.mktemp("page"), trials, question=HOSTILE)
 
 
+def visit(browser: Any, page: Path) -> None:
+    """Open a page and wait for its table: the browser may still show the page before."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(page.as_uri())
+    ready = "return [location.href, document.getElementById('count')?.textContent]"
+    WebDriverWait(browser, 30).until(
+        lambda _: (seen := browser.execute_script(ready))[0] == page.as_uri() and seen[1]
+    )
+
+
 @pytest.fixture
 def opened(browser: Any, page: Path) -> Iterator[Any]:
     """The page in the browser; it has to stay quiet and by itself, whatever a test does."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     browser.get_log("browser"), browser.get_log("performance")
-    browser.get(page.as_uri())
+    visit(browser, page)
     drawn = "return document.querySelectorAll('#parallel .axis-brush, #front .points path').length"
     WebDriverWait(browser, 30).until(lambda _: browser.execute_script(drawn) > 8)
     yield browser
@@ -181,7 +192,7 @@ def test_a_report_without_html_removes_the_old_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("trials", [[], grid()[2:3], [Ran({"sae.k": 4}, status="running")]])
 def test_a_page_of_little_opens(browser: Any, tmp_path: Path, trials: list[Ran]) -> None:
     browser.get_log("browser")
-    browser.get(write_page(tmp_path, trials).as_uri())
+    visit(browser, write_page(tmp_path, trials))
     assert len(browser.execute_script(ROWS)) == len(trials)
     assert [one for one in browser.get_log("browser") if one["level"] == "SEVERE"] == []
 
