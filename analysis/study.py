@@ -132,11 +132,6 @@ class Study:
         return bool(len(l0) and l0.max() > L0_VARIES_FROM * l0.min())
 
     @property
-    def has_seeds(self) -> bool:
-        """Whether any configuration has two ranked trials."""
-        return bool(self.ranked["configuration"].duplicated().any())
-
-    @property
     def seeds(self) -> list[tuple[int, int]]:
         """Every trial's seeds: of the initial weights, of the data order."""
         return _seeds(self.records)
