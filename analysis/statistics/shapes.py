@@ -1,0 +1,146 @@
+"""The shape of an effect over ordered levels: one way, flat at one end, or turning inside."""
+
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from statsmodels.stats.multitest import multipletests
+
+from analysis.statistics.fits import Fit
+
+LEVEL = 0.05
+FLAT = 0.25
+"""Share of the whole range within which the levels of a flat end must lie."""
+
+Kind = Literal["monotone", "inner low", "inner high", "flat first", "flat last", "none"]
+"""inner low, inner high: a significant fall and a significant rise around a level inside.
+flat first, flat last: levels at one end that nothing tells apart, then (or before) a change that is
+steeper than a line through all of them. none: the levels differ in no order that can be said."""
+
+
+class Step(NamedTuple):
+    """From one level to another."""
+
+    first: int
+    last: int
+    change: float
+    interval: tuple[float, float]
+    """95 %."""
+
+
+class Shape(NamedTuple):
+    """What the adjusted means of a factor do from its first level to its last."""
+
+    kind: Kind
+    steps: tuple[Step, ...]
+    """monotone: first to last. inner: from the farthest level before the turn to the turn, and from
+    there to the farthest after. flat first: the last flat level to the last. flat last: the first
+    to the first flat level. none: empty."""
+
+
+def holm(p: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+    """Holm's adjustment of p-values that are tested together."""
+    return np.asarray(multipletests(p, method="holm")[1]) if len(p) else p
+
+
+def shape(fit: Fit, rows: Float[np.ndarray, "levels p"], places: Float[np.ndarray, " levels"]) -> Shape:
+    """Say how a factor's levels follow each other.
+
+    Args:
+        fit: a fit with at least one covariance.
+        rows: the reference grid's row of each level, in order.
+        places: the levels on the hyperparameter's scale, ascending.
+    """
+    means = rows @ fit.coefficients
+    n = len(means)
+    pairs = list(combinations(range(n), 2))
+    between = np.array([rows[j] - rows[i] for i, j in pairs])
+    plain = fit.p_each(between)
+    apart = dict(zip(pairs, holm(plain), strict=True))
+    step = _stepper(fit, rows)
+    for sign, kind in ((1.0, "inner low"), (-1.0, "inner high")):
+        turn = int(np.argmin(sign * means))
+        others = [i for i in range(n) if i != turn]
+        # one-sided against the extreme level: Hsu's multiple comparisons with the best
+        beaten = holm(fit.p_each(rows[others] - rows[turn]) / 2)
+        before = [i for i, p in zip(others, beaten, strict=True) if i < turn and p < LEVEL]
+        after = [i for i, p in zip(others, beaten, strict=True) if i > turn and p < LEVEL]
+        if before and after:
+            left = max(before, key=lambda i: sign * means[i])
+            right = max(after, key=lambda j: sign * means[j])
+            other = int(np.argmin(-sign * means))
+            if _turns_back(other, -sign, means, apart):
+                return Shape("none", ())
+            return Shape(kind, (step(left, turn), step(turn, right)))  # type: ignore[arg-type]
+    signs = {bool(means[j] > means[i]) for (i, j), p in apart.items() if p < LEVEL}
+    if not signs:
+        line = (places - places.mean())[None, :] @ rows
+        if fit.p_each(line)[0] < LEVEL and (line @ fit.coefficients)[0] * (means[-1] - means[0]) > 0:
+            return Shape("monotone", (step(0, n - 1),))
+        return Shape("none", ())
+    if len(signs) > 1:
+        return Shape("none", ())
+    rises = signs.pop()
+    if (means[-1] > means[0]) != rises:
+        return Shape("none", ())
+    if n > 2:
+        for kind, start, end in _flat_ends(means, apart):
+            if _is_bent(fit, rows, places, (start, end)):
+                moved = step(end, n - 1) if kind == "flat first" else step(0, start)
+                return Shape(kind, (moved,))
+    return Shape("monotone", (step(0, n - 1),))
+
+
+def _stepper(fit: Fit, rows: Float[np.ndarray, "levels p"]):  # noqa: ANN202
+    def step(i: int, j: int) -> Step:
+        row = (rows[j] - rows[i])[None, :]
+        low, high = fit.intervals(row)[0]
+        return Step(i, j, float((row @ fit.coefficients)[0]), (float(low), float(high)))
+
+    return step
+
+
+def _turns_back(turn: int, sign: float, means: np.ndarray, apart: dict[tuple[int, int], float]) -> bool:
+    """Whether the farthest level the other way is a turn too: the levels go up and down."""
+    before = any(apart[i, turn] < LEVEL for i in range(turn) if sign * means[i] > sign * means[turn])
+    after = any(
+        apart[turn, j] < LEVEL
+        for j in range(turn + 1, len(means))
+        if sign * means[j] > sign * means[turn]
+    )
+    return before and after
+
+
+def _flat_ends(
+    means: Float[np.ndarray, " levels"], apart: dict[tuple[int, int], float]
+) -> list[tuple[Literal["flat first", "flat last"], int, int]]:
+    """The longest flat start and the longest flat end, the longer one first."""
+    n, reach = len(means), FLAT * np.ptp(means)
+
+    def is_flat(start: int, end: int) -> bool:
+        inside = combinations(range(start, end + 1), 2)
+        return bool(np.ptp(means[start : end + 1]) <= reach) and all(apart[p] >= LEVEL for p in inside)
+
+    found: list[tuple[Literal["flat first", "flat last"], int, int]] = []
+    first = next((end for end in range(n - 2, 0, -1) if is_flat(0, end)), None)
+    last = next((start for start in range(1, n - 1) if is_flat(start, n - 1)), None)
+    if first is not None:
+        found.append(("flat first", 0, first))
+    if last is not None:
+        found.append(("flat last", last, n - 1))
+    return sorted(found, key=lambda one: one[1] - one[2])
+
+
+def _is_bent(
+    fit: Fit,
+    rows: Float[np.ndarray, "levels p"],
+    places: Float[np.ndarray, " levels"],
+    flat: tuple[int, int],
+) -> bool:
+    """Whether the change per unit outside the flat levels differs from that inside them."""
+    start, end = flat
+    inside = (rows[end] - rows[start]) / (places[end] - places[start])
+    a, b = (end, len(places) - 1) if start == 0 else (0, start)
+    outside = (rows[b] - rows[a]) / (places[b] - places[a])
+    return bool(fit.p_each((outside - inside)[None, :])[0] < LEVEL)
