@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: what several topics compute in the same way."""
+"""Statistics of arrays: tests, intervals, models."""

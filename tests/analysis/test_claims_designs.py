@@ -19,7 +19,7 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 from test_claims_effects import bullets, change, shown_q
 
-from analysis import figures, report
+from analysis import contents, report
 from sae_sweep.records.store import Reader
 
 METRICS = ("fvu", "dead_features")
@@ -158,7 +158,7 @@ def sweep(
     place = tmp_path_factory.mktemp(request.param.__name__)
     url = write_store(place, request.param())
     with pytest.MonkeyPatch.context() as patch, Reader(url) as reader:
-        patch.setattr(figures, "draw", lambda *_: frozenset())
+        patch.setattr(contents, "draw", lambda *_: {})
         page = report.render(reader.sweep(), place / "out" / "study", reader.history)
         yield Sweep(request.param.__name__, page.parent)
 

@@ -14,7 +14,7 @@ from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from analysis import figures, report
+from analysis import contents, report
 from sae_sweep.records.store import Reader
 
 SECTIONS = (
@@ -53,7 +53,7 @@ def trials() -> list[Ran]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("claims")
     with pytest.MonkeyPatch.context() as patch, Reader(write_store(place, trials())) as reader:
-        patch.setattr(figures, "draw", lambda *_: frozenset())
+        patch.setattr(contents, "draw", lambda *_: {})
         yield report.render(reader.sweep(), place / "out" / "study", reader.history).parent
 
 

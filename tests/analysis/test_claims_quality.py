@@ -23,7 +23,7 @@ from scipy import stats
 from scipy.interpolate import PchipInterpolator
 
 import analysis
-from analysis import figures, report
+from analysis import contents, report
 from sae_sweep.records.store import Reader
 from sae_sweep.rules import response
 
@@ -36,7 +36,9 @@ SECTIONS = (
     "Response of l0 to l1_alpha",
     "The recommended trials side by side",
 )
-BANDS = tomllib.loads((Path(analysis.__file__).parent / "thresholds.toml").read_text())["band"]
+BANDS = tomllib.loads(
+    (Path(analysis.__file__).parent / "findings" / "thresholds.toml").read_text()
+)["band"]
 
 
 class Page(NamedTuple):
@@ -75,7 +77,7 @@ def render(folder: Path, trials: list[Ran], *, tables: bool = True, **run: Any) 
         pytest.MonkeyPatch.context() as patch,
         Reader(write_store(folder, trials, **run)) as reader,
     ):
-        patch.setattr(figures, "draw", lambda *_: frozenset())
+        patch.setattr(contents, "draw", lambda *_: {})
         page = report.render(reader.sweep(), outputs / "study", reader.history)
     runs = pd.read_csv(page.parent / "data" / "runs.csv")
     return Page(page.read_text(), runs, outputs)

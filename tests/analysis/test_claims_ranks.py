@@ -15,7 +15,7 @@ from made_sweeps import Load, Ran, grid, write_store
 from scipy import stats
 from test_claims import made
 
-from analysis import figures, report
+from analysis import contents, report
 from sae_sweep.records.store import Reader
 
 TITLES = ("Status", "Checks of the records", "Summary statistics", "Noise floor", "Top trials",
@@ -567,7 +567,7 @@ SWEEPS += [(f"random {seed}", made(seed)) for seed in range(10) if made(seed)]
 def test_every_sentence_says_what_runs_csv_says(
     trials: list[Ran], load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "draw", lambda *_: frozenset())
+    monkeypatch.setattr(contents, "draw", lambda *_: {})
     sweep, reader = load(trials)
     page = report.render(sweep, tmp_path / "study", reader.history)
     keys = dict.fromkeys(key for one in trials for key in one.assignment if key not in SEEDS)
@@ -599,7 +599,7 @@ def bullets(text: str) -> list[str]:
 def test_the_sweeps_here_make_every_kind_of_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "draw", lambda *_: frozenset())
+    monkeypatch.setattr(contents, "draw", lambda *_: {})
     said = set()
     for i, (_, trials) in enumerate(SWEEPS):
         folder = tmp_path / str(i)

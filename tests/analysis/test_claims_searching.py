@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from made_sweeps import Ran, write_store
 
-from analysis import figures, report
+from analysis import contents, report
 from sae_sweep.records.store import Reader
 
 TARGETED = re.compile(
@@ -36,7 +36,7 @@ def searched(
     folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any
 ) -> tuple[list[str], pd.DataFrame]:
     """The section's bullets, and the runs in the order in which they were asked for."""
-    monkeypatch.setattr(figures, "draw", lambda *_: frozenset())
+    monkeypatch.setattr(contents, "draw", lambda *_: {})
     url = write_store(folder, trials(), config={"search": {"trials": 20, "seed": 0, **settings}})
     with Reader(url) as reader:
         page = report.render(reader.sweep(), folder / "out" / "study", reader.history)

@@ -10,10 +10,12 @@ import pytest
 from made_sweeps import Load, Ran, grid, write_store
 from scipy import stats
 
-from analysis import report, study
-from analysis.blocks import markdown
-from analysis.sections.stopping import stopping
-from analysis.stopping import good
+from analysis import report
+from analysis.context import ReportContext
+from analysis.page.blocks import markdown
+from analysis.study.table import load as to_study
+from analysis.topics.stopping.replay import good
+from analysis.topics.stopping.section import stopping
 from sae_sweep.records.store import Reader
 
 HALVING = {"metric": "fvu", "first_step": 30, "first_share": None, "factor": 2.0}
@@ -230,7 +232,7 @@ def test_without_reports_there_is_nothing_to_replay(tmp_path: Path) -> None:
     for i, trials in enumerate([[], [Ran({"sae.k": 4}, {"fvu": 0.3})]]):
         (tmp_path / str(i)).mkdir()
         with Reader(write_store(tmp_path / str(i), trials)) as reader:
-            assert stopping(study.load(reader.sweep())) == []
+            assert stopping(ReportContext(to_study(reader.sweep()))) == []
 
 
 def alike(final_fvu: float, **reports: list[float]) -> list[Ran]:
@@ -255,9 +257,9 @@ POOR = {
 @pytest.mark.parametrize("name", POOR)
 def test_poor_sweeps_are_told_without_a_number_that_is_none(name: str, load: Load) -> None:
     sweep, reader = load(POOR[name], config=CONFIG)
-    loaded = study.load(sweep)
+    loaded = to_study(sweep)
     object.__setattr__(loaded, "history", reader.history)
-    text = markdown(stopping(loaded))
+    text = markdown(stopping(ReportContext(loaded)))
     assert text.startswith("## Stopping early")
     assert not re.search(r"\b(nan|inf)\b", text)
     assert "**Good** are" in text
