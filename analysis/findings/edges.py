@@ -3,58 +3,60 @@
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from analysis.findings.ranking import balanced, lowest, tied_with_first
+from analysis.findings import verdicts
 from analysis.study.hyperparameters import Hyperparameter
 from analysis.study.table import Study
 from sae_sweep.records import METRICS
 
 TRADED = ("sae.k", "sae.l1_alpha", "sae.n_latents", "sae.expansion_factor")
-"""Axes along which reconstruction is bought with sparsity or size: more is always better in one,
-so the balanced score is asked, not fvu."""
-FIRST = 0.05
-"""Share of the configurations, at least one, that must all stand at the edge, with all that equal
-them or are tied with the first within the noise."""
+"""Axes along which reconstruction is bought with sparsity or size: more is always better in one, so
+their ends say nothing."""
 
 
 class Edge(NamedTuple):
-    """A hyperparameter whose first configurations all have its smallest or its largest value."""
+    """A hyperparameter whose effect on fvu is claimed and still improves it at an end of its axis."""
 
     hyperparameter: Hyperparameter
     end: Literal["smallest", "largest"]
     value: float
     given: list[Any]
     """Every value that was asked for, ascending."""
-    criterion: str
-    """By which they are first."""
+    q: float
+    """Of the effect."""
 
 
 def edges(study: Study) -> list[Edge]:
-    """The axes of numbers, in order, on whose edge the first configurations stand."""
+    """The axes of numbers, in order, along which fvu still falls at an end that was run.
+
+    Only where the effect is claimed, does not turn or level off there, and no other setting decides
+    which level is best.
+    """
+    if "fvu" not in study.scaled or study.ranked.empty or not study.hyperparameters:
+        return []
+    judged = verdicts.judge(study)
+    moved = {one.first.key for one in judged.claimed_pairs if one.moves}
     found = []
     for one in study.hyperparameters:
-        traded = one.key in TRADED
-        rows = balanced(study) if traded else lowest(study, "fvu")
-        criterion = "configuration first by the balanced score" if traded else "lowest fvu"
         values = sorted({value for value in one.given if value is not None}, key=_order)
-        if one.kind != "numeric" or len(rows) < 2 or len(values) < 2:
+        if one.kind != "numeric" or len(values) < 2 or one.key in TRADED or one.key in moved:
             continue
-        first = _first(study, rows, "score" if traded else "fvu")
-        at = {one.given[i] for i in study.trials.index.get_indexer(first)}
-        if at <= {values[0]}:
-            found.append(Edge(one, "smallest", float(values[0]), values, criterion))
-        elif at <= {values[-1]}:
-            found.append(Edge(one, "largest", float(values[-1]), values, criterion))
+        effect = judged.get(one, METRICS["fvu"])
+        if not effect.sign or _levels_off(effect):
+            continue
+        if effect.sign < 0:
+            found.append(Edge(one, "largest", float(values[-1]), values, effect.q))
+        elif values[0] > 0:  # nothing lies below 0
+            found.append(Edge(one, "smallest", float(values[0]), values, effect.q))
     return found
 
 
-def _first(study: Study, rows: pd.DataFrame, column: str) -> pd.Index:
-    """The first configurations, and those that nothing tells from them."""
-    last = rows[column].iloc[max(1, int(FIRST * len(rows))) - 1]
-    chosen = rows[column] <= last
-    tied = tied_with_first(study, METRICS[column], rows) if column in METRICS else None
-    return rows.index[chosen if tied is None else chosen | tied]
+def _levels_off(effect: verdicts.Effect) -> bool:
+    """Whether the flat end is the better one."""
+    if effect.verdict != "flat" or effect.adjusted is None:
+        return False
+    is_flat_first = effect.adjusted.shape.kind == "flat first"
+    return is_flat_first == (effect.sign > 0)
 
 
 def _order(value: Any) -> tuple[bool, Any]:

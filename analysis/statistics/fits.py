@@ -110,7 +110,8 @@ def fit(
     if seen.df >= FEWEST_RESIDUAL:
         pure = max(seen.squares, ROUNDING * total) / seen.df
         found.append(Covariance("pure", pure * bread, seen.df, is_hotelling=False))
-        found += [_pure_unequal(x, seen, codes) for codes in factors]
+        if seen.squares > ROUNDING * total:
+            found += [_pure_unequal(x, seen, codes) for codes in factors]
     lack = len(seen.counts) - np.linalg.matrix_rank(x)
     if lack >= FEWEST_RESIDUAL and not (found and balanced):
         squares = max(left - seen.squares, ROUNDING * total)
@@ -148,9 +149,7 @@ def _hc3(
         return []
     matrix = np.asarray(OLS(y, x).fit().cov_HC3)
     floor = ROUNDING * total / max(df, 1)
-    return [
-        Covariance("HC3", matrix + floor * np.linalg.pinv(x.T @ x), df, is_hotelling=False)
-    ]
+    return [Covariance("HC3", matrix + floor * np.linalg.pinv(x.T @ x), df, is_hotelling=False)]
 
 
 def _wald(value: np.ndarray, matrix: np.ndarray, one: Covariance) -> tuple[float, float]:

@@ -29,8 +29,10 @@ class Replicates(NamedTuple):
     """Of the configurations, at the average seed."""
     counts: Int[np.ndarray, " configurations"]
     """Trials of each."""
+    left: Float[np.ndarray, " n"]
+    """What configurations and blocks leave of each trial."""
     squares: float
-    """What configurations and blocks leave."""
+    """Of `left`, the sum."""
     df: int
     """Degrees of freedom of `squares`."""
     spreads: Float[np.ndarray, " configurations"]
@@ -52,6 +54,9 @@ def replicates(
         cluster: the configuration of each, numbered from 0 without gaps.
         seeds: the seed of each, as any number; equal numbers are the same seed.
     """
+    if not len(y):
+        nothing, none = np.zeros(0), np.zeros(0, dtype=np.int64)
+        return Replicates(y, none, np.zeros((0, 0)), nothing, none, nothing, 0.0, 0, nothing)
     counts = np.bincount(cluster)
     _, places = np.unique(seeds, return_inverse=True)
     dummies = np.eye(places.max() + 1)[places]
@@ -68,12 +73,12 @@ def replicates(
     df = len(y) - len(counts) - blocks.shape[1]
     squares = float((left**2).sum())
     if squares < 1e-24 * max(float((y**2).sum()), 1e-300):
-        squares = 0.0
+        squares, left = 0.0, np.zeros_like(left)
     own = np.bincount(cluster, weights=left**2)
     # the share of a residual's variance that the fit of the blocks leaves, as in a balanced design
     kept = df / max(len(y) - len(counts), 1)
     free = np.where(counts > 1, (counts - 1) * (kept if kept > 0 else np.nan), np.nan)
-    return Replicates(y, cluster, blocks, means, counts, squares, df, np.sqrt(own / free))
+    return Replicates(y, cluster, blocks, means, counts, left, squares, df, np.sqrt(own / free))
 
 
 def _means(values: Float[np.ndarray, "n c"], cluster: Int[np.ndarray, " n"]) -> np.ndarray:

@@ -44,7 +44,9 @@ def holm(p: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     return np.asarray(multipletests(p, method="holm")[1]) if len(p) else p
 
 
-def shape(fit: Fit, rows: Float[np.ndarray, "levels p"], places: Float[np.ndarray, " levels"]) -> Shape:
+def shape(
+    fit: Fit, rows: Float[np.ndarray, "levels p"], places: Float[np.ndarray, " levels"]
+) -> Shape:
     """Say how a factor's levels follow each other.
 
     Args:
@@ -76,7 +78,10 @@ def shape(fit: Fit, rows: Float[np.ndarray, "levels p"], places: Float[np.ndarra
     signs = {bool(means[j] > means[i]) for (i, j), p in apart.items() if p < LEVEL}
     if not signs:
         line = (places - places.mean())[None, :] @ rows
-        if fit.p_each(line)[0] < LEVEL and (line @ fit.coefficients)[0] * (means[-1] - means[0]) > 0:
+        if (
+            fit.p_each(line)[0] < LEVEL
+            and (line @ fit.coefficients)[0] * (means[-1] - means[0]) > 0
+        ):
             return Shape("monotone", (step(0, n - 1),))
         return Shape("none", ())
     if len(signs) > 1:
@@ -92,7 +97,7 @@ def shape(fit: Fit, rows: Float[np.ndarray, "levels p"], places: Float[np.ndarra
     return Shape("monotone", (step(0, n - 1),))
 
 
-def _stepper(fit: Fit, rows: Float[np.ndarray, "levels p"]):  # noqa: ANN202
+def _stepper(fit: Fit, rows: Float[np.ndarray, "levels p"]):
     def step(i: int, j: int) -> Step:
         row = (rows[j] - rows[i])[None, :]
         low, high = fit.intervals(row)[0]
@@ -101,9 +106,13 @@ def _stepper(fit: Fit, rows: Float[np.ndarray, "levels p"]):  # noqa: ANN202
     return step
 
 
-def _turns_back(turn: int, sign: float, means: np.ndarray, apart: dict[tuple[int, int], float]) -> bool:
+def _turns_back(
+    turn: int, sign: float, means: np.ndarray, apart: dict[tuple[int, int], float]
+) -> bool:
     """Whether the farthest level the other way is a turn too: the levels go up and down."""
-    before = any(apart[i, turn] < LEVEL for i in range(turn) if sign * means[i] > sign * means[turn])
+    before = any(
+        apart[i, turn] < LEVEL for i in range(turn) if sign * means[i] > sign * means[turn]
+    )
     after = any(
         apart[turn, j] < LEVEL
         for j in range(turn + 1, len(means))
@@ -120,7 +129,9 @@ def _flat_ends(
 
     def is_flat(start: int, end: int) -> bool:
         inside = combinations(range(start, end + 1), 2)
-        return bool(np.ptp(means[start : end + 1]) <= reach) and all(apart[p] >= LEVEL for p in inside)
+        return bool(np.ptp(means[start : end + 1]) <= reach) and all(
+            apart[p] >= LEVEL for p in inside
+        )
 
     found: list[tuple[Literal["flat first", "flat last"], int, int]] = []
     first = next((end for end in range(n - 2, 0, -1) if is_flat(0, end)), None)

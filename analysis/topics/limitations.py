@@ -9,6 +9,7 @@ from scipy import stats
 from analysis.context import ReportContext
 from analysis.findings import noise
 from analysis.findings.edges import Edge, edges
+from analysis.page import wording
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import counted, escaped, listed
 from analysis.study.settings import device, distinct, versions
@@ -119,14 +120,15 @@ class AtEdge:
     end: str
     """smallest or largest"""
     value: float
-    criterion: str
+    q: float
+    """Of the effect on fvu."""
 
     @property
     def words(self) -> str:
         """The sentence, as Markdown."""
         return (
-            f"The {self.criterion} is at the {self.end} {escaped(self.name)} that was run "
-            f"({self.value:g}): a better value may lie beyond."
+            f"fvu still falls at the {self.end} {escaped(self.name)} that was run ({self.value:g}; "
+            f"q {wording.equals(self.q)}): a better value may lie beyond."
         )
 
 
@@ -261,7 +263,7 @@ def _at_edges(study: Study) -> Iterator[Claim]:
 
 
 def _at_edge(one: Edge) -> AtEdge:
-    return AtEdge(one.hyperparameter.name, one.end, one.value, one.criterion)
+    return AtEdge(one.hyperparameter.name, one.end, one.value, one.q)
 
 
 def _mixed(study: Study) -> Iterator[Claim]:

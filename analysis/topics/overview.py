@@ -11,7 +11,7 @@ from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import MISSING, counted, duration, escaped, listed, number, table
 from analysis.study import scales, settings
 from analysis.study.table import Study
-from analysis.topics import noise, searching
+from analysis.topics import failures, interactions, noise, searching
 from analysis.topics.best import first
 from analysis.topics.effects import claims
 from analysis.topics.limitations import limitations
@@ -127,11 +127,27 @@ class NothingRanked:
     """No trial can be compared."""
 
     trials: int
+    has_fvu: bool
+    """Whether any trial has an fvu."""
+    metrics: tuple[str, ...]
+    """What was measured."""
 
     @property
     def words(self) -> str:
         """The sentence, as Markdown."""
-        return f"No trial of {self.trials:,} is ranked: there is nothing to compare."
+        if self.has_fvu or not self.trials:
+            return f"No trial of {self.trials:,} is ranked: there is nothing to compare."
+        measured = listed(list(self.metrics)) if self.metrics else "nothing"
+        return (
+            f"No trial of {self.trials:,} is ranked: trials are ranked by fvu, or explained_variance "
+            f"from which it follows, and none has either. Measured: {measured}. Where a column of an "
+            "imported file holds it under another name: `--map COLUMN=fvu`."
+        )
+
+
+def _nothing_ranked(study: Study) -> NothingRanked:
+    measured = [one.name for one in study.metrics if study.trials[one.name].notna().any()]
+    return NothingRanked(len(study.trials), "fvu" in measured, tuple(measured))
 
 
 def _lowest(context: ReportContext) -> list[Claim]:
@@ -150,23 +166,31 @@ def _noise(context: ReportContext) -> Sequence[Claim]:
 
 
 def _effects(context: ReportContext) -> list[Claim]:
-    """The claimed effects, those with the largest share of variance first; else why there are none.
+    """Interactions that move the best level, then the claimed effects by share of variance.
 
-    Without a claim it is what is said of the first metric.
+    Without a claim it is why there are none, or what is said of the first metric.
     """
     study = context.study
     if not study.hyperparameters:
         return []
     judged = verdicts.judge(study)
+    pairs = [interactions.claim_of(one, judged) for one in judged.claimed_pairs if one.moves]
     claimed = [one for one in judged.found if one.is_claimed]
-    if not claimed:
+    if not (claimed or pairs):
         metrics = verdicts.outcomes(study)[:1]
-        silent = [claim for one in metrics for claim in claims.of_metric(one, judged.of(one))]
+        silent = [said for one in metrics for said in claims.of_metric(one, judged)]
         return [*claims.general(judged), *silent][:MOST_EFFECTS]
     claimed.sort(key=lambda one: -(one.adjusted.partial_eta_squared if one.adjusted else 0))
-    return [
-        claims.claim_of(one, held=len(study.hyperparameters) > 1) for one in claimed[:MOST_EFFECTS]
-    ]
+    rest = [claims.claim_of(one, judged) for one in claimed]
+    return [*pairs, *rest][: max(MOST_EFFECTS, len(pairs))]
+
+
+def _failures(context: ReportContext) -> list[Claim]:
+    return failures.sentences(context.study)
+
+
+def _adaptive(context: ReportContext) -> list[Claim]:
+    return searching.established(context.study)
 
 
 def _search(context: ReportContext) -> list[Claim]:
@@ -174,6 +198,8 @@ def _search(context: ReportContext) -> list[Claim]:
 
 
 FINDINGS: tuple[Callable[[ReportContext], Sequence[Claim]], ...] = (
+    _failures,
+    _adaptive,
     _search,
     _effects,
     _lowest,
@@ -191,7 +217,7 @@ def header(context: ReportContext) -> list[Block]:
     parts: list[Block] = [f"# {escaped(study.run.name)}", f"**Question:** {question}"]
     parts += ["**What was run**", *_extent(study)]
     if study.ranked.empty:
-        return [*parts, "**What was found**", NothingRanked(len(study.trials))]
+        return [*parts, "**What was found**", _nothing_ranked(study)]
     found = itertools.chain.from_iterable(finding(context) for finding in FINDINGS)
     parts += ["**What was found**", *found]
     if chosen := recommendations(study):
@@ -264,7 +290,7 @@ def statistics(context: ReportContext) -> list[Block]:
     """How each metric is distributed over the ranked trials."""
     study = context.study
     if study.ranked.empty:
-        return ["## Summary statistics", NothingRanked(len(study.trials))]
+        return ["## Summary statistics", _nothing_ranked(study)]
     rows = [_distribution(study, metric) for metric in study.metrics]
     header = ["metric", "n", "mean", "sd", "median", "min", "max", "geometric mean"]
     note = (
