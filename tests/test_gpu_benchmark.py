@@ -178,11 +178,15 @@ def test_a_failure_of_every_section_loses_nothing_that_was_known(tmp_path: Path)
 
 
 def failing(left: list[str]) -> list[str]:
-    script = (
-        "import sys; from benchmarks.gpu import Section, work; from test_gpu_benchmark import "
-        "raising; work({t: Section(raising, 1) for t in sys.argv[1:]}, sys.stdout)"
-    )
-    return [sys.executable, "-c", f"import sys; sys.path.append({str(HERE)!r}); {script}", *left]
+    script = f"""
+import sys, torch
+sys.path.append({str(HERE)!r})
+from benchmarks import gpu, gpu_cases
+from test_gpu_benchmark import raising
+gpu_cases.DEVICE = torch.device("cpu")
+gpu.work({{title: gpu.Section(raising, 1) for title in sys.argv[1:]}}, sys.stdout)
+"""
+    return [sys.executable, "-c", script, *left]
 
 
 HERE = Path(__file__).parent
