@@ -152,7 +152,7 @@ def _refuse_without_form(sae: AnySae, train: TrainConfig) -> None:
         else:
             other = f"sae.{name}={in_words(instead)}"
         raise BadInput(
-            f"{setting} with sae.{name}={in_words(value)}: there is no such form of it; "
+            f"{setting} with sae.{name}={in_words(value)}: there is no {form} form of it; "
             f"use {without} or {other}"
         )
 
