@@ -15,7 +15,7 @@ their ends say nothing."""
 
 
 class Edge(NamedTuple):
-    """A hyperparameter whose effect on fvu is claimed and still improves it at an end of its axis."""
+    """A hyperparameter whose claimed effect still improves fvu at an end of its axis."""
 
     hyperparameter: Hyperparameter
     end: Literal["smallest", "largest"]

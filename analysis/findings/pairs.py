@@ -1,4 +1,4 @@
-"""Whether the effect of one hyperparameter depends on another's level, and which level is best then."""
+"""Whether the effect of one hyperparameter depends on another, and which level is best then."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -184,7 +184,7 @@ def _test(design: Design, found: Fit) -> tuple[float, float, int]:
 def _moved(
     design: Design, metric: Metric, a: Factor, b: Factor, found: Fit
 ) -> tuple[bool, tuple[BestOf, ...]]:
-    """Whether the best level of `a` surely changes with `b`, and which it is at each level of `b`."""
+    """Whether the best level of `a` surely changes with `b`, and which it is at each of them."""
     sign = -1.0 if metric.direction == "up" else 1.0
     rows, seen = _cells(design, a, b, found)
     cells = rows @ found.coefficients

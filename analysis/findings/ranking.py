@@ -97,7 +97,7 @@ def picks(study: Study) -> list[Pick]:
         named = both if "dead_features" in first else "fvu down"
         found.append(Pick("High reconstruction", _uid(first), "lowest fvu", "fvu", named))
     if study.sparsity is not None and len(first):
-        found.append(_sparsest(study, among, study.sparsity))
+        found.append(_sparsest(among, study.sparsity))
     widths = among["n_latents"].dropna()
     if len(widths) and widths.min() < widths.max() and len(first):
         small = lowest(study, "fvu", among[among["n_latents"] <= ONE_SIZE * widths.min()])
@@ -112,7 +112,7 @@ def picks(study: Study) -> list[Pick]:
     return found
 
 
-def _sparsest(study: Study, among: pd.DataFrame, sparsity: str) -> Pick:
+def _sparsest(among: pd.DataFrame, sparsity: str) -> Pick:
     rows = among.dropna(subset=["fvu", sparsity])
     # trials of one k differ in the last digits of l0 by chance: among those the lowest fvu counts
     rounded = rows[sparsity].map(lambda value: float(f"{value:.1e}"))

@@ -21,8 +21,8 @@ from analysis.study.table import Study, once
 from sae_sweep.records import Metric
 
 Verdict = Literal["monotone", "bent", "flat", "differs", "unheld", "none", "unjudged"]
-"""monotone, bent, flat, differs: an effect that is claimed, with its shape (bent: a significant fall
-and a significant rise; flat: nothing happens at one end; differs: in no order).
+"""monotone, bent, flat, differs: an effect that is claimed, with its shape (bent: a significant
+fall and a significant rise; flat: nothing happens at one end; differs: in no order).
 unheld: an association that is gone when the others are held. none: nothing detectable.
 unjudged: the sweep does not allow a test; `reason` says why."""
 
@@ -141,15 +141,16 @@ def judge(study: Study) -> Effects:
         for metric in outcomes(study)
         for effect in _of_metric(study, taken[metric.name], designs[metric.name], chosen)
     ]
-    pairs, failing = [], []
+    pairs: list[Pair] = []
+    failing: list[Failing] = []
     if not chosen:
         for name, one in taken.items():
             if samples.varies(one.y):
                 pairs += list(of_metric(one, designs[name]))
         failing = failures.of_settings(study)
     raw_q = q_values(np.array([one.correlation.p for one in found]))
-    family = np.array([one.q for one in found] + [one.p for one in [*pairs, *failing]])
-    q = q_values(family)
+    tests = [one.q for one in found] + [one.p for one in pairs] + [one.p for one in failing]
+    q = q_values(np.array(tests))
     own, others = q[: len(found)], q[len(found) :]
     judged = [
         _judged(one._replace(raw_q=float(a), q=float(b)))
@@ -160,8 +161,8 @@ def judge(study: Study) -> Effects:
         one._replace(q=float(b)) for one, b in zip(failing, others[len(pairs) :], strict=True)
     ]
     pairs.sort(key=lambda one: -one.gain)
-    raw_tests, tests = (int((~np.isnan(values)).sum()) for values in (raw_q, q))
-    return Effects(judged, raw_tests, tests, pairs, failing, chosen, taken, designs)
+    raw_tests, n_tests = (int((~np.isnan(values)).sum()) for values in (raw_q, q))
+    return Effects(judged, raw_tests, n_tests, pairs, failing, chosen, taken, designs)
 
 
 def _of_metric(study: Study, one: Sample, columns: Design, chosen: tuple[str, ...]) -> list[Effect]:

@@ -76,7 +76,7 @@ def _last(runs: Sequence[str], rows: Sequence[Mapping[str, Any]], step: str | No
     """The row of the largest step of each run, the last of equals."""
     found: dict[str, int] = {}
     for i, run in enumerate(runs):
-        at = [float(cells.number(rows[j].get(step)) or 0) for j in (found.get(run, i), i)]
+        at = [float(cells.number(rows[j].get(step or "")) or 0) for j in (found.get(run, i), i)]
         if step is None or at[1] >= at[0]:
             found[run] = i
     return sorted(found.values())

@@ -83,7 +83,7 @@ class Folded:
             )
         return (
             f"{counted(self.rows, 'row')} that differ in {code(str(self.step))} alone are taken as "
-            f"checkpoints of {counted(self.runs, 'run')}: a run counts once, with the {last}. Where "
+            f"checkpoints of {counted(self.runs, 'run')}: a run counts once, with the {last}. If "
             f"each was trained by itself: `--map {self.step}=train.steps`."
         )
 

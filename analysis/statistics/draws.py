@@ -7,7 +7,7 @@ from scipy import stats
 FEWEST = 20
 """Draws below which nothing is said."""
 UNEVEN, CROWDED = 1e-3, 1e-6
-"""p of uniform draws (Kolmogorov-Smirnov) below which they are doubtful, and beyond doubt uneven."""
+"""p of uniform draws (Kolmogorov-Smirnov) below which that is doubtful, and out of question."""
 LEVEL = 0.05
 EARLY = 0.25
 """Share of the draws, in the order of the rows, that a search makes before it knows anything."""

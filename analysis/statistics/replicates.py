@@ -1,4 +1,4 @@
-"""Seeds of one configuration: what they leave as noise, and what they share with other configurations.
+"""Seeds of one configuration: what is noise, and what they share with other configurations.
 
 A seed that several configurations were run with shifts them together (the same data order, the
 same initial draw), so it is a block: y = mean of the configuration + shift of the seed + noise.

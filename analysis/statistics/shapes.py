@@ -39,6 +39,9 @@ class Shape(NamedTuple):
     to the first flat level. none: empty."""
 
 
+NONE = Shape("none", ())
+
+
 def holm(p: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     """Holm's adjustment of p-values that are tested together."""
     return np.asarray(multipletests(p, method="holm")[1]) if len(p) else p
@@ -55,55 +58,66 @@ def shape(
         places: the levels on the hyperparameter's scale, ascending.
     """
     means = rows @ fit.coefficients
-    n = len(means)
-    pairs = list(combinations(range(n), 2))
-    between = np.array([rows[j] - rows[i] for i, j in pairs])
-    plain = fit.p_each(between)
+    pairs = list(combinations(range(len(means)), 2))
+    plain = fit.p_each(np.array([rows[j] - rows[i] for i, j in pairs]))
     apart = dict(zip(pairs, holm(plain), strict=True))
-    step = _stepper(fit, rows)
-    for sign, kind in ((1.0, "inner low"), (-1.0, "inner high")):
+    turned = _turned(fit, rows, apart)
+    if turned is not None:
+        return turned
+    rises = _direction(fit, rows, places, apart)
+    if rises is None or (means[-1] > means[0]) != rises:
+        return NONE
+    for kind, start, end in _flat_ends(means, apart):
+        if _is_bent(fit, rows, places, (start, end)):
+            ends = (end, len(means) - 1) if kind == "flat first" else (0, start)
+            return Shape(kind, (_step(fit, rows, *ends),))
+    return Shape("monotone", (_step(fit, rows, 0, len(means) - 1),))
+
+
+def _turned(
+    fit: Fit, rows: Float[np.ndarray, "levels p"], apart: dict[tuple[int, int], float]
+) -> Shape | None:
+    """The shape of an effect that turns inside; none where it turns twice, None where it does not.
+
+    One-sided tests against the lowest (highest) level: Hsu's multiple comparisons with the best.
+    """
+    means = rows @ fit.coefficients
+    kinds: tuple[tuple[float, Kind], ...] = ((1.0, "inner low"), (-1.0, "inner high"))
+    for sign, kind in kinds:
         turn = int(np.argmin(sign * means))
-        others = [i for i in range(n) if i != turn]
-        # one-sided against the extreme level: Hsu's multiple comparisons with the best
+        others = [i for i in range(len(means)) if i != turn]
         beaten = holm(fit.p_each(rows[others] - rows[turn]) / 2)
-        before = [i for i, p in zip(others, beaten, strict=True) if i < turn and p < LEVEL]
-        after = [i for i, p in zip(others, beaten, strict=True) if i > turn and p < LEVEL]
+        worse = [i for i, p in zip(others, beaten, strict=True) if p < LEVEL]
+        before, after = [i for i in worse if i < turn], [i for i in worse if i > turn]
         if before and after:
-            left = max(before, key=lambda i: sign * means[i])
-            right = max(after, key=lambda j: sign * means[j])
-            other = int(np.argmin(-sign * means))
-            if _turns_back(other, -sign, means, apart):
-                return Shape("none", ())
-            return Shape(kind, (step(left, turn), step(turn, right)))  # type: ignore[arg-type]
+            if _turns_back(int(np.argmax(sign * means)), -sign, means, apart):
+                return NONE
+            left, right = (side[int(np.argmax(sign * means[side]))] for side in (before, after))
+            return Shape(kind, (_step(fit, rows, left, turn), _step(fit, rows, turn, right)))
+    return None
+
+
+def _direction(
+    fit: Fit,
+    rows: Float[np.ndarray, "levels p"],
+    places: Float[np.ndarray, " levels"],
+    apart: dict[tuple[int, int], float],
+) -> bool | None:
+    """Whether larger is higher, by all pairs that are apart or else by a line; None: neither."""
+    means = rows @ fit.coefficients
     signs = {bool(means[j] > means[i]) for (i, j), p in apart.items() if p < LEVEL}
-    if not signs:
-        line = (places - places.mean())[None, :] @ rows
-        if (
-            fit.p_each(line)[0] < LEVEL
-            and (line @ fit.coefficients)[0] * (means[-1] - means[0]) > 0
-        ):
-            return Shape("monotone", (step(0, n - 1),))
-        return Shape("none", ())
-    if len(signs) > 1:
-        return Shape("none", ())
-    rises = signs.pop()
-    if (means[-1] > means[0]) != rises:
-        return Shape("none", ())
-    if n > 2:
-        for kind, start, end in _flat_ends(means, apart):
-            if _is_bent(fit, rows, places, (start, end)):
-                moved = step(end, n - 1) if kind == "flat first" else step(0, start)
-                return Shape(kind, (moved,))
-    return Shape("monotone", (step(0, n - 1),))
+    if len(signs) == 1:
+        return signs.pop()
+    line = (places - places.mean())[None, :] @ rows
+    if not signs and fit.p_each(line)[0] < LEVEL:
+        return bool((line @ fit.coefficients)[0] > 0)
+    return None
 
 
-def _stepper(fit: Fit, rows: Float[np.ndarray, "levels p"]):
-    def step(i: int, j: int) -> Step:
-        row = (rows[j] - rows[i])[None, :]
-        low, high = fit.intervals(row)[0]
-        return Step(i, j, float((row @ fit.coefficients)[0]), (float(low), float(high)))
-
-    return step
+def _step(fit: Fit, rows: Float[np.ndarray, "levels p"], i: int, j: int) -> Step:
+    row = (rows[j] - rows[i])[None, :]
+    low, high = fit.intervals(row)[0]
+    return Step(i, j, float((row @ fit.coefficients)[0]), (float(low), float(high)))
 
 
 def _turns_back(

@@ -10,9 +10,9 @@ PERMUTATIONS = 9_999
 
 
 class Share(NamedTuple):
-    """How many of some runs."""
+    """How many of some runs were lost."""
 
-    count: int
+    lost: int
     n: int
     interval: tuple[float, float]
     """95 %, Wilson's."""
@@ -20,13 +20,13 @@ class Share(NamedTuple):
     @property
     def value(self) -> float:
         """The share."""
-        return self.count / self.n
+        return self.lost / self.n
 
 
-def share(count: int, n: int) -> Share:
+def share(lost: int, n: int) -> Share:
     """A share with its interval."""
-    low, high = proportion_confint(count, n, method="wilson")
-    return Share(count, n, (float(low), float(high)))
+    low, high = proportion_confint(lost, n, method="wilson")
+    return Share(lost, n, (float(low), float(high)))
 
 
 def p_of_levels(

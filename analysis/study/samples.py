@@ -1,4 +1,4 @@
-"""One metric of every configuration and its trials: what the statistics on hyperparameters rest on."""
+"""One metric of every configuration and its trials: what statistics on settings rest on."""
 
 from typing import NamedTuple
 

@@ -37,7 +37,7 @@ class FailuresBySetting:
         held = "" if self.within is None else f", {escaped(self.within)} held"
         return (
             f"**Failures depend on {escaped(self.hyperparameter)}:** {listed(parts)} (permutation "
-            f"test{held}, q {wording.equals(self.q)}). What follows compares the runs that survived."
+            f"test{held}, q {wording.equals(self.q)}). What follows compares the surviving runs."
         )
 
 
@@ -77,7 +77,7 @@ def sentences(study: Study) -> list[Claim]:
         return [_claim(one) for one in claimed]
     share = share_of(int(lost.sum()), int(ended.sum()))
     known = sum(one.p == one.p for one in tested)
-    return [Lost(share.count, share.n, tuple(_kinds(study)), *share.interval, known)]
+    return [Lost(share.lost, share.n, tuple(_kinds(study)), *share.interval, known)]
 
 
 def _kinds(study: Study) -> Iterator[tuple[str, int]]:
@@ -90,7 +90,7 @@ def _kinds(study: Study) -> Iterator[tuple[str, int]]:
 
 
 def _claim(one: Failing) -> FailuresBySetting:
-    levels = tuple((level, share.count, share.n, *share.interval) for level, share in one.shares)
+    levels = tuple((level, share.lost, share.n, *share.interval) for level, share in one.shares)
     return FailuresBySetting(one.hyperparameter.name, levels, one.within, one.q)
 
 
@@ -102,9 +102,9 @@ def failure_section(context: ReportContext) -> list[Block]:
         return []
     tested = verdicts.judge(study).failing
     note = (
-        "Came to nothing: diverged (a loss or parameter that is not finite), out of memory, failed, "
-        "or finished with fvu of 1 or more, no better than predicting the mean. Shares of the runs "
-        "that ended, with 95 % intervals (Wilson). p by permutation of whole configurations, "
+        "Came to nothing: diverged (a loss or parameter that is not finite), out of memory, "
+        "failed, or finished with fvu of 1 or more, no better than predicting the mean. Shares of the "
+        "runs that ended, with 95 % intervals (Wilson). p by permutation of whole configurations, "
         "within the levels of the setting that goes with failures most; q in one family with the "
         "effects."
     )
@@ -112,7 +112,7 @@ def failure_section(context: ReportContext) -> list[Block]:
         [
             escaped(one.hyperparameter.name) if i == 0 else "",
             escaped(level),
-            f"{share.count} of {share.n}",
+            f"{share.lost} of {share.n}",
             f"{100 * share.interval[0]:.0f} to {100 * share.interval[1]:.0f} %",
             wording.probability(one.q) if i == 0 else "",
         ]

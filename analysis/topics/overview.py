@@ -139,9 +139,10 @@ class NothingRanked:
             return f"No trial of {self.trials:,} is ranked: there is nothing to compare."
         measured = listed(list(self.metrics)) if self.metrics else "nothing"
         return (
-            f"No trial of {self.trials:,} is ranked: trials are ranked by fvu, or explained_variance "
-            f"from which it follows, and none has either. Measured: {measured}. Where a column of an "
-            "imported file holds it under another name: `--map COLUMN=fvu`."
+            f"No trial of {self.trials:,} is ranked: trials are ranked by fvu, or by "
+            "explained_variance, from which it follows, and none has either. Measured: "
+            f"{measured}. Where a column of an imported file holds it under another name: "
+            "`--map COLUMN=fvu`."
         )
 
 

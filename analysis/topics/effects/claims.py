@@ -88,7 +88,7 @@ class Goes:
         return (
             f"**{escaped(self.hyperparameter)}:** higher {escaped(self.hyperparameter)}, "
             f"{wording.outcome(metric, self.sign)} {self.metric}{size}"
-            f"{_based(self.configurations, self.q, survivors=self.survivors, over=self.depends_on)}."
+            f"{_based(self)}."
             f"{_raw(self.raw, disagrees=self.raw_disagrees)}"
         )
 
@@ -134,7 +134,7 @@ class Flat:
         )
         return (
             f"**{escaped(self.hyperparameter)}:** {what}{held}"
-            f"{_based(self.configurations, self.q, survivors=self.survivors, over=self.depends_on)}."
+            f"{_based(self)}."
             f"{_raw(self.raw, disagrees=self.raw_disagrees)}"
         )
 
@@ -184,7 +184,7 @@ class Bent:
         return (
             f"**{escaped(self.hyperparameter)}:** {self.metric} is {word} at {escaped(self.turn)}"
             f"{near}: {parts[0]}, {parts[1]}{held}"
-            f"{_based(self.configurations, self.q, survivors=self.survivors, over=self.depends_on)}."
+            f"{_based(self)}."
         )
 
 
@@ -211,7 +211,7 @@ class Differs:
         best = "" if self.best is None else f", best at {escaped(self.best)}"
         return (
             f"**{escaped(self.hyperparameter)}:** {self.metric} differs between its levels{held}"
-            f"{best}{_based(self.configurations, self.q, survivors=self.survivors, over=self.depends_on)}."
+            f"{best}{_based(self)}."
         )
 
 
@@ -403,13 +403,13 @@ def _side(metric: Metric, change: float) -> str:
     return "better" if (change > 0) == (metric.direction == "up") else "worse"
 
 
-def _based(configurations: int, q: float, *, survivors: bool, over: tuple[str, ...]) -> str:
+def _based(claim: Goes | Flat | Bent | Differs) -> str:
     """What a claim rests on."""
-    alive = "surviving " if survivors else ""
-    word = "configuration" if configurations == 1 else "configurations"
-    names = listed([escaped(one) for one in over])
-    mean = f"; a mean over {names}, on which it depends" if over else ""
-    return f"{mean} ({configurations:,} {alive}{word}, q {wording.equals(q)})"
+    alive = "surviving " if claim.survivors else ""
+    word = "configuration" if claim.configurations == 1 else "configurations"
+    names = listed([escaped(one) for one in claim.depends_on])
+    mean = f"; a mean over {names}, on which it depends" if claim.depends_on else ""
+    return f"{mean} ({claim.configurations:,} {alive}{word}, q {wording.equals(claim.q)})"
 
 
 def _raw(rho: float | None, *, disagrees: bool) -> str:

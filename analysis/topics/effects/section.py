@@ -52,23 +52,24 @@ def _note(study: Study, judged: Effects) -> str:
     scale = f", of {escaped(listed(logs))} the logarithm" if logs else ""
     lines = [
         "An observation is a configuration: the mean of its ranked seeds on the metric's scale"
-        f"{scale}; seeds that several configurations share are blocks. Each q is a p-value adjusted "
-        f"for its family (Benjamini-Yekutieli): {judged.raw_tests} correlations; {judged.tests} "
-        "effects, interactions and tests of failures together. Where no setting matters, the chance "
-        "that this page claims any of these is at most 5 %.",
+        f"{scale}; seeds that several configurations share are blocks. Each q is a p-value "
+        f"adjusted for its family (Benjamini-Yekutieli): {judged.raw_tests} correlations; "
+        f"{judged.tests} effects, interactions and tests of failures together. Where no setting "
+        "matters, the chance that this page claims any of these is at most 5 %.",
     ]
     if len(study.hyperparameters) > 1:
         lines.append(
-            "**Alone:** plain correlations; other settings may differ between the levels. "
-            f"In brackets: 95 % intervals by bootstrap over configurations ({RESAMPLES} draws; none "
+            "**Alone:** plain correlations; other settings may differ between the levels. In "
+            f"brackets: 95 % intervals by bootstrap over configurations ({RESAMPLES} draws; none "
             f"below {FEWEST}). p by permutation of the ranks (by the t distribution above "
             f"{PERMUTED_UP_TO} configurations), Kruskal-Wallis for categories. **Others held:** "
             "an additive model of all hyperparameters' levels; the change from the first level to "
             "the last, with the widest of its 95 % intervals. p is the largest of several F-tests: "
             "with equal variances and with unequal ones (HC3); the noise between seeds is their "
             "denominator where there are seeds, and what the model leaves where there are none or "
-            f"the design is not balanced. They need {FEWEST_RESIDUAL} degrees of freedom. An effect "
-            "is claimed at q < 0.05. It turns inside where a fall and a rise are significant (Holm)."
+            f"the design is not balanced. They need {FEWEST_RESIDUAL} degrees of freedom. An "
+            "effect is claimed at q < 0.05. It turns inside where a fall and a rise are "
+            "significant (Holm)."
         )
     return "\n\n".join(lines)
 
