@@ -112,7 +112,7 @@ class Unbalanced:
 
 
 @dataclass(frozen=True)
-class AtEdge:
+class AxisEdge:
     """The first configurations stand at an end of an axis."""
 
     name: str
@@ -257,11 +257,11 @@ def _unbalanced(study: Study) -> Iterator[Claim]:
 
 def _at_edges(study: Study) -> Iterator[Claim]:
     for one in edges(study):
-        yield _at_edge(one)
+        yield _axis_edge(one)
 
 
-def _at_edge(one: Edge) -> AtEdge:
-    return AtEdge(one.hyperparameter.name, one.end, one.value, one.criterion)
+def _axis_edge(one: Edge) -> AxisEdge:
+    return AxisEdge(one.hyperparameter.name, one.end, one.value, one.criterion)
 
 
 def _mixed(study: Study) -> Iterator[Claim]:

@@ -21,7 +21,7 @@ KINDS = ("optuna", "target")
 class Targeted:
     """A search for a sparsity, and whether a trial met it."""
 
-    kind: str
+    kind_of_search: str
     metric: str
     target: float
     trials: int
@@ -42,7 +42,7 @@ class Targeted:
             else f"{self.hits:,} came {within}, trial {self.first:,} the first"
         )
         return (
-            f"Sought by {self.kind}: {self.metric} {self.target:g}; "
+            f"Sought by {self.kind_of_search}: {self.metric} {self.target:g}; "
             f"{counted(self.trials, 'trial')} of at most {self.at_most:,}; {met}."
         )
 
@@ -113,7 +113,7 @@ def _target(study: Study, settings: dict[str, Any]) -> list[Block]:
         "half of training stands beside it, not in its place."
     )
     claim = Targeted(
-        kind=settings["kind"],
+        kind_of_search=settings["kind"],
         metric=metric,
         target=target,
         trials=len(study.members),
