@@ -303,7 +303,7 @@ def out_of_reach(page: Page, m: Claim) -> bool:
 
 
 def too_few_alphas(page: Page, m: Claim) -> bool:
-    return m["alphas"] == page.runs["sae.l1_alpha"].nunique() < 3
+    return m["alphas"] == page.runs["sae.l1_alpha"].nunique() < 4
 
 
 def not_monotone(page: Page, m: Claim) -> bool:
