@@ -23,7 +23,7 @@ PACKAGES = ("numpy", "scipy", "pandas", "matplotlib")
 
 DATA = {
     "runs.csv": "a row a trial: settings, status, final metrics, error",
-    "claims.json": "every sentence of this page about the sweep, with the figures that it tells",
+    "claims.json": "every sentence about the sweep, with the figures that it tells",
     "grid_metrics.json": "the same figures with the records' digest",
     "pareto_optimal_configs.json": "the fronts: objectives, trials, settings",
 }
@@ -37,7 +37,10 @@ L1_REDUCTION = "; l1_alpha weighs the batch mean of a sum over latents"
 def files(context: ReportContext) -> list[Block]:
     """Every file beside the report, and the trials' folders."""
     study = context.study
-    rows = [["`report.md`", "this page"]]
+    rows = [
+        ["`report.md`", "the answer on one page"],
+        ["`details.md`", "this page: every topic"],
+    ]
     for name, caption in sorted(context.figures.items()):
         rows.append([code(f"figures/{name}.png"), caption])
     rows += [[code(f"data/{name}"), text] for name, text in DATA.items()]
