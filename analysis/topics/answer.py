@@ -212,7 +212,8 @@ def answer(context: ReportContext) -> list[Claim]:
         found += width_laws(study)
     if "sae.kind" in {one.key for one in settings}:
         found += at_equal_l0(study)
-    effects = [one for one in settings if one.key != "sae.l1_alpha"] if found else settings
+    said = {"sae.kind", "sae.l1_alpha"} if found else set()
+    effects = [one for one in settings if one.key not in said]
     found += _effects(study, effects, metrics)
     return [*found[:MOST], *([NotVaried(tuple(fixed))] if fixed else [])]
 

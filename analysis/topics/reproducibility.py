@@ -12,7 +12,6 @@ from analysis.findings.record_checks import OUTLIER, SKEWED, SPREAD
 from analysis.foreign.imported import Imported
 from analysis.page.blocks import Block
 from analysis.page.markdown import code, counted, duration, escaped, listed, moment, table
-from analysis.statistics.hypervolume import REFERENCE
 from analysis.statistics.resampling import RESAMPLES
 from analysis.study.settings import device, distinct, flattened, shown, versions
 from analysis.study.table import Study
@@ -168,8 +167,6 @@ def _thresholds() -> dict[str, str]:
             f"{LEVEL:g}; skewed: > {SKEWED:g}, or maximum over median > {SPREAD:g}"
         ),
         "draws": f"bootstrap {RESAMPLES}, ranks {DRAWS:,}, front up to {MOST_DRAWS:,}; seed 0",
-        "hypervolume": f"bounds: extremes of the ranked configurations, printed with each; "
-        f"reference {REFERENCE:g} an axis",
         "versions of the report": versions({one: metadata.version(one) for one in PACKAGES}),
     }
 
