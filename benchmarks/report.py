@@ -131,16 +131,22 @@ def write(folder: Path, kind: str, n: int, reports: int) -> None:
         store.enlist(number, members)
         store.claim(number, [record.uid for record, _ in members])
         waiting: list[Row] = []
+        ended: list[Outcome] = []
         for record, assignment in members:
             store.running(number, record.uid, Place("here", "cpu", 1, None, {}))
-            outcome = outcome_of(record, assignment, random)
-            waiting += course(record.uid, outcome, reports, random)
+            ended.append(outcome_of(record, assignment, random))
+            waiting += course(record.uid, ended[-1], reports, random)
             if len(waiting) >= BATCH:
-                store.rows(waiting)
-                waiting = []
-            store.outcome(number, outcome)
-        store.rows(waiting)
+                _record(store, number, waiting, ended)
+                waiting, ended = [], []
+        _record(store, number, waiting, ended)
         store.finish_run(number)
+
+
+def _record(store: Store, run: int, rows: list[Row], outcomes: list[Outcome]) -> None:
+    store.rows(run, rows)
+    for outcome in outcomes:
+        store.outcome(run, outcome)
 
 
 def sweep(kind: str) -> Iterator[tuple[TrialRecord, dict[str, Any]]]:

@@ -21,7 +21,7 @@ class Failing(NamedTuple):
     p: float
     """Permutation test over configurations; NaN where it cannot be tested."""
     q: float = float("nan")
-    """Adjusted over all tests of the page."""
+    """Adjusted over all settings."""
 
     @property
     def is_claimed(self) -> bool:

@@ -84,7 +84,7 @@ class Effects(NamedTuple):
     raw_tests: int
     """Correlations that were tested together."""
     tests: int
-    """Effects, pairs and failures that were tested together."""
+    """Effects and pairs that were tested together."""
     pairs: list[Pair]
     """Interactions, the largest share of variance first."""
     failing: list[Failing]
@@ -129,7 +129,7 @@ def outcomes(study: Study) -> list[Metric]:
 
 @once
 def judge(study: Study) -> Effects:
-    """Test every hyperparameter, every pair and every cause of failure as one family.
+    """Test every hyperparameter and every pair as one family, causes of failure as another.
 
     Trials that a search chose by earlier results are no design: nothing is tested there.
     """
@@ -149,17 +149,15 @@ def judge(study: Study) -> Effects:
                 pairs += list(of_metric(one, designs[name]))
         failing = failures.of_settings(study)
     raw_q = q_values(np.array([one.correlation.p for one in found]))
-    tests = [one.q for one in found] + [one.p for one in pairs] + [one.p for one in failing]
-    q = q_values(np.array(tests))
+    q = q_values(np.array([one.q for one in found] + [one.p for one in pairs]))
+    lost = q_values(np.array([one.p for one in failing]))
     own, others = q[: len(found)], q[len(found) :]
     judged = [
         _judged(one._replace(raw_q=float(a), q=float(b)))
         for one, a, b in zip(found, raw_q, own, strict=True)
     ]
-    pairs = [one._replace(q=float(b)) for one, b in zip(pairs, others, strict=False)]
-    failing = [
-        one._replace(q=float(b)) for one, b in zip(failing, others[len(pairs) :], strict=True)
-    ]
+    pairs = [one._replace(q=float(b)) for one, b in zip(pairs, others, strict=True)]
+    failing = [one._replace(q=float(b)) for one, b in zip(failing, lost, strict=True)]
     pairs.sort(key=lambda one: -one.gain)
     raw_tests, n_tests = (int((~np.isnan(values)).sum()) for values in (raw_q, q))
     return Effects(judged, raw_tests, n_tests, pairs, failing, chosen, taken, designs)

@@ -63,10 +63,20 @@ def read_run(row: Mapping[str, Any], columns: Sequence[Column], place: str) -> R
     seconds = cells.number(record.get("seconds"))
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
         seconds = None
+    if status == "done" and (lost := [name for name in DIVERGING if _is_lost(final, name)]):
+        status, error = "diverged", error or f"{lost[0]} is {final[lost[0]]} in the file"
     score = record.get("score") if _has(record, "score") else None
     if score is not None and not math.isfinite(_number(score, theirs["score"], place)):
         score = None
     return Run(name, status, error, seconds, settings, told, final, digits, score)
+
+
+DIVERGING = ("fvu", "explained_variance", "mse", "loss", "loss_reconstruction")
+"""Metrics of a run that has diverged where they are not finite."""
+
+
+def _is_lost(final: Mapping[str, float], name: str) -> bool:
+    return not math.isfinite(final.get(name, 0.0))
 
 
 def is_setting(column: Column) -> bool:

@@ -38,4 +38,6 @@ def markdown(blocks: Blocks) -> str:
 
 def record(claim: Claim) -> dict[str, Any]:
     """A claim as plain values: its kind, its fields, its words."""
-    return {"kind": type(claim).__name__, **vars(claim), "words": claim.words}
+    fields = vars(claim)
+    assert not {"kind", "words", "section"} & fields.keys(), f"{claim} hides its kind"
+    return {"kind": type(claim).__name__, **fields, "words": claim.words}

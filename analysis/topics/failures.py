@@ -42,7 +42,7 @@ class FailuresBySetting:
 
 
 @dataclass(frozen=True)
-class Lost:
+class CameToNothing:
     """Runs that came to nothing, where no setting explains them."""
 
     lost: int
@@ -77,7 +77,7 @@ def sentences(study: Study) -> list[Claim]:
         return [_claim(one) for one in claimed]
     share = share_of(int(lost.sum()), int(ended.sum()))
     known = sum(one.p == one.p for one in tested)
-    return [Lost(share.lost, share.n, tuple(_kinds(study)), *share.interval, known)]
+    return [CameToNothing(share.lost, share.n, tuple(_kinds(study)), *share.interval, known)]
 
 
 def _kinds(study: Study) -> Iterator[tuple[str, int]]:
@@ -103,10 +103,10 @@ def failure_section(context: ReportContext) -> list[Block]:
     tested = verdicts.judge(study).failing
     note = (
         "Came to nothing: diverged (a loss or parameter that is not finite), out of memory, "
-        "failed, or finished with fvu of 1 or more, no better than predicting the mean. Shares of the "
-        "runs that ended, with 95 % intervals (Wilson). p by permutation of whole configurations, "
-        "within the levels of the setting that goes with failures most; q in one family with the "
-        "effects."
+        "failed, or finished with fvu of 1 or more, no better than predicting the mean. Shares "
+        "of the runs that ended, with 95 % intervals (Wilson). p by permutation of configurations, "
+        "within the levels of the setting that goes with failures most; q over all "
+        "settings (Benjamini-Yekutieli)."
     )
     rows = [
         [

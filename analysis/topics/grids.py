@@ -244,7 +244,7 @@ class Steps:
 class AliveLatents:
     """The alive latents at one sparsity over the widths."""
 
-    kind: str
+    kind_of_sae: str
     setting: str
     sparsity: float
     lowest: float
@@ -257,7 +257,7 @@ class AliveLatents:
     def words(self) -> str:
         """The two ends."""
         return (
-            f"{escaped(self.kind)} at {self.setting} {number(self.sparsity)}: "
+            f"{escaped(self.kind_of_sae)} at {self.setting} {number(self.sparsity)}: "
             f"{number(self.lowest)} latents are alive at n_latents {self.lowest_width:,} and "
             f"{number(self.highest)} at n_latents {self.highest_width:,}, the fewest and the most "
             f"of {counted(self.widths, 'width')}"

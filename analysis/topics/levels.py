@@ -176,7 +176,7 @@ class NoBestLevel:
 
 
 @dataclass(frozen=True)
-class AtEdge:
+class BestAtEdge:
     """A best level beyond which nothing was tried."""
 
     hyperparameter: str
@@ -257,7 +257,7 @@ def _best(study: Study, one: Effect) -> Iterator[Claim]:
         there = int(one.hyperparameter.at(best.level)[top].sum())
         if 2 * there > len(top):
             highest = best.level == active[-1]
-            yield AtEdge(name, metric.name, best.level, highest, there, len(top))
+            yield BestAtEdge(name, metric.name, best.level, highest, there, len(top))
 
 
 def _best_trials(study: Study, metric: Metric) -> np.ndarray:

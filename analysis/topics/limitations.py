@@ -8,8 +8,6 @@ from scipy import stats
 
 from analysis.context import ReportContext
 from analysis.findings import noise
-from analysis.findings.edges import Edge, edges
-from analysis.page import wording
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import counted, escaped, listed
 from analysis.study.settings import device, distinct, versions
@@ -113,26 +111,6 @@ class Unbalanced:
 
 
 @dataclass(frozen=True)
-class AtEdge:
-    """The first configurations stand at an end of an axis."""
-
-    name: str
-    end: str
-    """smallest or largest"""
-    value: float
-    q: float
-    """Of the effect on fvu."""
-
-    @property
-    def words(self) -> str:
-        """The sentence, as Markdown."""
-        return (
-            f"fvu still falls at the {self.end} {escaped(self.name)} that was run ({self.value:g}; "
-            f"q {wording.equals(self.q)}): a better value may lie beyond."
-        )
-
-
-@dataclass(frozen=True)
 class Mixed:
     """What the trials do not share, though it may move results."""
 
@@ -211,7 +189,7 @@ class OneSource:
 
 def limitations(study: Study) -> list[Claim]:
     """Everything in this sweep that limits what it says."""
-    parts = (_tasks, _noise, _lost, _unbalanced, _at_edges, _mixed, _scale)
+    parts = (_tasks, _noise, _lost, _unbalanced, _mixed, _scale)
     return [claim for part in parts for claim in part(study)]
 
 
@@ -234,7 +212,7 @@ def _noise(study: Study) -> Iterator[Claim]:
 def _lost(study: Study) -> Iterator[Claim]:
     open_ = study.where("queued") | study.where("running") | study.where("interrupted")
     ended = int((~open_).sum())
-    lost = ended - len(study.ranked)
+    lost = ended - len(study.ranked) - int(study.trials["repeat"].sum())
     if ended and lost >= MANY_LOST * ended:
         low, high = stats.binomtest(lost, ended).proportion_ci(method="wilson")
         yield Lost(lost, ended, float(low), float(high))
@@ -255,15 +233,6 @@ def _unbalanced(study: Study) -> Iterator[Claim]:
     worst = max(found, key=lambda claim: claim.empty / claim.pairs, default=None)
     if worst is not None and worst.empty and place.any():
         yield worst
-
-
-def _at_edges(study: Study) -> Iterator[Claim]:
-    for one in edges(study):
-        yield _at_edge(one)
-
-
-def _at_edge(one: Edge) -> AtEdge:
-    return AtEdge(one.hyperparameter.name, one.end, one.value, one.q)
 
 
 def _mixed(study: Study) -> Iterator[Claim]:

@@ -23,7 +23,7 @@ KINDS = ("optuna", "target")
 class Targeted:
     """A search for a sparsity, and whether a trial met it."""
 
-    kind: str
+    kind_of_search: str
     metric: str
     target: float
     trials: int
@@ -44,7 +44,7 @@ class Targeted:
             else f"{self.hits:,} came {within}, trial {self.first:,} the first"
         )
         return (
-            f"Sought by {self.kind}: {self.metric} {self.target:g}; "
+            f"Sought by {self.kind_of_search}: {self.metric} {self.target:g}; "
             f"{counted(self.trials, 'trial')} of at most {self.at_most:,}; {met}."
         )
 
@@ -101,11 +101,11 @@ class Established:
         spans = "; ".join(f"{escaped(name)} {low} to {high}" for name, low, high in self.ranges)
         found = f" The best tenth has {spans}." if spans else ""
         return (
-            f"**The trials were chosen by earlier results** (draws of "
-            f"{escaped(listed(list(self.settings)))}), so no effect of a setting is claimed. "
-            f"Lowest {self.metric} of {counted(self.trials, 'trial')}: {code(self.label)}, "
-            f"{number(self.value)}{seeds}, {noise_}; as the lowest of many it is likely a little "
-            f"lower than another run of it.{found}"
+            f"**What the search established:** lowest {self.metric} of "
+            f"{counted(self.trials, 'trial')}: {code(self.label)}, {number(self.value)}"
+            f"{seeds}, {noise_}; chosen as the lowest of many, it is likely a little lower than "
+            f"another run of it.{found} The trials follow the results, so no effect of a setting "
+            "is claimed."
         )
 
 
@@ -178,7 +178,7 @@ def _target(study: Study, settings: dict[str, Any]) -> list[Block]:
         "half of training stands beside it, not in its place."
     )
     claim = Targeted(
-        kind=settings["kind"],
+        kind_of_search=settings["kind"],
         metric=metric,
         target=target,
         trials=len(study.members),

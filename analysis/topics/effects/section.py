@@ -54,7 +54,7 @@ def _note(study: Study, judged: Effects) -> str:
         "An observation is a configuration: the mean of its ranked seeds on the metric's scale"
         f"{scale}; seeds that several configurations share are blocks. Each q is a p-value "
         f"adjusted for its family (Benjamini-Yekutieli): {judged.raw_tests} correlations; "
-        f"{judged.tests} effects, interactions and tests of failures together. Where no setting "
+        f"{judged.tests} effects and interactions together. Where no setting "
         "matters, the chance that this page claims any of these is at most 5 %.",
     ]
     if len(study.hyperparameters) > 1:

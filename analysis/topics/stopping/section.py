@@ -84,8 +84,8 @@ class WouldEnd:
     good: int
     others_ended: int
     others: int
-    saved: str
-    """Percent of the tokens."""
+    saved: float
+    """Share of the tokens."""
     labels: tuple[str, ...]
     """Of the good trials that it would have ended."""
 
@@ -96,7 +96,7 @@ class WouldEnd:
         return (
             f"{code(self.rule)} would have ended {self.good_ended} of "
             f"{counted(self.good, 'good trial')}{named} and {self.others_ended} of "
-            f"{counted(self.others, 'other')}, and saved {self.saved} % of the tokens"
+            f"{counted(self.others, 'other')}, and saved {_percent(self.saved)} % of the tokens"
         )
 
 
@@ -106,30 +106,32 @@ class KnownFrom:
 
     metric: str
     sure: float
-    share: str
-    """Percent of the steps: the first at which the interval lies above `sure`, or the last."""
+    share: float
+    """Of the steps: the first at which the interval lies above `sure`, or the last."""
     met: bool
     """Whether it does."""
-    spearman: str
-    low: str
-    high: str
+    spearman: float
+    low: float
+    high: float
     n: int
 
     @property
     def words(self) -> str:
         """The moment, or that there is none."""
         figures = (
-            f"{self.spearman}, 95 % interval {self.low} to {self.high}, "
+            f"{number(self.spearman, 3)}, 95 % interval {number(self.low, 3)} to "
+            f"{number(self.high, 3)}, "
             f"{counted(self.n, 'configuration')}"
         )
         if self.met:
             return (
                 f"{self.metric}: Spearman with the final value lies above {self.sure:g} from "
-                f"{self.share} % of the steps on ({figures})"
+                f"{100 * self.share:g} % of the steps on ({figures})"
             )
         return (
-            f"{self.metric}: at no share up to {self.share} % of the steps does Spearman with the "
-            f"final value certainly exceed {self.sure:g} (at {self.share} %: {figures})"
+            f"{self.metric}: at no share up to {100 * self.share:g} % of the steps does Spearman "
+            f"with the final value certainly exceed {self.sure:g} "
+            f"(at {100 * self.share:g} %: {figures})"
         )
 
 
@@ -219,7 +221,7 @@ def _would_end(study: Study, one: Replayed) -> WouldEnd:
         len(one.good_ended) + len(one.good_kept),
         len(one.others_ended),
         len(one.others_ended) + len(one.others_kept),
-        _percent(one.saved),
+        one.saved,
         _labels(study, one.good_ended),
     )
 
@@ -254,10 +256,10 @@ def _known(of: Sequence[Signal]) -> Block:
     return KnownFrom(
         shown.metric.name,
         SURE,
-        f"{100 * shown.share:g}",
+        shown.share,
         bool(sure),
-        number(shown.spearman, 3),
-        number(low, 3),
-        number(high, 3),
+        shown.spearman,
+        low,
+        high,
         shown.n,
     )

@@ -1,26 +1,48 @@
-"""Where the store is: URLs, passwords kept out of sight, and connections that fail with words."""
+"""Reaching the database: URLs, schema, transactions, its clock, and failures said in words."""
 
+import json
+import logging
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
     DBAPIError,
+    InterfaceError,
     NoSuchModuleError,
     OperationalError,
 )
 
-from sae_sweep.errors import BadInput, NoStore
-from sae_sweep.records.store.tables import META, METADATA, SCHEMA_VERSION
+from sae_sweep.errors import BadInput, NoStore, printable
+from sae_sweep.records.store.tables import META, METADATA, MIGRATIONS, SCHEMA_VERSION
 
 LOCK_SECONDS = 30.0
-"""How long a process waits for another's transaction."""
+"""How long a process waits for another's transaction on SQLite."""
+
+SAID_SECONDS = 2.0
+"""After so long a wait for another process's lock is said."""
+
+IDLE_SECONDS = 20
+"""PostgreSQL ends a transaction whose process has been silent for so long: it may be frozen."""
+
+PATIENCE_SECONDS = 60.0
+"""How long a server may be away: a restart takes seconds."""
+
+PAUSE_SECONDS = 0.5
+
+AWAY = ("08", "57P", "25P03", "40")
+"""How PostgreSQL's codes begin of lost connections, shutdowns and starts, transactions that idled,
+deadlocks."""
+
+logger = logging.getLogger(__name__)
 
 FULL = ("database or disk is full", "disk I/O error")
 """What SQLite says when its files cannot grow: on a full disk, and at a limit of the process."""
@@ -59,7 +81,7 @@ def parse(url: str) -> URL:
 
 
 def open_for_writing(url: str) -> Engine:
-    """Connect, create the tables of a new store, and refuse what is not ours.
+    """Connect, create the tables of a new store, bring an older one up to date, refuse others.
 
     Raises:
         BadInput: no connection, a file that is no database, somebody else's or a newer one.
@@ -70,11 +92,22 @@ def open_for_writing(url: str) -> Engine:
     engine = _engine(parsed, read_only=False)
     with explaining(engine):
         _check_ours(engine, parsed, may_be_new=True)
-        with locked(engine) as connection:
+        with transaction(engine, alone=True) as connection:
             METADATA.create_all(connection)
-            if connection.scalar(select(META.c.value).where(META.c.key == "schema")) is None:
-                connection.execute(META.insert().values(key="schema", value=str(SCHEMA_VERSION)))
+            _bring_up_to_date(connection)
     return engine
+
+
+def _bring_up_to_date(connection: Connection) -> None:
+    number = select(META.c.value).where(META.c.key == "schema")
+    found = connection.scalar(number)
+    if found is None:
+        connection.execute(META.insert().values(key="schema", value=str(SCHEMA_VERSION)))
+        return
+    for version in range(int(found), SCHEMA_VERSION):
+        connection.execute(text(MIGRATIONS[version]))
+        raised = update(META).where(META.c.key == "schema").values(value=str(version + 1))
+        connection.execute(raised)
 
 
 def _make_folder(database: Path) -> None:
@@ -88,14 +121,58 @@ def _make_folder(database: Path) -> None:
 
 
 @contextmanager
-def locked(engine: Engine) -> Iterator[Connection]:
-    """Begin a transaction that only one process can be in."""
+def transaction(engine: Engine, *, alone: bool = False) -> Iterator[Connection]:
+    """Begin a transaction that writes.
+
+    Args:
+        engine: of the store.
+        alone: whether only one process can be in such a transaction at a time. SQLite has no other
+            kind; on PostgreSQL it is an advisory lock, and what waits for it says so.
+    """
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
+        elif alone:
+            _lock(connection)
         yield connection
+
+
+def _lock(connection: Connection) -> None:
+    began, said = time.monotonic(), False
+    attempt = text("SELECT pg_try_advisory_xact_lock(:key)")
+    while not connection.scalar(attempt, {"key": ADVISORY_LOCK}):
+        if not said and time.monotonic() - began > SAID_SECONDS:
+            said = True
+            logger.warning(
+                "waiting for the lock of the store (advisory lock %d), which %s holds",
+                ADVISORY_LOCK,
+                _holder(connection),
+            )
+        time.sleep(0.05)
+
+
+def _holder(connection: Connection) -> str:
+    query = text(
+        "SELECT a.pid, a.usename, a.client_addr, a.state FROM pg_locks l "
+        "JOIN pg_stat_activity a USING (pid) "
+        "WHERE l.locktype = 'advisory' AND l.objid = :key AND l.granted"
+    )
+    found = connection.execute(query, {"key": ADVISORY_LOCK}).first()
+    if found is None:
+        return "another process"
+    place = found.client_addr or "its own host"
+    return f"server process {found.pid} ({found.usename} from {place}, {found.state})"
+
+
+def now(connection: Connection) -> float:
+    """Seconds since the epoch by the clock of the database, which all drivers share."""
+    if connection.dialect.name == "sqlite":
+        return connection.execute(
+            text("SELECT (julianday('now') - 2440587.5) * 86400")
+        ).scalar_one()
+    return float(
+        connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
+    )
 
 
 def open_for_reading(url: str) -> Engine:
@@ -134,7 +211,9 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _sqlite(url, read_only=read_only)
     try:
-        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        engine = create_engine(
+            url, pool_pre_ping=True, hide_parameters=True, json_deserializer=_json_of(url)
+        )
     except (ModuleNotFoundError, NoSuchModuleError):
         raise BadInput(
             f"store.url={url.render_as_string()} needs a driver that is not installed: "
@@ -142,6 +221,13 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
         ) from None
     if read_only:
         return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @event.listens_for(engine, "connect")
+    def _end_idle(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+        connection.commit()
+
     return engine
 
 
@@ -149,7 +235,12 @@ def _sqlite(url: URL, *, read_only: bool) -> Engine:
     if read_only:
         database = f"file:{Path(url.database or '').absolute().as_uri()[len('file://') :]}?mode=ro"
         url = URL.create("sqlite", database=database, query={"uri": "true"})
-    engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS}, hide_parameters=True)
+    engine = create_engine(
+        url,
+        connect_args={"timeout": LOCK_SECONDS},
+        hide_parameters=True,
+        json_deserializer=_json_of(url),
+    )
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
@@ -159,6 +250,16 @@ def _sqlite(url: URL, *, read_only: bool) -> Engine:
         connection.execute("PRAGMA foreign_keys=ON")
 
     return engine
+
+
+def _json_of(url: URL) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise BadInput(damaged(url, str(error))) from None
+
+    return read
 
 
 def _into_wal(connection: sqlite3.Connection) -> None:
@@ -188,7 +289,7 @@ def _check_ours(engine: Engine, url: URL, *, may_be_new: bool) -> None:
         return
     with engine.connect() as connection:
         found = connection.scalar(select(META.c.value).where(META.c.key == "schema"))
-    if found is not None and int(found) != SCHEMA_VERSION:
+    if found is not None and found not in map(str, [*MIGRATIONS, SCHEMA_VERSION]):
         raise BadInput(
             f"store.url={shown} has schema {found}, this version reads {SCHEMA_VERSION}: "
             "update sae_sweep or name another store"
@@ -207,6 +308,14 @@ def _unusable(url: URL, error: DBAPIError) -> str:
     )
 
 
+def damaged(url: URL, reason: str) -> str:
+    """Say that a store holds what no version of ours has written."""
+    return (
+        f"store.url={url.render_as_string()} is damaged or was written by something else "
+        f"({printable(reason)}): restore it from a copy, or name another store"
+    )
+
+
 def lasting(url: URL, error: DBAPIError) -> str:
     """Say that a store which was in use has failed, and what to do."""
     reason, again = _reason(error), "the same command continues"
@@ -220,3 +329,69 @@ def lasting(url: URL, error: DBAPIError) -> str:
 
 def _reason(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+
+
+class Outage:
+    """Since when the server of a store has not answered."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def over(self) -> None:
+        """It has answered."""
+        self._since = None
+
+    def wait(self, error: DBAPIError) -> bool:
+        """Wait a little for the next attempt; False where that is of no use any more."""
+        if not _is_away(error):
+            return False
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            logger.warning(
+                "the store does not answer: waiting up to %.0f s for it", PATIENCE_SECONDS
+            )
+        if now - self._since > PATIENCE_SECONDS:
+            return False
+        time.sleep(PAUSE_SECONDS)
+        return True
+
+
+class _HasOutage(Protocol):
+    outage: Outage
+
+
+S = TypeVar("S", bound=_HasOutage)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def patient(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Let a method of a store wait for the server and be done again, whole.
+
+    Only for what may be done twice: a commit can succeed although its answer is lost.
+    """
+
+    @wraps(method)
+    def repeated(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        while True:
+            try:
+                found = method(self, *args, **kwargs)
+            except DBAPIError as error:
+                if not self.outage.wait(error):
+                    raise
+            else:
+                self.outage.over()
+                return found
+
+    return repeated
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Whether a server cannot be reached, or is not up yet; SQLite has none."""
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        return False
+    code = getattr(error.orig, "sqlstate", None)
+    return code is None or code.startswith(AWAY)
