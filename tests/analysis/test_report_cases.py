@@ -8,6 +8,7 @@ import pytest
 
 from analysis import contents
 from analysis.context import ReportContext
+from analysis.findings.ranking import picks
 from analysis.foreign.sweep import Request, import_sweep
 from analysis.page.blocks import record
 from analysis.study.table import Study, load
@@ -58,10 +59,9 @@ def test_failures_are_an_outcome_and_no_pick_has_a_failed_seed() -> None:
         ("0.0016", 5, 8),
     ]
     assert int(study.where("diverged").sum()) == 5
-    picked = of(found, "Recommendation")
+    picked = picks(study)
     assert picked
-    assert all(one["lost"] == 0 for one in picked)
-    assert not any("lr0.0016" in one["label"] for one in picked)
+    assert all(study.configurations["lost"][one.uid] == 0 for one in picked)
 
 
 def test_flat_then_worse_is_told_with_its_size() -> None:
@@ -135,11 +135,12 @@ def test_noise_beats_nobody_and_all_are_tied() -> None:
 
 
 def test_k_stands_in_for_l0() -> None:
-    _, found = read("d12_topk_without_l0")
-    uses = {title: one for one in of(found, "Recommendation") for title, _ in one["uses"]}
+    study, found = read("d12_topk_without_l0")
+    chosen = {one.title: one for one in picks(study)}
     assert "k down" in of(found, "OnFront")[0]["objectives"]
-    assert "k5_" in uses["Extreme sparsity"]["label"]
-    assert any("and k" in why for title, why in uses["Balanced"]["uses"] if title == "Balanced")
+    assert study.value(chosen["Extreme sparsity"].uid, "k") == 5
+    assert chosen["Balanced"].criterion == "lowest mean rank of fvu, dead_features and k"
+    assert "k down" in chosen["Balanced"].undominated_in
 
 
 @pytest.mark.parametrize(
@@ -163,9 +164,9 @@ def test_trajectories_are_five_runs() -> None:
 
 
 def test_widths_within_a_tenth_are_one_size() -> None:
-    _, found = read("d15_small_model")
-    (small,) = [one for one in of(found, "Recommendation") if "Small model" in dict(one["uses"])]
-    assert "n_latents1552" in small["label"]
+    study, _ = read("d15_small_model")
+    (small,) = [one for one in picks(study) if one.title == "Small model"]
+    assert study.value(small.uid, "n_latents") == 1552
 
 
 def test_draws_that_follow_the_results_are_no_design() -> None:
