@@ -15,6 +15,9 @@ from torch import Tensor
 PAGE = 128
 """Latents of a page, and columns of the tile in which they are encoded."""
 
+MOST_STEPS = 256
+"""Steps that are staged on the device at once."""
+
 FREE = -1
 """Owner of a page that has none; what follows a member's last page."""
 
