@@ -19,7 +19,6 @@ from sae_sweep.train.device import require_device
 from sae_sweep.train.member import Member
 from sae_sweep.train.solo import Solo
 from sae_sweep.train.source import ActivationSource
-from sae_sweep.train.training import Training
 
 if TYPE_CHECKING:
     from sae_sweep.train.pack import Pack, Packed, PackKey
@@ -199,8 +198,7 @@ class Engine:
     def _guarded(self, uid: str, work: Callable[[], Iterator[Row | Outcome]]) -> Iterator[Event]:
         """Pass on what work for one member yields; an error is its outcome, which ends it."""
         last: Event | None = None
-        joins = uid in self._waiting
-        trial = self._waiting[uid][0] if joins else self._members[uid].trial
+        trial = self._members[uid].trial if uid in self._members else self._waiting[uid][0]
         try:
             on_cuda = self._device.type == "cuda"
             with _deterministic(on=on_cuda and trial.train.reproducible):
@@ -209,7 +207,7 @@ class Engine:
         except Exception as error:
             # the trial's boundary: what happened is recorded, and the other members go on
             logger.debug("trial %s failed", uid, exc_info=True)
-            if joins and self._members and _is_out_of_memory(error):
+            if uid in self._waiting and self._members and _is_out_of_memory(error):
                 last = self._no_room(uid, None, error)
             else:
                 last = self._failure(uid, error)
@@ -236,15 +234,25 @@ class Engine:
         if uid not in self._members:
             trial, state = self._waiting[uid]
             require_device(trial, self._device)
-            training: Training
+            training: Solo | Packed
             if trial.train.kernels == "fused":
-                training = self._packed[uid] = self._pack(trial).join(trial)
+                training = self._pack(trial).join(trial)
             else:
-                training = self._solos[uid] = Solo(trial, self._activations, self._device)
-            self._members[uid] = Member(trial, training, self._activations, self._trials)
+                training = Solo(trial, self._activations, self._device)
+            member = Member(trial, training, self._activations, self._trials)
+            try:
+                if state is not None:
+                    member.state = state
+            except Exception:
+                if not isinstance(training, Solo):
+                    training.pack.leave(training)
+                raise
+            if isinstance(training, Solo):
+                self._solos[uid] = training
+            else:
+                self._packed[uid] = training
+            self._members[uid] = member
             del self._waiting[uid]
-            if state is not None:
-                self._members[uid].state = state
         return self._members[uid]
 
     def _pack(self, trial: Trial) -> "Pack":
