@@ -9,11 +9,11 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from sae_sweep.activations.order import rows_between
-from sae_sweep.config import L1Config, TopKConfig, Trial
+from sae_sweep.config import Trial
 from sae_sweep.kernels.fused.ahead import NUMBERS, Ahead
 from sae_sweep.kernels.fused.order import find_order
 from sae_sweep.train.controller import control_at
-from sae_sweep.train.schedule import l1_scale, lr_scale
+from sae_sweep.train.schedule import lr_scale, sparsity_scale
 from sae_sweep.train.source import ActivationSource
 
 FETCHED_BYTES = 2**28
@@ -30,12 +30,9 @@ class Stream(NamedTuple):
 
 def numbers_at(trial: Trial, step: int) -> tuple[float, ...]:
     """The values of `NUMBERS` for the update with this number, 1 being the first."""
-    train, sae = trial.train, trial.sae
+    train, sae = trial.train, trial.sae.fused
     lr = train.lr * lr_scale(step, trial.steps, train.lr_warmup_fraction, train.lr_decay_fraction)
-    price = 0.0
-    if isinstance(sae, L1Config):
-        acting = l1_scale(step, trial.steps, train.l1_warmup_fraction)
-        price = sae.l1_alpha * acting / train.batch_size
+    acting = sparsity_scale(step, trial.steps, train.l1_warmup_fraction)
     return (
         lr / (1 - train.beta1**step),
         (1 - train.beta2**step) ** 0.5,
@@ -43,8 +40,8 @@ def numbers_at(trial: Trial, step: int) -> tuple[float, ...]:
         train.beta2,
         1 - train.beta1,
         1 - train.beta2,
-        price,
-        sae.aux_coeff if isinstance(sae, TopKConfig) else 0.0,
+        sae.penalty * acting / train.batch_size,
+        sae.aux_coeff,
         *(control_at(trial, step) if trial.controlled else (0.0,) * 5),
     )
 

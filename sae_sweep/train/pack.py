@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
-from sae_sweep.config import L1Config, TopKConfig, Trial
+from sae_sweep.config import Trial
 from sae_sweep.kernels import Moments
 from sae_sweep.kernels.fused import pages
 from sae_sweep.kernels.fused.table import (
@@ -120,14 +120,14 @@ class Packed:
 
     def steps_together(self) -> int:
         """Updates until something has to be done in between."""
-        if not isinstance(self.trial.sae, L1Config):
+        if self.trial.sae.fused.k:  # one form for good
             return MOST_STEPS
         every = self.trial.train.resample_every or FORM_STEPS, FORM_STEPS
         return min(each - self.step % each for each in every)
 
     def between(self, activations: ActivationSource) -> None:
         """Do what is due after this update: choose the form anew, restart silent latents."""
-        if isinstance(self.trial.sae, L1Config) and self.step % FORM_STEPS == 0:
+        if self.trial.sae.fused.k == 0 and self.step % FORM_STEPS == 0:
             l0 = float(self.pack.steps.counters.l0[self.slot])
             sparse = l0 > 0 and _goes_by_active(self.trial, l0)
             self.form = SPARSE if sparse else DENSE
@@ -244,9 +244,9 @@ class Pack:
 
 def _first_form(trial: Trial) -> tuple[int, int]:
     """The form that a trial begins in, and the active latents there is room for."""
-    sae = trial.sae
-    if isinstance(sae, TopKConfig) and _goes_by_active(trial, float(sae.k)):
-        return SPARSE, sae.k
+    k = trial.sae.fused.k
+    if k and _goes_by_active(trial, float(k)):
+        return SPARSE, k
     return DENSE, 1
 
 

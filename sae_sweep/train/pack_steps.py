@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from sae_sweep.config import L1Config, TopKConfig, Trial
+from sae_sweep.config import Trial
 from sae_sweep.kernels.fused.ahead import Ahead, empty_ahead, stage
 from sae_sweep.kernels.fused.counters import Control, empty_counters
 from sae_sweep.kernels.fused.step import Kernels, Step
@@ -101,8 +101,8 @@ class PackSteps:
         for _ in range(count):
             launch()
         self._rows.launched()
-        bounded = [part for part in parts.values() if part.form == SPARSE and _is_l1(part)]
-        if not bounded:  # none can have stopped short: no need to wait for the device
+        if not any(part.form == SPARSE and part.trial.sae.fused.k == 0 for part in parts.values()):
+            # none can have stopped short: no need to wait for the device
             return dict.fromkeys(parts, count)
         done = ahead.views(len(self._table.member_pages))["done"].tolist()
         return {slot: done[slot] for slot in parts}
@@ -177,13 +177,12 @@ _FACTS = (
 def _facts(part: Part, stream: int) -> dict[str, int]:
     """What a step is told of a member."""
     train, sae = part.trial.train, part.trial.sae
-    free = isinstance(sae, L1Config) and sae.l1_norm == "decoder"
     assert train.dead_window_tokens is not None
     return {
         "form": part.form,
-        "k": sae.k if isinstance(sae, TopKConfig) else 0,
+        "k": sae.fused.k,
         "room": part.room,
-        "unit_rows": int(not free),
+        "unit_rows": int(sae.unit_rows),
         "stream": stream,
         "dead_window": train.dead_window_tokens,
         "first": part.step + 1,
@@ -194,13 +193,8 @@ def _facts(part: Part, stream: int) -> dict[str, int]:
 
 def _kernels(parts: Mapping[int, Part]) -> Kernels:
     forms = {part.form for part in parts.values()}
-    saes = [part.trial.sae for part in parts.values()]
-    aux = any(isinstance(sae, TopKConfig) and sae.aux_coeff > 0 for sae in saes)
+    aux = any(part.trial.sae.fused.aux_coeff > 0 for part in parts.values())
     return Kernels(sparse=SPARSE in forms, dense=DENSE in forms, aux=aux)
-
-
-def _is_l1(part: Part) -> bool:
-    return isinstance(part.trial.sae, L1Config)
 
 
 def _streams(parts: Mapping[int, Part]) -> dict[int, Stream]:

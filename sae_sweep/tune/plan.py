@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from sae_sweep.config import TopKConfig, Trial
+from sae_sweep.config import Trial
 from sae_sweep.kernels.fused.memory import Extent, Memory, member_memory
 from sae_sweep.kernels.fused.table import SPARSE_UP_TO
 
@@ -48,15 +48,15 @@ def memory_bytes(trial: Trial) -> int:
 
 def packed_memory(trial: Trial) -> Memory:
     """What a trial takes in a pack."""
-    sae = trial.sae
-    k = sae.k if isinstance(sae, TopKConfig) else trial.n_latents
+    sae = trial.sae.fused
+    k = sae.k or trial.n_latents
     extent = Extent(
         n_latents=trial.n_latents,
         d=trial.source.d,
         batch=trial.train.batch_size,
         active=k if k <= SPARSE_UP_TO * trial.n_latents else 0,
         operand_bytes=2 if trial.train.precision == "bf16" else 4,
-        aux=isinstance(sae, TopKConfig) and sae.aux_coeff > 0,
+        aux=sae.aux_coeff > 0,
     )
     return member_memory(extent)
 
