@@ -41,7 +41,7 @@ def numbers_at(trial: Trial, step: int) -> tuple[float, ...]:
         1 - train.beta1,
         1 - train.beta2,
         sae.penalty * acting / train.batch_size,
-        sae.aux_coeff,
+        *(sae.aux_coeff, sae.usage_coeff, sae.usage_target, sae.often_coeff, sae.often_limit),
         *(control_at(trial, step) if trial.controlled else (0.0,) * 5),
     )
 

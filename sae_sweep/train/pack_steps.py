@@ -193,8 +193,14 @@ def _facts(part: Part, stream: int) -> dict[str, int]:
 
 def _kernels(parts: Mapping[int, Part]) -> Kernels:
     forms = {part.form for part in parts.values()}
-    aux = any(part.trial.sae.fused.aux_coeff > 0 for part in parts.values())
-    return Kernels(sparse=SPARSE in forms, dense=DENSE in forms, aux=aux)
+    saes = [part.trial.sae.fused for part in parts.values()]
+    return Kernels(
+        sparse=SPARSE in forms,
+        dense=DENSE in forms,
+        aux=any(sae.aux_coeff > 0 for sae in saes),
+        usage=any(sae.usage_coeff > 0 for sae in saes),
+        often=any(sae.often_coeff > 0 for sae in saes),
+    )
 
 
 def _streams(parts: Mapping[int, Part]) -> dict[int, Stream]:

@@ -56,7 +56,7 @@ def packed_memory(trial: Trial) -> Memory:
         batch=trial.train.batch_size,
         active=k if k <= SPARSE_UP_TO * trial.n_latents else 0,
         operand_bytes=2 if trial.train.precision == "bf16" else 4,
-        aux=sae.aux_coeff > 0,
+        aux=sae.aux_coeff + sae.usage_coeff + sae.often_coeff > 0,
     )
     return member_memory(extent)
 

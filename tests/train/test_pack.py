@@ -48,6 +48,9 @@ SPARSE_AUX = ({"n_latents": 20, "k": 1, "aux_coeff": 0.5}, {"dead_window_tokens"
 DENSE_AUX = ({"n_latents": 12, "k": 4}, {"dead_window_tokens": 8, "lr_warmup_fraction": 0.5})
 FREE_L1 = ({"kind": "l1", "n_latents": 12, "l1_alpha": 2.0}, {"seed_init": 4, "steps": 41})
 UNIT_L1 = ({"kind": "l1", "n_latents": 9, "l1_alpha": 9.0, "l1_norm": "unit"}, {"beta2": 0.99})
+OFTEN = {"always_on_coeff": 2.0, "always_on_threshold": 0.3}
+USAGE = {"n_latents": 12, "aux_kind": "usage", "aux_coeff": 3.0, "aux_target": 0.2} | OFTEN
+CONTROLLED = {"l0_controller": True, "l0_target": 0.1, "l0_target_start": 0.3, "lr": 3e-3}
 ZOO = {
     "sparse topk": SPARSE_TOPK,
     "dense topk": DENSE_TOPK,
@@ -55,6 +58,10 @@ ZOO = {
     "dense with aux": DENSE_AUX,
     "l1 with free rows": FREE_L1,
     "l1 with unit rows": UNIT_L1,
+    "sparse with usage": (USAGE | {"n_latents": 40, "k": 2}, {"seed_data": 3}),
+    "dense with usage": (USAGE | {"k": 4, "always_on_coeff": 0.5}, {"lr": 2e-3}),
+    "l1 priced where always on": (FREE_L1[0] | OFTEN, {"steps": 45}),
+    "controlled": (FREE_L1[0] | {"l1_alpha": 1.0}, CONTROLLED),
     "resampled": (UNIT_L1[0], {"resample_every": 6, "resample_after": 2, "seed_data": 2}),
 }
 

@@ -15,6 +15,7 @@ from sae_sweep.kernels.fused.table import Settings
 NUMBERS = (
     *("step_size", "correction", "beta1", "beta2"),
     *("complement1", "complement2", "price", "aux_coeff"),
+    *("usage_coeff", "usage_target", "often_coeff", "often_limit"),
     *("l0_target", "l0_gain", "l0_fast", "l0_slow", "l0_bound"),
 )
 """What changes from step to step, by name: the fields of `Settings` that do, and the controller's

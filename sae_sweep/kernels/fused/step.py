@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sae_sweep.kernels.fused import decode, dense
 from sae_sweep.kernels.fused.ahead import Ahead, begin
+from sae_sweep.kernels.fused.always_on import add_always_on
 from sae_sweep.kernels.fused.auxiliary import add_aux_k
 from sae_sweep.kernels.fused.bias import update_biases
 from sae_sweep.kernels.fused.by_latent import ByLatent, by_latent
@@ -22,6 +23,7 @@ from sae_sweep.kernels.fused.select import select
 from sae_sweep.kernels.fused.sums import count_active, member_penalties
 from sae_sweep.kernels.fused.table import Table
 from sae_sweep.kernels.fused.update import update_rows
+from sae_sweep.kernels.fused.usage import add_usage
 
 
 class Kernels(NamedTuple):
@@ -30,6 +32,13 @@ class Kernels(NamedTuple):
     sparse: bool
     dense: bool
     aux: bool
+    usage: bool
+    often: bool
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether gradients of whole rows are left for the update."""
+        return self.dense or self.aux or self.usage or self.often
 
 
 class Step:
@@ -115,28 +124,39 @@ class Step:
             *(self._threshold, self._last_tie, self._overflow),
         )
         retire(self._overflow, settings, self._rows, self._values, len(table.silent_tokens))
-        if kernels.dense or kernels.aux:
+        if kernels.whole_rows:
             self._gradients, self._latents = self._whole_rows()
             self._gradients.filled.zero_()
         lists = self._by_active_latents(kernels)
         if kernels.dense:
             self._by_whole_rows()
-        if kernels.aux:
-            assert self._gradients is not None
-            assert self._latents is not None
-            both = self._operand, self._g
-            batch.aux.copy_(
-                add_aux_k(table, settings, self._pre, both, self._latents, self._gradients)
-            )
+        self._add_losses(kernels, lists)
         count_active(
             *(table, settings, lists.start, self._pre),
             *(self._threshold, self._last_tie, batch.active),
         )
-        gradients = self._gradients if kernels.dense or kernels.aux else None
+        gradients = self._gradients if kernels.whole_rows else None
         shares = update_rows(table, settings, lists, self._operand, self._g, gradients)
         update_biases(table, settings, self._g, shares.bias)
         member_penalties(table, settings, shares.penalty, batch.penalty)
         count(self._ahead, settings, batch, counters, control)
+
+    def _add_losses(self, kernels: Kernels, lists: ByLatent) -> None:
+        """Add the auxiliary losses, and their gradients to those of whole rows."""
+        if not (kernels.aux or kernels.usage or kernels.often):
+            return
+        assert self._gradients is not None
+        assert self._latents is not None
+        table, settings, loss, into = self._table, self.settings, self._batch.aux, self._gradients
+        if kernels.aux:
+            both = self._operand, self._g
+            loss.copy_(add_aux_k(table, settings, self._pre, both, self._latents, into))
+        if kernels.usage:
+            chosen = self._pre, self._threshold
+            add_usage(table, settings, chosen, self._operand, self._latents[1], into, loss)
+        if kernels.often:
+            known = self._pre, self._threshold, self._last_tie
+            add_always_on(table, settings, lists, known, self._operand, into, loss)
 
     def _by_active_latents(self, kernels: Kernels) -> ByLatent:
         """Decode sparse members, and order their active latents by row."""
@@ -162,7 +182,7 @@ class Step:
         add_gradients(table, columns, latents, batch, self._gradients, settings)
 
     def _whole_rows(self) -> tuple[RowGradients, tuple[Tensor, Tensor]]:
-        """Room that only dense members and AuxK need."""
+        """Room that only dense members and auxiliary losses need."""
         if self._gradients is not None and self._latents is not None:
             return self._gradients, self._latents
         r, d = self._table.weights.w_enc.shape
