@@ -1,7 +1,9 @@
 """Reading the store: sweeps, their trials, the course of metrics. Never writes."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -11,7 +13,7 @@ from sae_sweep.errors import BadInput
 from sae_sweep.records.store import owner, state
 from sae_sweep.records.store.tables import EVENT, MEMBER, METRIC, METRIC_NAME, RUN, TRIAL
 from sae_sweep.records.store.url import open_for_reading
-from sae_sweep.records.trial import TrialRecord
+from sae_sweep.records.trial import Row, TrialRecord
 from sae_sweep.records.uid import digest
 
 CHUNK = 500
@@ -49,6 +51,11 @@ class Sweep(NamedTuple):
 
     run: Run
     members: list[Member]
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """The records of its trials."""
+        return [member.trial for member in self.members]
 
     @property
     def digest(self) -> str:
@@ -145,6 +152,25 @@ class Reader:
         """
         with self._engine.connect() as connection:
             return read_history(connection, uids, metric)
+
+    def rows(self, after: Mapping[str, int]) -> dict[str, list[Row]]:
+        """The reports of some trials after a step each, in order, by uid; NaN where not finite."""
+        query = (
+            select(TRIAL.c.uid, METRIC.c.step, METRIC_NAME.c.name, METRIC.c.value)
+            .join(METRIC, METRIC.c.trial == TRIAL.c.pk)
+            .join(METRIC_NAME, METRIC_NAME.c.id == METRIC.c.name)
+            .order_by(METRIC.c.step)
+        )
+        found: dict[str, list[Row]] = {}
+        with self._engine.connect() as connection:
+            for uid, step in after.items():
+                part = query.where(TRIAL.c.uid == uid, METRIC.c.step > step)
+                for step, named in groupby(connection.execute(part), key=attrgetter("step")):
+                    values = {
+                        one.name: math.nan if one.value is None else one.value for one in named
+                    }
+                    found.setdefault(uid, []).append(Row(uid, step, values))
+        return found
 
     def state(self, run: int, name: str) -> Any:
         """What a run kept under a name; None where it kept nothing."""
