@@ -9,7 +9,7 @@ from sae_sweep.config import Source, TopKConfig, TrainConfig, Trial
 from sae_sweep.records import Outcome
 from sae_sweep.train import NoRoom, State, checkpoint
 from sae_sweep.tune import slot
-from sae_sweep.tune.channel import Job, Orders, Returned, Room
+from sae_sweep.tune.channel import Claimed, Job, Orders, Returned, Room
 
 
 def make_trial(name: str) -> Trial:
@@ -23,7 +23,7 @@ class Engine:
     def __init__(self, *_: object) -> None:
         self.uids: tuple[str, ...] = ()
 
-    def add(self, trial: Trial, state: State | None) -> None:
+    def add(self, trial: Trial, state: State | None, folder: Path) -> None:
         self.uids += (trial.uid,)
 
     def step(self, uid: str) -> int:
@@ -48,17 +48,17 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> slot._SlotEngine:
     monkeypatch.setattr(slot, "Engine", Engine)
     monkeypatch.setattr(slot, "open_activations", lambda _: None)
     made = slot._SlotEngine(Job(0, tmp_path, tmp_path, 1))
-    made.obey(Orders([], [make_trial(name) for name in "abc"]))
+    made.obey(Orders([], [Claimed(make_trial(name), 1) for name in "abc"]))
     return made
 
 
-def test_trials_without_room_go_back_and_the_room_is_what_is_left(train, tmp_path) -> None:
+def test_trials_without_room_go_back_and_the_room_is_what_is_left(train) -> None:
     items = train.advance(1)
     assert items == [Returned("b" * 12, "full"), Returned("c" * 12, "full"), Room(1)]
-    saved = checkpoint.load(tmp_path / make_trial("c").folder, "c" * 12)
+    saved = checkpoint.load(train._folders["c" * 12], "c" * 12)
     assert saved is not None
     assert saved.step == 5
-    assert not (tmp_path / make_trial("b").folder).exists()
+    assert checkpoint.load(train._folders["b" * 12], "b" * 12) is None
 
 
 def test_one_whose_state_cannot_be_written_fails_alone(train, monkeypatch) -> None:
