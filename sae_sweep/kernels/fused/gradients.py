@@ -17,6 +17,10 @@ from sae_sweep.kernels.fused.table import IDLE
 TOKENS = {torch.bfloat16: 4, torch.float32: 2}
 """Tokens whose vectors a program has under way at once, by their type: 128 registers a thread."""
 
+NARROW = {torch.bfloat16: 4096, torch.float32: 2048}
+"""Widest rows that an update holds in registers, with that many tokens; wider ones go by blocks,
+and half as many tokens at once."""
+
 CHUNK = 64
 """Tokens of a part of a latent that is active on many: at least two parts are made.
 
@@ -25,6 +29,11 @@ the last to end. Larger parts would take less room: all lists' entries, a row fo
 """
 
 _IDLE = tl.constexpr(IDLE)
+
+
+def tokens_at_once(operand: torch.dtype, width: int) -> int:
+    """Choose how many tokens' vectors are under way at once, without spilling registers."""
+    return TOKENS[operand] if width <= NARROW[operand] else TOKENS[operand] // 2
 
 
 class RowGradients(NamedTuple):

@@ -19,7 +19,8 @@ from triton.compiler import ASTSource
 from sae_sweep.kernels.fused import by_latent, candidates, centre, decode, encode, select, sums
 from sae_sweep.kernels.fused.table import PAGE
 
-WIDTHS = (384, 2048, 4096)
+WIDTHS = (16, 384, 768, 2048, 4096, 5120)
+"""Of rows. Kernels are compiled for the next power of two: 5120 stands for all up to 8192."""
 TILE = select.TILE_PAGES * PAGE
 TABLE = {
     "form": "*i32",
@@ -81,7 +82,7 @@ def cases() -> dict[str, Compiled]:
         "encode float32": product(encode.FLOAT32),
         "find_extents": Compiled(candidates.find_extents, {"CHUNK": candidates.PAGES}),
         "list_pages": Compiled(candidates.list_pages, {"CHUNK": candidates.PAGES}, warps=1),
-        "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}),
+        "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}, select.WARPS),
         "gather_entries": Compiled(by_latent.gather_entries, {"BLOCK": by_latent.BLOCK}),
         "add_pages": Compiled(sums.add_pages, {"GROUPS": 16}, warps=1),
         "add_tokens": Compiled(sums.add_tokens, {"CHUNK": sums.CHUNK}),
@@ -149,7 +150,7 @@ def resources(case: Compiled) -> dict[str, int]:
 def report(named: Mapping[str, Compiled], chosen: list[str]) -> None:
     """Print what the chosen cases take; all, if none is chosen."""
     found = {name: resources(case) for name, case in named.items() if not chosen or name in chosen}
-    print(json.dumps(found, indent=1))
+    print(json.dumps({"triton": triton.__version__, **found}, indent=1))
 
 
 if __name__ == "__main__":
