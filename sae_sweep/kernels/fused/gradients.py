@@ -94,7 +94,7 @@ def walk(
 
 @triton.jit(do_not_specialize=["rows"])
 def split_kernel(
-    w_dec, page_member, form, unit_rows, price, tokens, values, start, centred, g,
+    w_dec, page_member, form, unit_rows, price, tokens, values, start, row_of, centred, g,
     part_enc, part_dec, part_sums, rows, d,
     PAGE: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -109,13 +109,7 @@ def split_kernel(
     position = window * CHUNK
     if position >= tl.load(start + rows):
         return
-    row = 0
-    above = rows
-    while above - row > 1:  # the row whose list contains `position`
-        middle = (row + above) // 2
-        before = tl.load(start + middle) <= position
-        row = tl.where(before, middle, row)
-        above = tl.where(before, above, middle)
+    row = tl.load(row_of + position)
     begin = tl.load(start + row)
     end = tl.load(start + row + 1)
     part = window - tl.cdiv(begin, CHUNK)

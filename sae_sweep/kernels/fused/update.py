@@ -356,7 +356,7 @@ def update_rows(
     Returns:
         What is left to be added up for each member.
     """
-    tokens, values, start = active
+    tokens, values, start, row_of = active
     r, d = table.weights.w_enc.shape
     windows = max(triton.cdiv(len(tokens), CHUNK), 1)
     width, groups = triton.next_power_of_2(d), r // ROWS
@@ -374,7 +374,8 @@ def update_rows(
     }
     split_kernel[(windows,)](
         table.weights.w_dec, table.page_member, settings.form, settings.unit_rows, settings.price,
-        *lists, part_enc, part_dec, part_sums, r, d, **sizes, num_warps=warps(width),
+        tokens, values, start, row_of, centred, g, part_enc, part_dec, part_sums, r, d,
+        **sizes, num_warps=warps(width),
     )  # fmt: skip
     given = (part_sums,) * 5 if dense is None else dense
     kernel, blocks = (update_wide_kernel, {"BLOCK": BLOCK}) if wide else (update_kernel, {})

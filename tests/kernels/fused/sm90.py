@@ -16,7 +16,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sae_sweep.kernels.fused import by_latent, candidates, centre, decode, encode, select, sums
+from sae_sweep.kernels.fused import (
+    by_latent,
+    candidates,
+    centre,
+    decode,
+    encode,
+    encode_by_library,
+    select,
+    sums,
+)
 from sae_sweep.kernels.fused.table import PAGE
 
 WIDTHS = (16, 384, 768, 2048, 4096, 5120)
@@ -80,11 +89,14 @@ def cases() -> dict[str, Compiled]:
         "encode bfloat16": product(encode.BFLOAT16, "centred", "w_enc"),
         "encode bfloat16, few": product(encode.BFLOAT16_FEW, "centred", "w_enc"),
         "encode float32": product(encode.FLOAT32),
+        "finish_pages": Compiled(
+            encode_by_library.finish_pages, {"PAGE": PAGE, "TOKENS": encode_by_library.TOKENS}
+        ),
         "find_extents": Compiled(candidates.find_extents, {"CHUNK": candidates.PAGES}),
         "list_pages": Compiled(candidates.list_pages, {"CHUNK": candidates.PAGES}, warps=1),
         "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}, select.WARPS),
         "gather_entries": Compiled(by_latent.gather_entries, {"BLOCK": by_latent.BLOCK}),
-        "add_pages": Compiled(sums.add_pages, {"GROUPS": 16}, warps=1),
+        "add_pages": Compiled(sums.add_pages, {"GROUPS": 16, "PAGES": sums.PAGES}),
         "add_tokens": Compiled(sums.add_tokens, {"CHUNK": sums.CHUNK}),
         "count_page": Compiled(
             sums.count_page, {"PAGE": PAGE, "TOKENS": sums.TOKENS}, aligned=("n_rows",)

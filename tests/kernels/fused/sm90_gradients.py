@@ -20,7 +20,13 @@ TYPES = (
     dict.fromkeys(("b", "r", "blocks", "k_most"), "i32")
     | dict.fromkeys(("eps", "target_factor", "half_b"), "fp32")
     | dict.fromkeys(("page_counts", "first", "counts", "tile_member", "filled"), "*i32")
-    | {"unit_rows": "*i32", "dead_window": "*i64", "tokens": "*i32", "error": "*fp32"}
+    | {
+        "unit_rows": "*i32",
+        "row_of": "*i32",
+        "dead_window": "*i64",
+        "tokens": "*i32",
+        "error": "*fp32",
+    }
 )
 """Types of arguments, by name, that sm90.py does not know or knows otherwise."""
 
