@@ -88,6 +88,23 @@ def cases() -> dict[str, Compiled]:
     found = {
         "encode bfloat16": product(encode.BFLOAT16, "centred", "w_enc"),
         "encode bfloat16, few": product(encode.BFLOAT16_FEW, "centred", "w_enc"),
+        "encode bfloat16, bulk copies": Compiled(
+            encode.multiply_by_bulk_copies,
+            {
+                "PAGE": PAGE,
+                "TOKENS": encode.BFLOAT16.tokens,
+                "DEPTH": encode.BFLOAT16.depth,
+                "GROUP": encode.GROUP,
+                "PROGRAMS": 132,
+            },
+            encode.BFLOAT16.warps,
+            encode.BFLOAT16.stages,
+            aligned=("d",),
+            types={
+                "x_blocks": f"tensordesc<bf16[{encode.BFLOAT16.tokens}, {encode.BFLOAT16.depth}]>",
+                "w_blocks": f"tensordesc<bf16[{PAGE}, {encode.BFLOAT16.depth}]>",
+            },
+        ),
         "encode float32": product(encode.FLOAT32),
         "finish_pages": Compiled(
             encode_by_library.finish_pages, {"PAGE": PAGE, "TOKENS": encode_by_library.TOKENS}
@@ -156,6 +173,7 @@ def resources(case: Compiled) -> dict[str, int]:
         "stack": usage["STACK"] + usage["LOCAL"],
         "shared": shared,
         "wgmma": on_tensor_cores,
+        "bulk copies": compiled.asm["ptx"].count("cp.async.bulk.tensor"),
     }
 
 

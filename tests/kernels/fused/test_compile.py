@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PRODUCTS = {
-    "sm90.py": ["encode bfloat16"],
+    "sm90.py": ["encode bfloat16", "encode bfloat16, bulk copies"],
     "sm90_gradients.py": ["decode bfloat16", "dz bfloat16", "weights bfloat16"],
 }
 """Programs that compile kernels, and which of these multiply bfloat16."""
@@ -50,6 +50,7 @@ def test_kernels_compile_for_an_h200_without_spills(
     for name in PRODUCTS[program]:
         assert found[name]["wgmma"] > 0, f"{name} must multiply on tensor cores"
     for name, usage in found.items():
+        assert (usage["bulk copies"] > 0) == name.endswith("bulk copies"), f"{name}: {usage}"
         assert usage["stack"] == 0, f"{name} spills: {usage}"
         assert usage["registers"] <= 255, f"{name}: {usage}"
         assert usage["shared"] <= SHARED_BYTES, f"{name}: {usage}"

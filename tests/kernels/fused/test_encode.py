@@ -61,6 +61,32 @@ def test_maxima_are_those_of_the_pages() -> None:
     torch.testing.assert_close(largest, expected, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize(("tokens", "d"), [(9, 40), (70, 36), (130, 8)])
+def test_bulk_copies_give_the_same_bits(tokens: int, d: int, monkeypatch) -> None:
+    packed = pack(SEVERAL, d)
+    _, pre, largest = run(packed, tokens)
+    tile = module.FLOAT32
+    monkeypatch.setattr(module, "programs_with_bulk_copies", lambda device: 3)
+    monkeypatch.setattr(module, "ALIGNED", 1)
+    monkeypatch.setattr(module, "BFLOAT16", tile)
+    used = []
+    by_copies = module.encode_by_bulk_copies
+    monkeypatch.setattr(
+        module, "encode_by_bulk_copies", lambda *given: used.append(by_copies(*given))
+    )
+    _, found, maxima = run(packed, tokens)
+    assert len(used) == 1
+    torch.testing.assert_close(found, pre, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(maxima, largest, rtol=0, atol=0, equal_nan=True)
+
+
+def test_devices_without_bulk_copies_do_without(monkeypatch) -> None:
+    on_cuda = torch.device("cuda", 7)
+    assert module.programs_with_bulk_copies(torch.device("cpu")) == 0
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert module.programs_with_bulk_copies(on_cuda) == 0
+
+
 def test_the_librarys_product_is_the_same_within_rounding() -> None:
     packed = pack(SEVERAL, 40)
     _, pre, largest = run(packed, 70)
