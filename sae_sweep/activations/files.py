@@ -64,7 +64,7 @@ class FilesReader:
             BadInput: as `identify`, and when too few rows are left in separate documents.
         """
         tables = _tables(config)
-        self._activation = Stacked([table.activation for table in tables])
+        self._activation = Stacked.of([table.activation for table in tables])
         n = len(self._activation)
         documents = _column([table.document for table in tables])
         groups = _column([table.group for table in tables])
