@@ -32,6 +32,7 @@ class RandomRows:
     def __init__(self, d: int, n: int) -> None:
         generator = torch.Generator().manual_seed(0)
         self.d, self.n_train, self.n_validation = d, n, min(n, 4096)
+        self.window_rows = n
         self.mean = torch.zeros(d)
         directions = F.normalize(torch.randn(4 * d, d, generator=generator), dim=1)
         chosen = torch.randint(4 * d, (n, 8), generator=generator)

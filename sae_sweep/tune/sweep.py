@@ -197,14 +197,20 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
         activations.Wanted(expansion.resolver.activations[fingerprint], source)
         for fingerprint, source in needed.items()
     ]
+    bounded: dict[str, list[activations.Wanted]] = {}
     for together in activations.passes(wanted):
+        for one in together:
+            if activations.cache_bytes(one) is not None:
+                others = [other for other in together if other is not one]
+                bounded[one.source.fingerprint] = [one, *others]
         what = f"extracting activations {', '.join(one.source.fingerprint for one in together)}"
         follow_extraction(activations.prepare(together, outputs), what)
     for fingerprint in needed:
         activations.verify(outputs / "activations" / fingerprint, outputs)
     planned = len(expansion.members) + len(coming)
     with SweepDisplay(config.sweep.name, planned, expansion.trials, start.records()) as display:
-        driver = Driver(start.store, start.run, outputs, config, [display, *mirrors])
+        watchers = [display, *mirrors]
+        driver = Driver(start.store, start.run, outputs, config, watchers, bounded)
         driver.add(todo)
         driver.take_from(proposals)
         if config.executor.kind == "inline":
