@@ -47,13 +47,16 @@ class ActivationsConfig(Strict):
     """What a transcoder reconstructs from a row: another module's output, named as `hook`."""
 
     text: str = "python-docs"
-    """`python-docs`, a .txt/.jsonl/.parquet file, a folder of them, or a `datasets` name."""
+    """`python-docs`, a .txt/.md/.jsonl/.parquet file (or .gz, .zst), a folder, or a data set."""
 
     text_column: str = "text"
     """Column of .jsonl, .parquet and `datasets` that holds the text."""
 
     text_split: str = "train"
     """Split of a `datasets` name."""
+
+    text_split_by: Literal["paragraph", "line", "file"] | None = None
+    """A document of a .txt or .md; where null a paragraph, in a folder of files each file."""
 
     files: str | None = None
     """Folder of .safetensors or .npy [tokens, d] to use instead of running a model."""

@@ -13,24 +13,8 @@ pytestmark = pytest.mark.slow
 ROWS = 20_000
 ROW_BYTES = 4 * 16 + 6 + 12
 A_TENTH = ROWS * ROW_BYTES / 10 / 1e9
-WORDS = [
-    "the",
-    "a",
-    "of",
-    "in",
-    "to",
-    "sun",
-    "moon",
-    "river",
-    "stone",
-    "bird",
-    "sings",
-    "falls",
-    "over",
-    "under",
-    "cold",
-    "warm",
-]
+STORY = "the a of in to sun moon river stone bird sings falls over under cold warm"
+WORDS = STORY.split()
 
 
 @pytest.fixture(scope="module")
