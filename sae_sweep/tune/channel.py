@@ -1,8 +1,10 @@
 """What a slot and the driver say to each other; the same words inline and through Ray."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from sae_sweep.activations import Wanted
 from sae_sweep.config import Trial
 from sae_sweep.records import Outcome, Row
 from sae_sweep.records.store import Place
@@ -19,6 +21,9 @@ class Job(NamedTuple):
     """Folder below which every trial has its own."""
     threads: int
     """Threads of its arithmetic."""
+    bounded: Sequence[Wanted] = ()
+    """Where a cache bounds the training shards: how they are computed, for this source and for
+    those that the same pass of the model can serve."""
 
 
 class Started(NamedTuple):
@@ -29,13 +34,23 @@ class Started(NamedTuple):
     place: Place
 
 
+class Claimed(NamedTuple):
+    """A trial, and under which claim the driver holds it."""
+
+    trial: Trial
+    number: int
+    """Greater than that of every claim before; all that is written goes to a folder of its own."""
+
+
 class Orders(NamedTuple):
     """What the driver wants of a slot since it last asked."""
 
     stop: list[str]
-    """Trials to checkpoint and let go."""
-    add: list[Trial]
+    """Trials to checkpoint and release."""
+    add: list[Claimed]
     """Trials to take up, from their checkpoint where they have one."""
+    drop: bool = False
+    """Whether to leave at once and write nothing: the trials are another driver's."""
 
 
 class Room(NamedTuple):
