@@ -67,7 +67,8 @@ class TrainingRows:
         self._device = device
         self._batch_size = batch_size
         n, d = activations.n_train, activations.d
-        self.resident = 4 * n * d <= resident_bytes
+        # rows that come in windows are not all there
+        self.resident = activations.window_rows >= n and 4 * n * d <= resident_bytes
         if self.resident:
             self._everything = torch.empty(n, d, device=device)
             for part in torch.split(torch.arange(n), 2**16):
@@ -100,14 +101,16 @@ class TrainingRows:
             extent = count, len(streams), self._activations.n_train
             find_order(named["seed"], named["begins"], ahead.order, extent)
             return
-        batch, n = self._batch_size, self._activations.n_train
-        wanted = [
-            rows_between(one.seed, one.step * batch, (one.step + count) * batch, n).view(count, -1)
-            for one in streams
-        ]
+        batch = self._batch_size
+        wanted = [self._rows_of(one, count).view(count, batch) for one in streams]
         first = self._fetched.bring(torch.stack(wanted, dim=1).flatten())
         places = torch.arange(first, first + count * len(streams) * batch, device=self._device)
         ahead.order[:count, : len(streams)] = places.view(count, len(streams), batch)
+
+    def _rows_of(self, stream: Stream, count: int) -> Int64[Tensor, " rows"]:
+        first, last = stream.step * self._batch_size, (stream.step + count) * self._batch_size
+        n, window_rows = self._activations.n_train, self._activations.window_rows
+        return rows_between(stream.seed, first, last, n, window_rows=window_rows)
 
     def launched(self) -> None:
         """All updates that read what was staged last are under way."""

@@ -43,6 +43,7 @@ class MemoryActivations:
         self.train, self.validation = rows[:n_train], rows[n_train:]
         self.d, self.fingerprint = D, "memory"
         self.n_train, self.n_validation = n_train, n_validation
+        self.window_rows = n_train
         self.group_names: list[str] = []
 
     def train_rows(self, indices: Tensor) -> Tensor:

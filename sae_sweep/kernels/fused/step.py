@@ -89,7 +89,7 @@ class Step:
         self._batch = Batch(
             real(members, batch), real(members, batch), active, real(members), real(members)
         )
-        self._nothing = ByLatent(whole(0), real(0), whole(r + 1))
+        self._nothing = ByLatent(whole(0), real(0), whole(r + 1), whole(0))
 
     def clear(self) -> None:
         """Empty the lists of active latents: of members that are not sparse any more, too."""
