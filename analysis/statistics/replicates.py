@@ -60,6 +60,8 @@ def replicates(
     counts = np.bincount(cluster)
     _, places = np.unique(seeds, return_inverse=True)
     dummies = np.eye(places.max() + 1)[places]
+    users = [len(np.unique(cluster[places == seed])) for seed in range(places.max() + 1)]
+    dummies = dummies[:, np.array(users) > 1]
     within = dummies - _means(dummies, cluster)[cluster]
     blocks = within[:, _independent(within)]
     plain = _means(y[:, None], cluster)[:, 0]

@@ -90,7 +90,7 @@ def _turned(
         worse = [i for i, p in zip(others, beaten, strict=True) if p < LEVEL]
         before, after = [i for i in worse if i < turn], [i for i in worse if i > turn]
         if before and after:
-            if _turns_back(int(np.argmax(sign * means)), -sign, means, apart):
+            if _turns_again(turn, sign * means, apart):
                 return NONE
             left, right = (side[int(np.argmax(sign * means[side]))] for side in (before, after))
             return Shape(kind, (_step(fit, rows, left, turn), _step(fit, rows, turn, right)))
@@ -120,19 +120,15 @@ def _step(fit: Fit, rows: Float[np.ndarray, "levels p"], i: int, j: int) -> Step
     return Step(i, j, float((row @ fit.coefficients)[0]), (float(low), float(high)))
 
 
-def _turns_back(
-    turn: int, sign: float, means: np.ndarray, apart: dict[tuple[int, int], float]
+def _turns_again(
+    turn: int, means: Float[np.ndarray, " levels"], apart: dict[tuple[int, int], float]
 ) -> bool:
-    """Whether the farthest level the other way is a turn too: the levels go up and down."""
-    before = any(
-        apart[i, turn] < LEVEL for i in range(turn) if sign * means[i] > sign * means[turn]
+    """Whether a significant rise comes before the lowest level, or a significant fall after it."""
+    return any(
+        (j <= turn and means[j] > means[i]) or (i >= turn and means[j] < means[i])
+        for (i, j), p in apart.items()
+        if p < LEVEL
     )
-    after = any(
-        apart[turn, j] < LEVEL
-        for j in range(turn + 1, len(means))
-        if sign * means[j] > sign * means[turn]
-    )
-    return before and after
 
 
 def _flat_ends(
