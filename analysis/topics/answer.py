@@ -123,7 +123,8 @@ class NotVaried:
     def words(self) -> str:
         """Which."""
         names = listed([code(one) for one in self.settings])
-        return f"{names} did not vary in this sweep: nothing is said of {names}."
+        them = "it" if len(self.settings) == 1 else "them"
+        return f"{names} did not vary in this sweep: nothing is said of {them}."
 
 
 @dataclass(frozen=True)
@@ -334,6 +335,8 @@ def _has_best(one: Effect) -> bool:
 
 def _best_or_means(study: Study, one: Effect) -> Iterator[Claim]:
     name, metric = one.hyperparameter.name, one.metric
+    if one.correlation.remark == "metric constant":
+        return
     if one.reason or one.adjusted is None:
         reason = one.reason or "each level is one configuration"
         yield from _by_level(study, one.hyperparameter, metric, reason)

@@ -154,6 +154,8 @@ def _cell(one: Effect) -> str:
         return f"**{size}**{wording.percent_interval(one.metric, bounds)}"
     if bounds is None:
         return "none detected"
+    if max(map(abs, bounds)) > wording.SMALL[one.metric.scale]:
+        return f"none detected{wording.percent_interval(one.metric, bounds)}"
     return f"none within {wording.within(one.metric, bounds)}"
 
 
