@@ -31,6 +31,8 @@ class Source(NamedTuple):
     """Rows for training."""
     settings: dict[str, Any]
     """The settings that act, for the record."""
+    has_target: bool = False
+    """Whether every row comes with a second one, which a transcoder reconstructs."""
 
 
 @dataclass(frozen=True)
