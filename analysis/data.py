@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.blocks import Blocks, record
-from analysis.fronts import fronts
-from analysis.study import Study, load
+from analysis.context import REPORT_VERSION, ReportContext
+from analysis.page.blocks import Blocks, record
+from analysis.study.table import Study, load
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Member, Sweep
 
@@ -49,8 +49,10 @@ def runs(study: Study) -> pd.DataFrame:
 
 
 def _recorded(config: dict[str, Any], key: str) -> Any:
-    section, _, name = key.partition(".")
-    return config.get(section, {}).get(name)
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def export(sweep: Sweep, kind: str, to: Path | None) -> None:
@@ -72,8 +74,9 @@ def export(sweep: Sweep, kind: str, to: Path | None) -> None:
         table.to_csv(to if to is not None else sys.stdout, index=False, lineterminator="\n")
 
 
-def write(study: Study, sections: Sequence[Blocks], folder: Path, report_version: int) -> None:
+def write(context: ReportContext, sections: Sequence[Blocks], folder: Path) -> None:
     """Write runs.csv, claims.json, grid_metrics.json and pareto_optimal_configs.json."""
+    study = context.study
     folder.mkdir(parents=True, exist_ok=True)
     runs(study).to_csv(folder / "runs.csv", index=False, lineterminator="\n")
     claims = [
@@ -90,7 +93,7 @@ def write(study: Study, sections: Sequence[Blocks], folder: Path, report_version
         "sweep": study.run.name,
         "question": study.run.question,
         "digest": study.digest,
-        "report_version": report_version,
+        "report_version": REPORT_VERSION,
         "runs": entries,
     }
     (folder / "grid_metrics.json").write_text(_json(metrics))
@@ -100,7 +103,7 @@ def write(study: Study, sections: Sequence[Blocks], folder: Path, report_version
             "trials": front.n,
             "members": [by_uid[uid] for uid in front.uids],
         }
-        for front in fronts(study)
+        for front in context.fronts
     ]
     (folder / "pareto_optimal_configs.json").write_text(_json({"fronts": found}))
 

@@ -7,17 +7,20 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import data, figures, study, web
-from analysis.blocks import Blocks, markdown
+from analysis import contents, data, web
+from analysis.contents import TOPICS
+from analysis.context import REPORT_VERSION, ReportContext
+from analysis.findings.fronts import refuse_unknown
+from analysis.findings.thresholds import Thresholds
 from analysis.foreign.imported import Imported
-from analysis.fronts import refuse_unknown
-from analysis.sections import SECTIONS
-from analysis.sections.footer import REPORT_VERSION
-from analysis.thresholds import Thresholds
+from analysis.page.blocks import Blocks, markdown
+from analysis.page.markdown import escaped
+from analysis.study.table import History, Study, load, no_history, remembered
+from analysis.topics import summary
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Sweep
 
-PAGE = Path("report.md")
+PAGE, DETAILS = Path("report.md"), Path("details.md")
 WEB_PAGE = Path("report.html")
 RECORD = Path("data", "grid_metrics.json")
 """Says of which records the report is; written last: a half-replaced report is not current."""
@@ -26,14 +29,14 @@ RECORD = Path("data", "grid_metrics.json")
 def render(  # noqa: PLR0913 - keywords, each an option of the command
     sweep: Sweep,
     folder: Path,
-    history: study.History = study.no_history,
+    history: History = no_history,
     *,
     html: bool = False,
     imported: Imported | None = None,
     objectives: Sequence[Sequence[str]] = (),
     thresholds: Thresholds | None = None,
 ) -> Path:
-    """Write report.md, figures/ and data/ into a folder and return the page's path.
+    """Write report.md, details.md, figures/ and data/ into a folder; returns the page's path.
 
     With `html` also report.html, the same in one file, its trials to explore.
 
@@ -60,38 +63,47 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         fresh = Path(temporary)
-        trials_folder = folder.parent / "trials"
-        loaded = dataclasses.replace(
-            study.load(sweep),
-            history=study.remembered(history),
-            trials_folder=trials_folder,
-            thresholds=thresholds,
+        study = dataclasses.replace(
+            load(sweep),
+            history=remembered(history),
+            trials_folder=folder.parent / "trials",
             imported=imported,
-            objectives=tuple(map(tuple, objectives)),
         )
-        refuse_unknown(loaded)
-        loaded.figures.update(figures.draw(loaded, fresh / "figures"))
-        sections = compose(loaded)
-        data.write(loaded, sections, fresh / "data", REPORT_VERSION)
-        (fresh / PAGE).write_text(page(sections), encoding="utf-8")
+        refuse_unknown(study, objectives)
+        figures = contents.draw(study, fresh / "figures")
+        context = ReportContext(study, figures, tuple(map(tuple, objectives)), thresholds)
+        first, sections = summary.summary(context), compose(context)
+        data.write(context, [first, *sections], fresh / "data")
+        (fresh / PAGE).write_text(page(first, sections), encoding="utf-8")
+        (fresh / DETAILS).write_text(details(study, sections), encoding="utf-8")
         if html:
-            whole = web.page(loaded, sections, fresh / "figures")
+            whole = web.page(study, [first, *sections], fresh / "figures")
             (fresh / WEB_PAGE).write_text(whole, encoding="utf-8")
         _replace(fresh, folder)
     return folder / PAGE
 
 
-def compose(loaded: study.Study) -> list[Blocks]:
+def compose(context: ReportContext) -> list[Blocks]:
     """The sections that have something to say."""
-    return [blocks for section in SECTIONS if (blocks := section(loaded))]
+    return [blocks for topic in TOPICS if (blocks := topic.section(context))]
 
 
-def page(sections: Sequence[Blocks]) -> str:
-    """Sections as one page of Markdown with its contents."""
-    header, *others = [markdown(blocks) for blocks in sections]
-    titles = [re.findall(r"^## (.+)$", text, re.MULTILINE)[0] for text in others]
-    contents = " · ".join(f"[{title}](#{_anchor(title)})" for title in titles)
-    return "\n\n".join([header, f"Contents: {contents}", *others]) + "\n"
+def page(first: Blocks, sections: Sequence[Blocks]) -> str:
+    """The first page as Markdown, with links to every topic of the details."""
+    anchors = [(title, _anchor(title)) for title in _titles(sections)]
+    return markdown([*first, *summary.contents(anchors)]) + "\n"
+
+
+def details(study: Study, sections: Sequence[Blocks]) -> str:
+    """Every topic as one page of Markdown with its contents."""
+    links = " · ".join(f"[{title}](#{_anchor(title)})" for title in _titles(sections))
+    header = f"# {escaped(study.run.name)}: details"
+    answer = f"The answer stands in [{PAGE}]({PAGE}). Contents: {links}"
+    return "\n\n".join([header, answer, *map(markdown, sections)]) + "\n"
+
+
+def _titles(sections: Sequence[Blocks]) -> list[str]:
+    return [str(blocks[0]).partition("\n")[0].removeprefix("## ") for blocks in sections]
 
 
 def is_current(sweep: Sweep, folder: Path) -> bool:

@@ -182,7 +182,7 @@ class Sweep:
                 weights = (root / trial.folder / "sae.safetensors").read_bytes()
                 final = json.dumps(trial.final, sort_keys=True)
                 results[uid] = (final, hashlib.sha256(weights).hexdigest())
-        left = [*root.glob("*/resume*"), *root.glob("*/.*.part")]
+        left = [*root.glob("*/claim-*"), *root.glob("*/resume*"), *root.glob("**/.*.part")]
         return Course(
             [json.dumps(member.assignment) for member in found.members],
             results,

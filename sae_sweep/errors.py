@@ -11,11 +11,20 @@ def without_passwords(text: str) -> str:
     return CREDENTIALS.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", text)
 
 
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that act on a terminal or turn a text around; a line's end and a tab may stand."""
+
+
+def printable(text: str) -> str:
+    """Show control characters as their escapes in Python, so that no text acts on a terminal."""
+    return CONTROL.sub(lambda m: m[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
 class BadInput(ValueError):  # noqa: N818  (it reads as what it says: exit code 2, one message)
     """A setting, file or place that cannot be used: says which, its value, and the way out."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(without_passwords(message))
+        super().__init__(printable(without_passwords(message)))
 
 
 class NoStore(BadInput):

@@ -5,6 +5,8 @@ import re
 from typing import Any
 
 MISSING = {"", "-", "—", "none", "null", "n/a", "na"}
+LARGEST = 10**18
+"""Whole numbers up to here stay numbers; longer ones are names that consist of digits."""
 WHOLE = re.compile(r"[+-]?[0-9]+")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.I)
 """What a cell of text must look like to be a number: float() also takes 1_000 and other digits."""
@@ -44,9 +46,9 @@ def setting(cell: Any) -> Any:
     if isinstance(cell, str) and cell.strip().lower() in ("true", "false"):
         return cell.strip().lower() == "true"
     if isinstance(cell, int) and not isinstance(cell, bool):
-        return cell if abs(cell) < 2**63 else str(cell)
-    if isinstance(cell, str) and WHOLE.fullmatch(cell.strip()) and len(cell.strip()) < 19:
-        return int(cell)
+        return cell if abs(cell) < LARGEST else str(cell)
+    if isinstance(cell, str) and WHOLE.fullmatch(cell.strip()):
+        return setting(int(cell)) if len(cell) < 30 else cell.strip()
     value = number(cell)
     if value is None:
         return cell if isinstance(cell, bool) else str(cell)

@@ -1,6 +1,7 @@
 """`python -m sae_sweep forget --status failed`: remove records and folders of trials."""
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 from sae_sweep.errors import BadInput
 from sae_sweep.records import STATUSES
 from sae_sweep.records.store import Reader, Store, default_url
+
+DOOMED = ".forgotten-"
+"""How the names of folders begin that are to be deleted; no trial's folder begins with a dot."""
 
 FORGETTABLE = [status for status in STATUSES if status not in ("queued", "running")]
 
@@ -40,10 +44,21 @@ def forget(arguments: list[str]) -> int:
     with Reader(url) as reader:  # says so where there is no store or no such sweep
         if options.sweep is not None:
             reader.sweep(options.sweep)
-    with Store(url) as store:
-        forgotten = store.forget(options.status, options.sweep)
-    for trial in forgotten:
-        shutil.rmtree(options.outputs / "trials" / trial.folder, ignore_errors=True)
-        sys.stdout.write(f"forgot {trial.folder} ({trial.status})\n")
-    sys.stdout.write(f"{len(forgotten)} trials forgotten\n")
+    trials = options.outputs / "trials"
+    # renamed first, deleted last: where this is killed on its way, the next forget finishes it
+    with Store(url) as store, store.forgetting(options.status, options.sweep) as forgotten:
+        for trial in forgotten:
+            with contextlib.suppress(FileNotFoundError):
+                (trials / trial.folder).rename(trials / f"{DOOMED}{trial.folder}")
+    for left in trials.glob(f"{DOOMED}*"):
+        _delete(left)
+    told = [f"forgot {trial.folder} ({trial.status})\n" for trial in forgotten]
+    sys.stdout.write("".join([*told, f"{len(forgotten)} trials forgotten\n"]))
     return 0
+
+
+def _delete(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)

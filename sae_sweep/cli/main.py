@@ -30,6 +30,14 @@ def main(arguments: list[str]) -> int:
 
 
 PROGRAM = "python -m sae_sweep"
+TABLES = (None, "csv", "parquet")
+"""Formats of `export` for a sweep's table; others are for a trial's weights."""
+
+
+def _format(arguments: list[str]) -> str | None:
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--format", nargs="?")
+    return parser.parse_known_args(arguments)[0].format
 
 
 def _command(arguments: list[str]) -> int:
@@ -47,7 +55,12 @@ def _command(arguments: list[str]) -> int:
 
             process.interruptible()
             return forget(rest)
-        case ["export", *rest] if "saelens" in rest or "--format=saelens" in rest:
+        case ["track", *rest]:
+            from sae_sweep.cli.track import track
+
+            process.interruptible()
+            return track(rest)
+        case ["export", *rest] if _format(rest) not in TABLES:
             from sae_sweep.cli.export import export
 
             process.interruptible()

@@ -9,11 +9,17 @@ from typing import Any
 from sae_sweep.cli import exit_codes
 from sae_sweep.config import RunConfig
 from sae_sweep.errors import without_passwords
+from sae_sweep.records import Status
 from sae_sweep.records.store import Reader, default_url
 from sae_sweep.search import warnings
+from sae_sweep.sinks import require
+from sae_sweep.sinks.process import SinkProcesses
 from sae_sweep.tune import sweep
 from sae_sweep.tune.estimate import describe_cost
 from sae_sweep.tune.expansion import Expansion, expand_sweep
+
+MISSING: tuple[Status, ...] = ("failed", "oom", "interrupted", "queued", "running")
+"""A sweep with trials of these statuses has not come to its end."""
 
 
 def run(settings: dict[str, Any], config: RunConfig, arguments: list[str]) -> int:
@@ -27,6 +33,7 @@ def run(settings: dict[str, Any], config: RunConfig, arguments: list[str]) -> in
     Raises:
         BadInput: before any trial starts.
     """
+    require(config.sinks)
     outputs = sweep.outputs_folder(config)
     _keep_caches_inside(outputs)
     expansion = expand_sweep(settings, config, outputs)
@@ -38,14 +45,15 @@ def run(settings: dict[str, Any], config: RunConfig, arguments: list[str]) -> in
         sys.stderr.write(f"merged: {words}\n")
     for words in warnings(config.sweep, config.search):
         sys.stderr.write(f"warning: {words}\n")
-    command = _command(arguments)
-    result = sweep.run(expansion, config, outputs, command)
-    _say_how_it_ended(result, expansion, arguments)
-    _render(config, outputs)
+    url = config.store.url or default_url(outputs)
+    with SinkProcesses(config.sinks, config.sweep.name, outputs, url):
+        result = sweep.run(expansion, config, outputs, _command(arguments))
+        _say_how_it_ended(result, expansion, arguments)
+        if result.lost is None:  # else the other driver renders it
+            _render(config, outputs)
     if result.interrupted:
         return exit_codes.INTERRUPTED
-    counts = result.counts
-    return exit_codes.FAILED if counts["failed"] + counts["oom"] + counts["interrupted"] else 0
+    return exit_codes.FAILED if any(result.counts[status] for status in MISSING) else 0
 
 
 def _keep_caches_inside(outputs: Path) -> None:
@@ -65,11 +73,14 @@ def _say_how_it_ended(result: sweep.Result, expansion: Expansion, arguments: lis
     counts = ", ".join(f"{n} {status}" for status, n in sorted(result.counts.items()))
     nothing = "" if result.trained else "; nothing to train"
     sys.stderr.write(f"{len(expansion.trials)} trials: {counts}{nothing}\n")
+    if result.lost is not None:
+        sys.stderr.write(f"lost: {result.lost}\n")
     for words in result.notes:
         sys.stderr.write(f"search: {words}\n")
     # with rerun= the same command would start over
     again = _command([word for word in arguments if not word.startswith("rerun=")])
-    if result.interrupted:
+    missing = any(result.counts[status] for status in MISSING)
+    if result.interrupted or (result.lost is not None and missing):
         sys.stderr.write(f"to continue: {again}\n")
     elif result.counts["failed"] + result.counts["oom"]:
         sys.stderr.write(f"to retry what failed: {again} rerun=failed\n")

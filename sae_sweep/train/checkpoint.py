@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,12 @@ from sae_sweep.errors import BadInput
 
 STATE_FILE = "resume.safetensors"
 PREVIOUS_FILE = "resume.previous.safetensors"
+FILES = (STATE_FILE, PREVIOUS_FILE)
+
+VERSION = "1"
+"""Raised when a state is written otherwise; one without a version is of version 1."""
+
+NUMBERS = {"step", "seconds"}
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +40,14 @@ class State(NamedTuple):
         """Steps trained."""
         return int(self.numbers["step"])
 
+    def fits(self, tensors: Mapping[str, Shaped[Tensor, "..."]]) -> bool:
+        """Whether training with these tensors can take it over: it is of this version of ours."""
+        kinds = [
+            {name: (each.shape, each.dtype) for name, each in one.items()}
+            for one in (self.tensors, tensors)
+        ]
+        return kinds[0] == kinds[1] and self.numbers.keys() == NUMBERS
+
 
 def save(folder: Path, uid: str, state: State) -> int:
     """Write the state to the trial's folder; the one before is kept until the next.
@@ -42,7 +57,12 @@ def save(folder: Path, uid: str, state: State) -> int:
     """
     path = folder / STATE_FILE
     numbers = json.dumps(state.numbers)
-    metadata = {"uid": uid, "numbers": numbers, "checksum": _checksum(state.tensors, numbers)}
+    metadata = {
+        "uid": uid,
+        "version": VERSION,
+        "numbers": numbers,
+        "checksum": _checksum(state.tensors, numbers),
+    }
     with replacing(path) as temporary:
         temporary.write_bytes(serialise(state.tensors, metadata))
         if path.exists():
@@ -53,16 +73,19 @@ def save(folder: Path, uid: str, state: State) -> int:
 def load(folder: Path, uid: str) -> State | None:
     """Read the newest whole state; None where there is none, and training starts afresh.
 
-    A truncated or damaged file is passed over, with a warning in the log.
+    A truncated or damaged file, or one of another version, is passed over, with a warning in the
+    log.
 
     Raises:
-        BadInput: where the state belongs to another trial.
+        BadInput: where the state belongs to another trial, or a folder is in its place.
     """
-    for path in (folder / STATE_FILE, folder / PREVIOUS_FILE):
+    for path in (folder / name for name in FILES):
+        if path.is_dir():
+            raise BadInput(f"{path} is a folder, where a checkpoint should be: move it away")
         if path.exists():
             try:
                 found, state = _read(path)
-            except (SafetensorError, ValueError, KeyError, OSError) as error:
+            except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
                 logger.warning("%s cannot be resumed from: %s", path, error)
                 continue
             if found != uid:
@@ -74,21 +97,23 @@ def load(folder: Path, uid: str) -> State | None:
     return None
 
 
-def discard(folder: Path) -> None:
-    """Delete the state, the one before, and what a killed process left half-written."""
-    if not folder.is_dir():  # nothing was written: the trial failed because something is in the way
-        return
-    for path in (folder / STATE_FILE, folder / PREVIOUS_FILE, *folder.glob(".*.part")):
-        path.unlink(missing_ok=True)
-
-
 def _read(path: Path) -> tuple[str, State]:
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    version = metadata.get("version", "1")
+    if version != VERSION:
+        raise ValueError(f"it has version {version}, this version of sae_sweep reads {VERSION}")
     if metadata["checksum"] != _checksum(tensors, metadata["numbers"]):
         raise ValueError("its checksum does not match")
-    return metadata["uid"], State(tensors, json.loads(metadata["numbers"]))
+    return metadata["uid"], State(tensors, _numbers(metadata["numbers"]))
+
+
+def _numbers(text: str) -> dict[str, int | float]:
+    found = json.loads(text)
+    if not isinstance(found, dict) or not 0 <= found["step"] < 2**53:
+        raise ValueError(f"its numbers are {text}")
+    return found
 
 
 def _checksum(tensors: dict[str, Shaped[Tensor, "..."]], numbers: str) -> str:

@@ -56,6 +56,7 @@ class Engine:
         self._trials = trials
         self._device = torch.device(device)
         self._waiting: dict[str, tuple[Trial, State | None]] = {}
+        self._folders: dict[str, Path | None] = {}
         self._members: dict[str, Member] = {}
         self._solos: dict[str, Solo] = {}
         self._packed: dict[str, Packed] = {}
@@ -69,13 +70,20 @@ class Engine:
         """The members, in the order in which they joined."""
         return (*self._members, *self._waiting)
 
-    def add(self, trial: Trial, state: State | None = None) -> None:
+    def add(self, trial: Trial, state: State | None = None, folder: Path | None = None) -> None:
         """Let a trial join, from its beginning or from a state.
 
         It is built at the next `advance`, so that a trial that cannot be built fails there.
+
+        Args:
+            trial: resolved settings.
+            state: where to go on from.
+            folder: where its results are written, and which is there; without it the trial's own
+                below `trials`, which is made.
         """
         assert trial.uid not in self.uids, f"{trial.uid} is a member already"
         self._waiting[trial.uid] = (trial, state)
+        self._folders[trial.uid] = folder
 
     def remove(self, uid: str) -> None:
         """Let a member go, without an outcome."""
@@ -193,10 +201,16 @@ class Engine:
                 training = self._packed[uid] = self._pack(trial).join(trial)
             else:
                 training = self._solos[uid] = Solo(trial, self._activations, self._device)
-            self._members[uid] = Member(trial, training, self._activations, self._trials)
+            self._members[uid] = Member(
+                trial, training, self._activations, self._trials, self._folders[uid]
+            )
             del self._waiting[uid]
-            if state is not None:
+            if state is not None and state.fits(training.tensors()):
                 self._members[uid].state = state
+            elif state is not None:
+                logger.warning(
+                    "the checkpoint of trial %s is of another version: it starts afresh", uid
+                )
         return self._members[uid]
 
     def _pack(self, trial: Trial) -> "Pack":

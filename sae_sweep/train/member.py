@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sae_sweep.config import TopKConfig, Trial
+from sae_sweep.config import Trial
 from sae_sweep.records import Outcome, Row
 from sae_sweep.train import results
 from sae_sweep.train.checkpoint import State
@@ -17,7 +17,12 @@ class Member:
     """Follows one trial. Looking at it changes nothing of its training."""
 
     def __init__(
-        self, trial: Trial, training: Training, activations: ActivationSource, trials: Path
+        self,
+        trial: Trial,
+        training: Training,
+        activations: ActivationSource,
+        trials: Path,
+        folder: Path | None = None,
     ) -> None:
         """Start at step 0.
 
@@ -26,6 +31,7 @@ class Member:
             training: its tensors.
             activations: what it trains on and is evaluated on.
             trials: folder below which every trial has its own.
+            folder: where its results are written instead; it must be there.
         """
         self.trial = trial
         self.step = 0
@@ -34,7 +40,8 @@ class Member:
         """Wall time of training and evaluation, over all starts; of a pack's, its share."""
         self._training = training
         self._activations = activations
-        self._folder = trials / trial.folder
+        self._own_folder = trials / trial.folder
+        self._folder = folder
 
     @property
     def state(self) -> State:
@@ -96,7 +103,11 @@ class Member:
         """Evaluate on the whole validation split, and leave weights and tables in the folder."""
         trial, sae = self.trial, self._training.module()
         found = evaluate(sae, self._activations)
-        results.write(self._folder, trial, sae, found, tuple(self._activations.group_names))
+        folder = self._folder
+        if folder is None:
+            folder = self._own_folder
+            folder.mkdir(parents=True, exist_ok=True)
+        results.write(folder, trial, sae, found, tuple(self._activations.group_names))
         fvu_mean, density_mean, deviation = self._training.last_half().tolist()
         final = losses | found.metrics
         final |= {
@@ -106,8 +117,9 @@ class Member:
             "l0_fraction_last_half_sd": (deviation / (trial.steps - trial.steps // 2)) ** 0.5,
             "n_latents": float(trial.n_latents),
         }
-        if isinstance(trial.sae, TopKConfig):
-            final["k"] = float(trial.sae.k)
+        name, value = trial.sae.l0_setting
+        if name == "k" and value is not None:
+            final["k"] = float(value)
         if trial.controlled:
             assert trial.train.l0_target is not None
             final |= self._training.controlled()

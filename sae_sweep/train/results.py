@@ -24,7 +24,12 @@ def write(
     and `frequency_<group>` where tokens have groups. groups.parquet, where there are two groups or
     more, has a row a group: `group`, `tokens`, `fvu`, `l0`, `dead_features` on its validation
     tokens (`by_group.Groups` defines them).
+
+    Raises:
+        FileNotFoundError: the folder is gone: another driver has taken the trial over.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is gone")
     save(folder, sae, {"uid": trial.uid, "label": trial.label, **trial.record})
     columns = {
         "id": pa.array(range(len(found.frequency)), pa.int32()),

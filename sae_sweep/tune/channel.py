@@ -29,13 +29,23 @@ class Started(NamedTuple):
     place: Place
 
 
+class Claimed(NamedTuple):
+    """A trial, and under which claim the driver holds it."""
+
+    trial: Trial
+    number: int
+    """Greater than that of every claim before; all that is written goes to a folder of its own."""
+
+
 class Orders(NamedTuple):
     """What the driver wants of a slot since it last asked."""
 
     stop: list[str]
-    """Trials to checkpoint and let go."""
-    add: list[Trial]
+    """Trials to checkpoint and release."""
+    add: list[Claimed]
     """Trials to take up, from their checkpoint where they have one."""
+    drop: bool = False
+    """Whether to leave at once and write nothing: the trials are another driver's."""
 
 
 class Room(NamedTuple):

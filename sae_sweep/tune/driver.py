@@ -3,15 +3,16 @@
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from sae_sweep.config import RunConfig, Trial
 from sae_sweep.records import Outcome, Row, Status
-from sae_sweep.records.store import Store
-from sae_sweep.tune import leavings
-from sae_sweep.tune.channel import Item, Job, Orders, Room, Started
+from sae_sweep.records.store import ClaimLost, Store
+from sae_sweep.tune import trial_folder
+from sae_sweep.tune.channel import Claimed, Item, Job, Orders, Room, Started
 from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key
 from sae_sweep.tune.stopping import Stopping, ended
 from sae_sweep.tune.watching import Supply, Watcher
@@ -38,10 +39,10 @@ class SlotRecord:
         self.residents: dict[str, Trial] = {}
         self.orders = Orders([], [])
 
-    def give(self, trial: Trial) -> None:
-        """Order the slot to take a trial up."""
+    def give(self, trial: Trial, number: int) -> None:
+        """Order the slot to take a trial up, under the claim with this number."""
         self.residents[trial.uid] = trial
-        self.orders.add.append(trial)
+        self.orders.add.append(Claimed(trial, number))
 
 
 class Driver:
@@ -70,6 +71,8 @@ class Driver:
         self._supply: Supply | None = None
         self._together = config.search.at_once
         self._queues: dict[ShapeKey, deque[Trial]] = {}
+        self._numbers: dict[str, int] = {}
+        """Of the claims under which trials are held, by uid."""
         self._alone: deque[Trial] = deque()
         self._held: dict[str, Trial] = {}
         self._polled = 0.0
@@ -79,18 +82,35 @@ class Driver:
         self._interrupt = threading.Event()
         self.trouble: str | None = None
         """Why no trial can go on, where that is so."""
+        self.lost: str | None = None
+        """Why the trials are another driver's now, where that is so: nothing more is written."""
 
     # -- what is to be done --------------------------------------------------------------------
 
     def add(self, trials: Iterable[Trial]) -> None:
         """Queue trials; those that another living driver holds are waited for."""
         wanted = {trial.uid: trial for trial in trials}
-        mine = self._store.claim(self._run, wanted)
-        for uid, trial in wanted.items():
-            if uid in mine:
-                self._enqueue(trial)
-            else:
-                self._held[uid] = trial
+        with self._fenced():
+            mine = self._claim(wanted)
+            for uid, trial in wanted.items():
+                if uid in mine:
+                    self._enqueue(trial)
+                else:
+                    self._held[uid] = trial
+
+    def _claim(self, uids: Iterable[str]) -> set[str]:
+        """Claim trials; returns those that are this driver's now."""
+        mine = self._store.claim(self._run, uids)
+        self._numbers |= mine
+        return set(mine)
+
+    @contextmanager
+    def _fenced(self) -> Iterator[None]:
+        """Do what writes to the store; where another driver has taken over, stop and remember."""
+        try:
+            yield
+        except ClaimLost as error:
+            self.lost = self.lost or str(error)
 
     def take_from(self, supply: Supply) -> None:
         """Ask for more trials whenever fewer are under way than may be."""
@@ -98,7 +118,7 @@ class Driver:
         self._watchers.append(supply)
 
     def _replenish(self) -> None:
-        if not self._more or self._supply is None or self.interrupted:
+        if not self._more or self._supply is None or self.leaving:
             return
         capacities = [slot.capacity for slot in self._running.values()]
         a_slot = self._limit or min(TOGETHER, max(capacities, default=1))
@@ -127,14 +147,20 @@ class Driver:
     @property
     def finished(self) -> bool:
         """Whether no slot runs and none is to be started."""
-        self._poll_held()
+        with self._fenced():
+            self._poll_held()
         waiting = any(self._queues.values()) or self._alone or self._held
-        return not self._running and (self.interrupted or not (waiting or self._more))
+        return not self._running and (self.leaving or not (waiting or self._more))
 
     @property
     def interrupted(self) -> bool:
         """Whether the sweep was asked to stop."""
         return self._interrupt.is_set()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether nothing new is to be started."""
+        return self.interrupted or self.lost is not None
 
     @property
     def open_slots(self) -> list[int]:
@@ -147,7 +173,7 @@ class Driver:
 
     def _poll_held(self) -> None:
         """Look again at the trials of other drivers: take them over, or take note of their end."""
-        if not self._held or time.monotonic() - self._polled < POLL_SECONDS:
+        if self.lost or not self._held or time.monotonic() - self._polled < POLL_SECONDS:
             return
         self._polled = time.monotonic()
         known = self._store.trials(list(self._held))
@@ -159,38 +185,47 @@ class Driver:
                 trial = self._held.pop(uid)
                 for watcher in self._watchers:
                     watcher.ended(trial, known[uid].outcome)
-        for uid in self._store.claim(self._run, list(self._held)):
+        for uid in self._claim(list(self._held)):
             self._enqueue(self._held.pop(uid))
 
     def next_job(self) -> Job | None:
         """A slot to start now, or None when none is free or nothing waits."""
-        if self.interrupted or len(self._running) >= self.slots:
+        if self.leaving or len(self._running) >= self.slots:
             return None
-        self._poll_held()
-        self._replenish()
-        self._withdraw()
-        if self._alone:
-            first = self._alone.popleft()
-            self._stopping.begin(first.uid)
-            slot = SlotRecord(shape_key(first), 1, alone=True)
-            slot.give(first)
-        else:
-            key = next((key for key, queue in self._queues.items() if queue), None)
-            if key is None:
-                return None
-            free = self.slots - len(self._running)
-            size = cohort_size(len(self._queues[key]), free, self._limit)
-            slot = SlotRecord(key, size, alone=False)
-            self._fill(slot)
+        slot: SlotRecord | None = None
+        with self._fenced():
+            self._poll_held()
+            self._replenish()
+            self._withdraw()
+            slot = self._next_slot_record()
+        if slot is None or self.lost:
+            return None
         number = self._next_slot
         self._next_slot += 1
         self._running[number] = slot
         folder = self._activations_root / slot.key.activations
         return Job(number, folder, self._trials_root, self.threads)
 
+    def _next_slot_record(self) -> SlotRecord | None:
+        """A slot with its first trials."""
+        if self._alone:
+            first = self._alone.popleft()
+            self._stopping.begin(first.uid)
+            slot = SlotRecord(shape_key(first), 1, alone=True)
+            slot.give(first, self._numbers[first.uid])
+            return slot
+        key = next((key for key, queue in self._queues.items() if queue), None)
+        if key is None:
+            return None
+        free = self.slots - len(self._running)
+        size = cohort_size(len(self._queues[key]), free, self._limit)
+        slot = SlotRecord(key, size, alone=False)
+        self._fill(slot)
+        return slot
+
     def _fill(self, slot: SlotRecord) -> None:
         """Give a slot what it has room for, in the order of the queue."""
-        if slot.alone or self.interrupted:
+        if slot.alone or self.leaving:
             return
         queue = self._queues.get(slot.key, ())
         alike = [one.residents for one in self._running.values() if one.key == slot.key]
@@ -199,15 +234,19 @@ class Driver:
             if self._stopping.refusal(queue[0].uid) is not None:
                 return  # it ends when the queue is next looked through
             self._stopping.begin(queue[0].uid)
-            slot.give(queue.popleft())
+            trial = queue.popleft()
+            slot.give(trial, self._numbers[trial.uid])
 
     # -- what a slot says ----------------------------------------------------------------------
 
     def push(self, number: int, items: list[Item]) -> None:
         """Record what a slot reports and prepare its next orders."""
-        slot = self._running[number]
+        with self._fenced():
+            self._record(self._running[number], items)
+
+    def _record(self, slot: SlotRecord, items: list[Item]) -> None:
         items = self._stopping.read(items, slot.residents)
-        self._store.rows([item for item in items if isinstance(item, Row)])
+        self._store.rows(self._run, [item for item in items if isinstance(item, Row)])
         for item in items:
             match item:
                 case Started():
@@ -220,9 +259,9 @@ class Driver:
                 case Outcome():
                     if item.status == "interrupted" and not self.interrupted:
                         # nobody told it to leave: what it lacks, the others lack too
-                        self.trouble = item.error
-                        self.interrupt()
-                    self._ended(slot.residents.pop(item.uid), item)
+                        self._give_up(f"{item.error}: make room there")
+                    self._ended(slot.residents[item.uid], item)
+                    del slot.residents[item.uid]
                 case Room():
                     slot.capacity = item.members
         for one in self._running.values():
@@ -231,11 +270,21 @@ class Driver:
         self._withdraw()
         self._fill(slot)
 
+    def _give_up(self, reason: str) -> None:
+        """End the sweep: no trial can go on."""
+        self.trouble = self.trouble or reason
+        self.interrupt()
+
     def pull(self, number: int) -> Orders:
         """Hand a slot its orders; one that is left without trials is over."""
         slot = self._running[number]
+        with self._fenced():
+            self._store.confirm(self._run)
+        if self.lost:
+            slot.residents.clear()
+            return Orders([], [], drop=True)
         if self.interrupted:
-            never_begun = slot.orders.add
+            never_begun = [one.trial for one in slot.orders.add]
             for trial in never_begun:
                 del slot.residents[trial.uid]
                 self._enqueue(trial)
@@ -244,9 +293,12 @@ class Driver:
         return orders
 
     def _ended(self, trial: Trial, outcome: Outcome) -> None:
-        self._store.outcome(self._run, outcome)
+        number = self._store.outcome(self._run, outcome)
         folder = self._trials_root / trial.folder
-        leavings.clear(folder, outcome.status, keep_weights=self._keep_weights)
+        try:
+            trial_folder.settle(folder, number, outcome.status, keep_weights=self._keep_weights)
+        except OSError as error:
+            self._give_up(trial_folder.in_the_way(folder, error))
         for watcher in self._watchers:
             watcher.ended(trial, outcome)
 
@@ -256,9 +308,17 @@ class Driver:
             self._enqueue(trial)
 
     def died(self, number: int, reason: str, *, out_of_memory: bool = False) -> None:
-        """A slot's process has died: retry its trials, the second time alone, then give up."""
+        """A slot's process has died: retry its trials, the second time alone, then give up.
+
+        It may only be cut off: under new claims nothing that it still writes counts.
+        """
         slot = self._running.pop(number)
-        self._store.event(self._run, "slot_died", reason)
+        with self._fenced():
+            self._store.event(self._run, "slot_died", reason)
+            self._claim(slot.residents)
+            self._retry(slot, reason, out_of_memory=out_of_memory)
+
+    def _retry(self, slot: SlotRecord, reason: str, *, out_of_memory: bool) -> None:
         for trial in slot.residents.values():
             self._deaths[trial.uid] += 1
             if slot.alone:

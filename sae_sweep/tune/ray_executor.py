@@ -173,7 +173,9 @@ class Mailbox:
     def put(self, slot: int, orders: Orders) -> None:
         """Add orders to those not fetched yet."""
         waiting = self._orders.get(slot, Orders([], []))
-        self._orders[slot] = Orders(waiting.stop + orders.stop, waiting.add + orders.add)
+        self._orders[slot] = Orders(
+            waiting.stop + orders.stop, waiting.add + orders.add, waiting.drop or orders.drop
+        )
 
     def take(self, slot: int) -> Orders:
         """Fetch a slot's orders."""
@@ -217,7 +219,7 @@ def _deliver(driver: Driver, mailbox: Any, slot: int) -> None:
     import ray
 
     orders = driver.pull(slot)
-    if orders.stop or orders.add:
+    if orders.stop or orders.add or orders.drop:
         ray.get(mailbox.put.remote(slot, orders))
 
 
@@ -276,7 +278,7 @@ def _listener(driver: Driver, mailbox: Any) -> Any:
             driver.died(slot, _reason(text), out_of_memory=memory)
 
         def on_step_begin(self, **_: Any) -> None:
-            if driver.interrupted and time.monotonic() - self._reminded > REMIND_SECONDS:
+            if driver.leaving and time.monotonic() - self._reminded > REMIND_SECONDS:
                 self._reminded = time.monotonic()
                 for slot in driver.open_slots:
                     _deliver(driver, mailbox, slot)

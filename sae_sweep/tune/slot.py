@@ -14,6 +14,7 @@ from sae_sweep.tune.channel import Channel, Item, Job, Orders, Room, Started
 from sae_sweep.tune.environment import place
 from sae_sweep.tune.plan import memory_bytes
 from sae_sweep.tune.sizing import Observed, Sizing
+from sae_sweep.tune.trial_folder import take_over
 
 SECONDS_BETWEEN_PULLS = 0.5
 """How long a slot trains before it looks for orders again."""
@@ -27,7 +28,10 @@ def train_slot(job: Job, channel: Channel) -> None:
     slot = _SlotEngine(job)
     steps = 1
     while True:
-        items = slot.obey(channel.pull())
+        orders = channel.pull()
+        if orders.drop:
+            return
+        items = slot.obey(orders)
         if items:
             channel.push(items)
         if not slot.engine.uids:
@@ -57,6 +61,7 @@ class _SlotEngine:
         self._compiled_for = 0
         self._here = place(device, job.threads)
         self._trials: dict[str, Trial] = {}
+        self._folders: dict[str, Path] = {}
         self._saved: dict[str, tuple[int, float]] = {}
 
     def obey(self, orders: Orders) -> list[Item]:
@@ -69,18 +74,28 @@ class _SlotEngine:
             items.append(failure or left)
             if failure is None:
                 self.engine.remove(uid)
-        for trial in orders.add:
+        for trial, number in orders.add:
             try:
-                state = checkpoint.load(self._folder(trial), trial.uid)
-            except BadInput as error:  # somebody else's file in its folder: its own misfortune
-                items.append(Outcome(trial.uid, "failed", 0, {}, str(error)))
+                folder = take_over(self._job.trials / trial.folder, number)
+                state = checkpoint.load(folder, trial.uid)
+            except (BadInput, OSError) as error:  # something is in its way: its own misfortune
+                items.append(self._not_begun(trial, error))
                 continue
-            self.engine.add(trial, state)
+            self._folders[trial.uid] = folder
+            self.engine.add(trial, state, folder)
             step = self.engine.step(trial.uid)
             self._trials[trial.uid] = trial
             self._saved[trial.uid] = (step, time.monotonic())
             items.append(Started(trial.uid, step, self._here))
         return items
+
+    def _not_begun(self, trial: Trial, error: Exception) -> Outcome:
+        if lacks_room(error):
+            return Outcome(
+                trial.uid, "interrupted", 0, {}, f"no room in {self._job.trials} ({error})"
+            )
+        words = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
+        return Outcome(trial.uid, "failed", 0, {}, words)
 
     def resize(self, steps: int, seconds: float) -> list[Item]:
         """Find out how many trials pay, on a GPU; tells the driver when it is another number."""
@@ -117,8 +132,11 @@ class _SlotEngine:
 
     def _save(self, uid: str) -> Outcome | None:
         """Checkpoint a trial; one whose folder cannot be written fails, alone."""
+        folder = self._folders[uid]
         try:
-            checkpoint.save(self._folder(self._trials[uid]), uid, self.engine.state(uid))
+            if not folder.is_dir():
+                raise FileNotFoundError(f"{folder} is gone")
+            checkpoint.save(folder, uid, self.engine.state(uid))
         except OSError as error:
             step, seconds = self.engine.step(uid), self.engine.seconds(uid)
             ended = Outcome(uid, "failed", step, {}, f"its checkpoint: {error}", seconds)
@@ -128,6 +146,3 @@ class _SlotEngine:
             return ended
         self._saved[uid] = (self.engine.step(uid), time.monotonic())
         return None
-
-    def _folder(self, trial: Trial) -> Path:
-        return self._job.trials / trial.folder

@@ -1,7 +1,6 @@
 """A sweep from validated settings to recorded outcomes."""
 
 import json
-import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +17,12 @@ from sae_sweep.config import RunConfig, Trial
 from sae_sweep.errors import BadInput, CutShort, NoStore, without_passwords
 from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.names import RESERVED_NAMES
-from sae_sweep.records.store import Reader, Store, default_url
+from sae_sweep.records.store import ClaimLost, Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
 from sae_sweep.sae import WEIGHTS_FILE
 from sae_sweep.search import LISTED, definition, read_objective
 from sae_sweep.train import require_device
-from sae_sweep.tune import inline_executor, leavings, orphans
+from sae_sweep.tune import inline_executor, orphans, trial_folder
 from sae_sweep.tune.driver import Driver
 from sae_sweep.tune.environment import git_commit, versions
 from sae_sweep.tune.estimate import disk_bytes, require_disk
@@ -32,6 +31,9 @@ from sae_sweep.tune.progress import SweepDisplay, follow_extraction
 from sae_sweep.tune.proposals import STATE, Proposals, take_up
 from sae_sweep.tune.stopping import Stopping, ended
 from sae_sweep.tune.watching import Watcher
+
+NAMED = 10
+"""Lost trials that are named; of further ones only the number is given."""
 
 RERUN = {"failed": ("failed", "oom"), "diverged": ("diverged",), "all": tuple(FINAL | {"stopped"})}
 
@@ -47,6 +49,8 @@ class Result(NamedTuple):
     """Whether it was asked to stop before the end."""
     notes: list[str]
     """What a search had to say."""
+    lost: str | None
+    """Why another driver has taken over, where that is so, and what it has taken."""
 
 
 class Start(NamedTuple):
@@ -84,20 +88,38 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
             versions=versions(),
         )
         start = Start(store, run_id, expansion, config, outputs)
+        todo: list[Trial] = []
+        notes: list[str] = []
+        interrupted, lost = False, None
         try:
             proposals = Proposals(store, run_id, expansion, config)
+            notes = proposals.notes
             todo = _enlist(start, proposals)
             if not todo and not Stopping(store, run_id, config).closed:
                 todo = proposals.ask(1)
             with _mirrored(start) as mirrors:
                 interrupted = bool(todo) and _train(start, todo, proposals, mirrors)
+        except ClaimLost as error:
+            lost = _what_is_lost(start, todo, error)
         finally:
             store.finish_run(run_id)
         records = start.records()
-        if config.store.weights == "front" and not interrupted:
+        if config.store.weights == "front" and not (interrupted or lost):
             _keep_front(records, store.trained_by(config.sweep.name), outputs)
     counts = Counter(record.status for record in records.values())
-    return Result(counts, bool(todo), interrupted, proposals.notes)
+    return Result(counts, bool(todo), interrupted, notes, lost)
+
+
+def _what_is_lost(start: Start, todo: list[Trial], error: ClaimLost) -> str:
+    """Say which trials this run cannot end any more, and how they stand."""
+    ended_here = start.store.ended_by(start.run)
+    records = start.records()
+    left = [records[trial.uid] for trial in todo if trial.uid not in ended_here]
+    statuses = Counter(record.status for record in left)
+    stand = ", ".join(f"{n} {status}" for status, n in sorted(statuses.items())) or "none"
+    names = "".join(f"\n  {record.folder}: {record.status}" for record in left[:NAMED])
+    more = f"\n  and {len(left) - NAMED} more" if len(left) > NAMED else ""
+    return f"{error}; trials lost to it: {stand}. Nothing was written to them since{names}{more}"
 
 
 def finished_trials(config: RunConfig, uids: Sequence[str], outputs: Path) -> set[str]:
@@ -127,10 +149,11 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
     known = start.records()
     again: list[Trial] = []
     if rerun is not None:
-        again = [trial for trial in trials if known[trial.uid].status in RERUN[rerun]]
-        store.reset([trial.uid for trial in again])
+        chosen = [trial for trial in trials if known[trial.uid].status in RERUN[rerun]]
+        numbers = store.reset(start.run, [trial.uid for trial in chosen])
+        again = [trial for trial in chosen if trial.uid in numbers]
         for trial in again:
-            shutil.rmtree(start.outputs / "trials" / trial.folder, ignore_errors=True)
+            trial_folder.empty(start.outputs / "trials" / trial.folder, numbers[trial.uid])
         known = start.records()
     anew = {uid for uid, record in known.items() if record.status == "queued"}
     Stopping(store, start.run, start.config).restart(anew | {trial.uid for trial in again})
@@ -152,11 +175,15 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
 def _clear_after(start: Start, over: Mapping[str, Status]) -> None:
     """Do what earlier starts were killed before: clear the folders of trials that had ended."""
     ours = start.store.trained_by(start.config.sweep.name)
+    numbers = start.store.claim_numbers(list(over))
     for trial in start.expansion.trials:
         if trial.uid in over:
             wanted = start.config.store.weights != "none" or trial.uid not in ours
-            folder = start.outputs / "trials" / trial.folder
-            leavings.clear(folder, over[trial.uid], keep_weights=wanted)
+            folder, status = start.outputs / "trials" / trial.folder, over[trial.uid]
+            try:
+                trial_folder.settle(folder, numbers[trial.uid], status, keep_weights=wanted)
+            except OSError as error:
+                raise CutShort(trial_folder.in_the_way(folder, error)) from None
 
 
 @contextmanager
@@ -218,7 +245,9 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
             with ray_executor.cluster(config.executor), _stopping_on_signals(driver, display):
                 ray_executor.execute(driver, config.executor, scratch)
     if driver.trouble is not None:
-        raise CutShort(f"{driver.trouble}: make room there; the same command continues")
+        raise CutShort(f"{driver.trouble}; the same command continues")
+    if driver.lost is not None:
+        raise ClaimLost(driver.lost)
     return driver.interrupted
 
 

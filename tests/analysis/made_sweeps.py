@@ -4,13 +4,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sae_sweep.records import Outcome, Row, TrialRecord, digest
-from sae_sweep.records.store import Reader, Store, Sweep, recording, writer
+from sae_sweep.records.store import Reader, Store, Sweep, writer
 from sae_sweep.records.store.writer import Place
 
 START = 1_750_000_000.0
@@ -71,8 +70,7 @@ def write_store(
         "versions": {"torch": "2.13.0"},
     }
     with pytest.MonkeyPatch.context() as patch, Store(url) as store:
-        for module in (writer, recording):
-            patch.setattr(module, "time", SimpleNamespace(time=lambda: START))
+        patch.setattr(writer, "now", lambda _: START)
         number = store.start_run(name, **(fields | run))
         members = [(trial.record, trial.assignment) for trial in trials]
         store.enlist(number, members)
@@ -90,7 +88,7 @@ def _train(store: Store, run: int, trial: Ran, uid: str) -> None:
     store.running(run, uid, Place("here", trial.device, 1, "4ca17f6", {"torch": "2.13.0"}))
     reports = trial.reports or dict.fromkeys(("fvu", "dead_features", "loss"), trial.curve)
     rows = enumerate(zip(*reports.values(), strict=True), start=1)
-    store.rows([Row(uid, 10 * i, dict(zip(reports, each, strict=True))) for i, each in rows])
+    store.rows(run, [Row(uid, 10 * i, dict(zip(reports, each, strict=True))) for i, each in rows])
     if trial.status != "running":
         ended = (uid, trial.status, 100, trial.final, trial.error, 2.5, trial.always_on_ids)
         outcome = Outcome(*ended)  # type: ignore[arg-type]

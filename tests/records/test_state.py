@@ -13,10 +13,10 @@ def make_trial(uid: str) -> TrialRecord:
 def test_the_latest_run_that_kept_a_value_answers_for_its_sweep(store_url) -> None:
     with Store(store_url) as store:
         first, second, other = (store.start_run(name, **RUN) for name in ("s", "t", "u"))
-        store.finish_run(first)
-        third = store.start_run("s", **RUN)
         assert store.kept("s", "search") is None
         store.keep(first, "search", {"target": 0.05})
+        store.finish_run(first)
+        third = store.start_run("s", **RUN)
         store.keep(second, "search", {"target": 0.5})
         assert store.kept("s", "search") == (first, {"target": 0.05})
         store.keep(third, "search", {"target": 0.1})

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -14,9 +15,9 @@ from sqlalchemy.exc import DBAPIError
 
 from sae_sweep.errors import BadInput, CutShort, without_passwords
 from sae_sweep.records import Outcome, Row, TrialRecord
-from sae_sweep.records.store import Reader, Store
+from sae_sweep.records.store import ClaimLost, Place, Reader, Store
 from sae_sweep.records.store import owner as owners
-from sae_sweep.records.store.writer import Place
+from sae_sweep.records.store.tables import METADATA
 
 HERE = Place("host", "cpu (x)", 1, "abc", {"torch": "2"})
 RUN = {"question": "?", "config": {"sweep": {}}, "command": "c", "git": None, "versions": {}}
@@ -35,9 +36,11 @@ def start(store: Store, *uids: str, name: str = "s") -> int:
 def test_a_trial_from_claim_to_outcome(store_url) -> None:
     with Store(store_url) as store:
         run = start(store, "a" * 12, "b" * 12)
-        assert store.claim(run, ["a" * 12]) == {"a" * 12}
+        assert set(store.claim(run, ["a" * 12])) == {"a" * 12}
         store.running(run, "a" * 12, HERE)
-        store.rows([Row("a" * 12, 10, {"fvu": 0.5, "l0": 4.0}), Row("a" * 12, 20, {"fvu": 0.25})])
+        store.rows(
+            run, [Row("a" * 12, 10, {"fvu": 0.5, "l0": 4.0}), Row("a" * 12, 20, {"fvu": 0.25})]
+        )
         store.outcome(
             run, Outcome("a" * 12, "done", 20, {"fvu": 0.25}, seconds=1.5, always_on_ids=(3, 7))
         )
@@ -55,9 +58,10 @@ def test_a_trial_from_claim_to_outcome(store_url) -> None:
 
 def test_a_repeated_report_replaces_itself(store_url) -> None:
     with Store(store_url) as store:
-        start(store, "a" * 12)
-        store.rows([Row("a" * 12, 10, {"fvu": 0.5})])
-        store.rows([Row("a" * 12, 10, {"fvu": 0.4})])
+        run = start(store, "a" * 12)
+        store.claim(run, ["a" * 12])
+        store.rows(run, [Row("a" * 12, 10, {"fvu": 0.5})])
+        store.rows(run, [Row("a" * 12, 10, {"fvu": 0.4})])
     with Reader(store_url) as reader:
         assert reader.history(["a" * 12], "fvu")["a" * 12][1].tolist() == [0.4]
 
@@ -66,7 +70,7 @@ def test_what_is_not_finite_is_kept_as_a_gap(store_url) -> None:
     with Store(store_url) as store:
         run = start(store, "a" * 12)
         store.claim(run, ["a" * 12])
-        store.rows([Row("a" * 12, 1, {"fvu": math.nan, "loss": math.inf, "l0": 2.0})])
+        store.rows(run, [Row("a" * 12, 1, {"fvu": math.nan, "loss": math.inf, "l0": 2.0})])
         store.outcome(run, Outcome("a" * 12, "diverged", 1, {"fvu": math.nan}, "loss is nan"))
     with Reader(store_url) as reader:
         assert math.isnan(reader.history(["a" * 12], "fvu")["a" * 12][1][0])
@@ -89,19 +93,136 @@ def test_a_second_driver_on_the_same_sweep_is_refused(store_url) -> None:
 def test_a_trial_is_held_by_one_driver_only(store_url) -> None:
     with Store(store_url) as one, Store(store_url) as two:
         first, second = start(one, "a" * 12), start(two, "a" * 12, name="other")
-        assert one.claim(first, ["a" * 12]) == {"a" * 12}
-        assert two.claim(second, ["a" * 12]) == set()
+        assert set(one.claim(first, ["a" * 12])) == {"a" * 12}
+        assert two.claim(second, ["a" * 12]) == {}
         one.outcome(first, Outcome("a" * 12, "interrupted", 1, {}, "left"))
-        assert two.claim(second, ["a" * 12]) == {"a" * 12}
+        assert set(two.claim(second, ["a" * 12])) == {"a" * 12}
 
 
-def test_a_driver_that_lost_its_trial_changes_nothing_any_more(store_url) -> None:
+@pytest.fixture
+def elsewhere(monkeypatch) -> Callable[[], None]:
+    """Lets the drivers of before count as those of another host whose heartbeats have stopped."""
+
+    def leave() -> None:
+        host = f"host-{time.monotonic_ns()}"
+        monkeypatch.setattr(owners.socket, "gethostname", lambda: host)
+        monkeypatch.setattr(owners, "STALE_SECONDS", -60.0)
+
+    return leave
+
+
+WRITES = {
+    "running": lambda store, run: store.running(run, "a" * 12, HERE),
+    "rows": lambda store, run: store.rows(run, [Row("a" * 12, 10, {"fvu": 0.5})]),
+    "outcome": lambda store, run: store.outcome(run, Outcome("a" * 12, "done", 1, {"fvu": 9.0})),
+    "event": lambda store, run: store.event(run, "search", "boo"),
+    "keep": lambda store, run: store.keep(run, "search", {}),
+    "enlist": lambda store, run: store.enlist(run, [(trial("c" * 12), {})]),
+    "claim": lambda store, run: store.claim(run, ["a" * 12]),
+    "reset": lambda store, run: store.reset(run, ["a" * 12]),
+    "confirm": lambda store, run: store.confirm(run),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("after", ["claim", "done", "interrupted"])
+def test_a_driver_that_wakes_after_another_has_taken_over_writes_nothing(
+    store_url, elsewhere, write, after
+) -> None:
     with Store(store_url) as one, Store(store_url) as two:
-        first, second = start(one, "a" * 12), start(two, "a" * 12, name="other")
-        assert two.claim(second, ["a" * 12]) == {"a" * 12}
-        one.running(first, "a" * 12, HERE)
-        one.outcome(first, Outcome("a" * 12, "failed", 1, {}, "boom"))
-        assert one.trials(["a" * 12])["a" * 12].status == "queued"
+        first = start(one, "a" * 12)
+        one.claim(first, ["a" * 12])
+        elsewhere()
+        second = start(two, "a" * 12)
+        assert set(two.claim(second, ["a" * 12])) == {"a" * 12}
+        if after != "claim":
+            two.outcome(second, Outcome("a" * 12, after, 1, {}, "why"))
+        before = dump(store_url)
+        with pytest.raises(ClaimLost):
+            WRITES[write](one, first)
+        one.finish_run(first)
+        assert dump(store_url) == before
+
+
+def dump(url: str) -> dict[str, list[tuple]]:
+    """All that a store holds, but for heartbeats."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = {
+            name: sorted(
+                repr({key: value for key, value in row.items() if key != "heartbeat"})
+                for row in connection.execute(table.select()).mappings()
+            )
+            for name, table in METADATA.tables.items()
+        }
+    engine.dispose()
+    return found
+
+
+def test_numbers_of_claims_grow_even_where_a_trial_was_forgotten(store_url) -> None:
+    with Store(store_url) as store:
+        numbers = []
+        for _ in range(3):
+            run = start(store, "a" * 12)
+            numbers += [store.claim(run, ["a" * 12])["a" * 12] for _ in range(2)]
+            numbers.append(store.outcome(run, Outcome("a" * 12, "failed", 1, {}, "boom")))
+            store.finish_run(run)
+            with store.forgetting(["failed"], None):
+                pass
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) == 6  # an outcome is accepted under the latest
+    assert abs(numbers[0] / 1000 - time.time()) < 60
+
+
+def test_what_a_slot_writes_under_an_earlier_claim_of_the_same_driver_is_refused(store_url) -> None:
+    with Store(store_url) as store, Store(store_url) as cut_off:
+        run = start(store, "a" * 12)
+        cut_off._numbers = store.claim(run, ["a" * 12])
+        store.claim(run, ["a" * 12])
+        with pytest.raises(
+            ClaimLost, match=r"the claim to trial a{12} is not this driver's any more"
+        ):
+            cut_off.rows(run, [Row("a" * 12, 10, {"fvu": 0.5})])
+        store.rows(run, [Row("a" * 12, 10, {"fvu": 0.5})])
+
+
+def test_a_driver_that_was_frozen_asks_before_it_goes_on(store_url, elsewhere) -> None:
+    with Store(store_url) as one, Store(store_url) as two:
+        first = start(one, "a" * 12)
+        one.confirm(first)
+        elsewhere()
+        start(two, "a" * 12)
+        one._last_beat -= 3600  # its own thread has not beaten either
+        with pytest.raises(ClaimLost, match="has taken this one for dead and closed its run"):
+            one.confirm(first)
+
+
+def test_a_silent_driver_whose_trials_nobody_needs_goes_on(store_url, elsewhere) -> None:
+    with Store(store_url) as one, Store(store_url) as two:
+        first = start(one, "a" * 12)
+        one.claim(first, ["a" * 12])
+        elsewhere()
+        second = start(two, "b" * 12, name="other")
+        two.claim(second, ["b" * 12])
+        one.rows(first, [Row("a" * 12, 10, {"fvu": 0.5})])
+        one.outcome(first, Outcome("a" * 12, "done", 1, {"fvu": 0.5}))
+
+
+@pytest.mark.parametrize("skew", [-7200, -120, 120, 7200])
+def test_clocks_that_differ_do_not_make_a_driver_dead(store_url, monkeypatch, skew) -> None:
+    with Store(store_url) as one, Store(store_url) as two:
+        first = start(one, "a" * 12)
+        one.claim(first, ["a" * 12])
+        monkeypatch.setattr(owners.socket, "gethostname", lambda: "elsewhere")
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + skew)
+        with pytest.raises(BadInput, match=r"sweep.name=s is being run by process"):
+            start(two, "a" * 12)
+        second = start(two, "a" * 12, name="other")
+        assert two.claim(second, ["a" * 12]) == {}
+        with Reader(store_url) as reader:
+            assert reader.sweep("s").run.alive
+            assert abs(reader.sweep("other").run.started - real()) < 60
 
 
 def test_a_trial_that_has_ended_is_not_claimed_again(store_url) -> None:
@@ -109,7 +230,7 @@ def test_a_trial_that_has_ended_is_not_claimed_again(store_url) -> None:
         first, second = start(one, "a" * 12), start(two, "a" * 12, name="other")
         one.claim(first, ["a" * 12])
         one.outcome(first, Outcome("a" * 12, "done", 1, {"fvu": 0.5}))
-        assert two.claim(second, ["a" * 12]) == set()
+        assert two.claim(second, ["a" * 12]) == {}
 
 
 def _claim_all(url: str, name: str, uids: list[str]) -> None:
@@ -149,32 +270,49 @@ def test_trials_of_a_dead_driver_become_interrupted_at_once(store_url) -> None:
         run = store.start_run("s", **RUN)
         found = store.trials(["a" * 12, "b" * 12])
         assert {one.status for one in found.values()} == {"interrupted"}
-        assert store.claim(run, list(found)) == set(found)
+        assert set(store.claim(run, list(found))) == set(found)
 
 
-def test_a_driver_on_another_host_is_dead_when_its_heart_stops() -> None:
-    elsewhere = {**owners.current_owner(), "host": "elsewhere"}
-    assert owners.is_alive(elsewhere, time.time())
-    assert not owners.is_alive(elsewhere, time.time() - 2 * owners.STALE_SECONDS)
+@pytest.mark.parametrize("differs", ["host", "boot", "namespace"])
+def test_where_a_process_cannot_be_looked_at_its_heartbeat_counts(differs) -> None:
+    elsewhere = {**owners.current_owner(), differs: "elsewhere", "pid_started": -1}
+    assert owners.state(elsewhere, owners.STALE_SECONDS - 1) == "alive"
+    assert owners.state(elsewhere, owners.STALE_SECONDS + 1) == "silent"
+    del elsewhere[differs]  # as an earlier version wrote it
+    assert owners.state(elsewhere, 0.0) == "alive"
 
 
 def test_a_later_process_with_the_same_number_is_another() -> None:
     me = owners.current_owner()
-    assert owners.is_alive(me, 0.0)
-    assert not owners.is_alive({**me, "pid_started": me["pid_started"] - 1}, time.time())
+    assert owners.state(me, 9e9) == "alive"
+    assert owners.state({**me, "pid_started": me["pid_started"] - 1}, 0.0) == "dead"
 
 
-def test_reset_removes_how_it_ended_and_its_metrics(store_url) -> None:
+@pytest.mark.parametrize("pid", ["1", None, [], -1, 10**30])
+def test_an_owner_that_nobody_wrote_harms_nobody(pid) -> None:
+    assert owners.state({**owners.current_owner(), "pid": pid}, 9e9) in {"silent", "dead"}
+
+
+def test_reset_removes_how_it_ended_and_its_metrics_and_claims_it(store_url) -> None:
     with Store(store_url) as store:
         run = start(store, "a" * 12)
-        store.claim(run, ["a" * 12])
-        store.rows([Row("a" * 12, 1, {"fvu": 1.0})])
+        first = store.claim(run, ["a" * 12])
+        store.rows(run, [Row("a" * 12, 1, {"fvu": 1.0})])
         store.outcome(run, Outcome("a" * 12, "failed", 1, {}, "boom"))
         assert store.trials(["a" * 12])["a" * 12].error == "boom"
-        store.reset(["a" * 12])
+        assert store.reset(run, ["a" * 12])["a" * 12] > first["a" * 12]
         assert store.trials(["a" * 12])["a" * 12].error is None
     with Reader(store_url) as reader:
         assert reader.history(["a" * 12], "fvu") == {}
+
+
+def test_what_another_driver_trains_is_not_reset(store_url) -> None:
+    with Store(store_url) as one, Store(store_url) as two:
+        first, second = start(one, "a" * 12), start(two, "a" * 12, name="other")
+        one.claim(first, ["a" * 12])
+        one.rows(first, [Row("a" * 12, 1, {"fvu": 1.0})])
+        assert two.reset(second, ["a" * 12]) == {}
+        assert one.history(["a" * 12], "fvu").keys() == {"a" * 12}
 
 
 def test_forget_removes_by_status_and_sweep(store_url) -> None:
@@ -182,10 +320,11 @@ def test_forget_removes_by_status_and_sweep(store_url) -> None:
         for name, uid in (("s", "a" * 12), ("t", "b" * 12)):
             run = start(store, uid, name=name)
             store.claim(run, [uid])
-            store.rows([Row(uid, 1, {"fvu": 1.0})])
+            store.rows(run, [Row(uid, 1, {"fvu": 1.0})])
             store.outcome(run, Outcome(uid, "failed", 1, {}, "boom"))
             store.finish_run(run)
-        assert [one.uid for one in store.forget(["failed"], "s")] == ["a" * 12]
+        with store.forgetting(["failed"], "s") as found:
+            assert [one.uid for one in found] == ["a" * 12]
         assert list(store.trials(["a" * 12, "b" * 12])) == ["b" * 12]
 
 
@@ -194,10 +333,12 @@ def test_forget_is_refused_while_a_sweep_counts_on_the_trial(store_url) -> None:
         run = start(store, "a" * 12)
         store.claim(run, ["a" * 12])
         store.outcome(run, Outcome("a" * 12, "failed", 1, {}, "boom"))
-        with pytest.raises(BadInput, match="belong to a running sweep"):
-            store.forget(["failed"], None)
+        refused = pytest.raises(BadInput, match="belong to a running sweep")
+        with refused, store.forgetting(["failed"], None):
+            pass
         store.finish_run(run)
-        assert len(store.forget(["failed"], None)) == 1
+        with store.forgetting(["failed"], None) as found:
+            assert len(found) == 1
 
 
 def test_events_are_kept_in_order(store_url) -> None:
@@ -289,8 +430,33 @@ def test_a_newer_schema_is_refused(store_url) -> None:
         connection.execute(text("UPDATE sweep_meta SET value = '99'"))
     engine.dispose()
     for opened in (Store, Reader):
-        with pytest.raises(BadInput, match="has schema 99, this version reads 1: update"):
+        with pytest.raises(BadInput, match="has schema 99, this version reads 2: update"):
             opened(store_url)
+
+
+def test_a_store_of_the_first_schema_is_read_as_it_is_and_brought_up_to_date(store_url) -> None:
+    with Store(store_url) as store:
+        run = start(store, "a" * 12)
+        store.claim(run, ["a" * 12])
+        store.outcome(run, Outcome("a" * 12, "done", 1, {"fvu": 0.5}))
+        store.finish_run(run)
+    engine = create_engine(store_url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE sweep_trial DROP COLUMN claim"))
+        connection.execute(text("DELETE FROM sweep_meta WHERE key = 'claim'"))
+        connection.execute(text("UPDATE sweep_meta SET value = '1' WHERE key = 'schema'"))
+        connection.execute(text("UPDATE sweep_run SET owner = '{}'"))
+    engine.dispose()
+    with Reader(store_url) as reader:
+        before = reader.sweep("s")
+        assert before.members[0].trial.final == {"fvu": 0.5}
+    for _ in range(2):
+        with Store(store_url) as store:
+            run = start(store, "a" * 12, "b" * 12)
+            assert store.claim(run, ["a" * 12, "b" * 12]).keys() == {"b" * 12}
+            store.finish_run(run)
+    with Reader(store_url) as reader:
+        assert reader.sweep("s").members[0] == before.members[0]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from sae_sweep.errors import BadInput
 from sae_sweep.train import State, checkpoint
@@ -87,10 +89,33 @@ def test_another_trials_state_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path, UID)
 
 
-def test_discard_leaves_no_state(tmp_path: Path) -> None:
+def test_a_state_of_another_version_is_passed_over(tmp_path, caplog, monkeypatch) -> None:
     checkpoint.save(tmp_path, UID, state(1))
-    checkpoint.save(tmp_path, UID, state(2))
-    (tmp_path / ".resume.safetensors.killed.part").touch()
-    checkpoint.discard(tmp_path)
-    checkpoint.discard(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(checkpoint, "VERSION", "2")
+    with caplog.at_level(logging.WARNING):
+        assert checkpoint.load(tmp_path, UID) is None
+    assert "has version 1, this version of sae_sweep reads 2" in caplog.text
+
+
+def test_a_state_from_before_versions_is_of_the_first(tmp_path) -> None:
+    checkpoint.save(tmp_path, UID, state(1))
+    path = tmp_path / "resume.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    del metadata["version"]
+    path.write_bytes(save(state(1).tensors, metadata))
+    assert same(checkpoint.load(tmp_path, UID), state(1))
+
+
+def test_a_folder_in_the_place_of_a_state_is_said(tmp_path) -> None:
+    (tmp_path / "resume.safetensors").mkdir()
+    with pytest.raises(BadInput, match="is a folder, where a checkpoint should be: move it away"):
+        checkpoint.load(tmp_path, UID)
+
+
+@pytest.mark.parametrize("numbers", ["[]", "{}", '{"step": -1}', '{"step": "x"}', "1e", "null"])
+def test_numbers_that_are_none_lead_to_a_fresh_start(tmp_path, caplog, numbers) -> None:
+    metadata = {"uid": UID, "numbers": numbers, "checksum": checkpoint._checksum({}, numbers)}
+    (tmp_path / "resume.safetensors").write_bytes(save({}, metadata))
+    assert checkpoint.load(tmp_path, UID) is None
+    assert "cannot be resumed from" in caplog.text

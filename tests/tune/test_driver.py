@@ -7,9 +7,8 @@ import pytest
 
 from sae_sweep.config import RunConfig, Source, TopKConfig, TrainConfig, Trial
 from sae_sweep.records import Outcome, Row, TrialRecord
-from sae_sweep.records.store import Reader, Store
-from sae_sweep.records.store.writer import Place
-from sae_sweep.tune.channel import Room, Started
+from sae_sweep.records.store import Place, Reader, Store
+from sae_sweep.tune.channel import Orders, Room, Started
 from sae_sweep.tune.driver import Driver
 
 HERE = Place("host", "cpu (x)", 1, None, {})
@@ -50,7 +49,7 @@ class Case:
         return {record.label: record.status for record in found.values()}
 
     def added(self, slot: int) -> str:
-        return "".join(trial.label for trial in self.driver.pull(slot).add)
+        return "".join(one.trial.label for one in self.driver.pull(slot).add)
 
     def done(self, slot: int, name: str) -> None:
         self.driver.push(slot, [Outcome(name * 12, "done", 10, {"fvu": 0.5})])
@@ -79,7 +78,7 @@ def test_a_freed_place_is_refilled_at_once(case) -> None:
     one.done(slot, "b")
     assert one.added(slot) == "c"
     one.done(slot, "c")
-    assert one.driver.pull(slot) == ([], [])
+    assert one.driver.pull(slot) == Orders([], [])
     one.driver.left(slot)
     assert one.driver.finished
     assert one.status() == {"a": "done", "b": "done", "c": "done"}
@@ -132,10 +131,10 @@ def test_an_interrupt_stops_what_runs_and_starts_nothing(case) -> None:
     assert one.added(first) == "a"
     one.driver.interrupt()
     assert one.driver.pull(first).stop == ["a" * 12]
-    assert one.driver.pull(second) == ([], [])
+    assert one.driver.pull(second) == Orders([], [])
     assert one.driver.next_job() is None
     one.driver.push(first, [Outcome("a" * 12, "interrupted", 5, {})])
-    assert one.driver.pull(first) == ([], [])
+    assert one.driver.pull(first) == Orders([], [])
     one.driver.left(first)
     one.driver.left(second)
     assert one.driver.finished
@@ -147,11 +146,11 @@ def test_a_trial_that_leaves_unasked_ends_the_sweep_with_its_reason(case) -> Non
     first, second = (one.driver.next_job().slot for _ in range(2))
     assert (one.added(first), one.added(second)) == ("a", "b")
     one.driver.push(first, [Outcome("a" * 12, "interrupted", 5, {}, "no room")])
-    assert one.driver.trouble == "no room"
+    assert one.driver.trouble == "no room: make room there"
     assert one.driver.pull(second).stop == ["b" * 12]
     assert one.driver.next_job() is None
     one.driver.push(second, [Outcome("b" * 12, "interrupted", 5, {}, "no room either")])
-    assert one.driver.trouble == "no room"
+    assert one.driver.trouble == "no room: make room there"
     assert one.status() == {"a": "interrupted", "b": "interrupted", "c": "queued"}
 
 
@@ -194,7 +193,7 @@ def test_a_supply_is_told_before_it_is_asked_and_ends_the_sweep(case) -> None:
     assert one.added(slot) == "b"
     supply.exhausted = True
     one.done(slot, "b")
-    assert one.driver.pull(slot) == ([], [])
+    assert one.driver.pull(slot) == Orders([], [])
     one.driver.left(slot)
     assert one.driver.finished
 

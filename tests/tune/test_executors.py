@@ -32,7 +32,7 @@ def test_every_executor_gives_the_same_bits(executor, tmp_path, reference) -> No
     assert sweeps.times_done(tmp_path) == [1] * 4
     assert (tmp_path / "tiny" / "report.md").is_file()
     assert re.search(r"^report: .*tiny/report.md \(figures/ and data/ beside it\)$", text, re.M)
-    leftovers = list((tmp_path / "trials").glob("*/resume*"))
+    leftovers = list((tmp_path / "trials").glob("*/claim-*"))
     assert leftovers == []
 
 
@@ -111,7 +111,7 @@ def test_an_interrupt_checkpoints_and_says_how_to_continue(
     assert process.returncode == 130, text
     assert "to continue: python -m sae_sweep" in text
     assert "interrupted" in sweeps.statuses(tmp_path).values()
-    assert list((tmp_path / "trials").glob("*/resume.safetensors"))
+    assert list((tmp_path / "trials").glob("*/claim-*/resume.safetensors"))
     text = sweeps.run(tmp_path, executor)
     assert "continues from step" in text
     assert sweeps.results(tmp_path) == reference

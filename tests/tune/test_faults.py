@@ -12,7 +12,7 @@ import pytest
 from benchmarks import fault_cases as cases
 from benchmarks import fault_sweep as sweeps
 from sae_sweep.errors import CutShort
-from sae_sweep.records.store import Store, patience
+from sae_sweep.records.store import Store, connection
 from sae_sweep.records.store.owner import process_start
 from sae_sweep.tune import orphans
 
@@ -67,7 +67,7 @@ def test_a_database_that_comes_back_is_waited_for(tmp_path, whole, server) -> No
 
 @pytest.mark.postgres
 def test_a_database_that_stays_away_ends_the_sweep_in_words(server, monkeypatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.5)
     fields = {"question": "", "config": {}, "command": "", "git": None, "versions": {}}
     gone = pytest.raises(CutShort, match=r"store.url=.* has gone away \(.*same command continues")
     with gone, Store(server.url) as store:

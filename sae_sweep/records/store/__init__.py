@@ -1,7 +1,21 @@
-"""The SQL store: one writer, the driver of a sweep, and any number of readers."""
+"""The SQL store: one writer, the driver of a sweep, and any number of readers.
 
+A trial is written only by the driver that holds it (claims), by the clock of the database.
+"""
+
+from sae_sweep.records.store.claims import ClaimLost
+from sae_sweep.records.store.connection import default_url
 from sae_sweep.records.store.reader import Event, Member, Reader, Run, Sweep
-from sae_sweep.records.store.url import default_url
 from sae_sweep.records.store.writer import Place, Store
 
-__all__ = ["Event", "Member", "Place", "Reader", "Run", "Store", "Sweep", "default_url"]
+__all__ = [
+    "ClaimLost",
+    "Event",
+    "Member",
+    "Place",
+    "Reader",
+    "Run",
+    "Store",
+    "Sweep",
+    "default_url",
+]

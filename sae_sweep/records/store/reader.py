@@ -1,17 +1,34 @@
-"""Reading the store: sweeps, their trials, the course of metrics. Never writes."""
+"""Reading the store: sweeps, their trials, the course of metrics. Never writes.
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple, Self
+A database is a file that anybody may have sent: what is read of it is checked here, once.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from itertools import groupby, pairwise
+from operator import attrgetter
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
-from sqlalchemy import Connection, Engine, RowMapping, func, select
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, func, select
 
-from sae_sweep.errors import BadInput
-from sae_sweep.records.store import owner, state
-from sae_sweep.records.store.tables import EVENT, MEMBER, METRIC, METRIC_NAME, RUN, TRIAL
-from sae_sweep.records.store.url import open_for_reading
-from sae_sweep.records.trial import TrialRecord
+from sae_sweep.errors import BadInput, printable
+from sae_sweep.records.names import checked_component, checked_name
+from sae_sweep.records.store import owner
+from sae_sweep.records.store.connection import damaged, explaining, now, open_for_reading
+from sae_sweep.records.store.tables import (
+    EVENT,
+    MEMBER,
+    METRIC,
+    METRIC_NAME,
+    RUN,
+    STATE,
+    TRIAL,
+)
+from sae_sweep.records.trial import Row, TrialRecord
 from sae_sweep.records.uid import digest
 
 CHUNK = 500
@@ -36,6 +53,17 @@ class Run(NamedTuple):
     """Whether its driver runs at this moment."""
 
 
+class OpenRun(NamedTuple):
+    """A run that has not finished."""
+
+    id: int
+    name: str
+    owner: dict[str, Any]
+    heartbeat: float
+    """When its driver was last heard of, by the clock of the database."""
+    state: owner.State
+
+
 class Member(NamedTuple):
     """A trial as a sweep asked for it."""
 
@@ -49,6 +77,11 @@ class Sweep(NamedTuple):
 
     run: Run
     members: list[Member]
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """The records of its trials."""
+        return [member.trial for member in self.members]
 
     @property
     def digest(self) -> str:
@@ -70,6 +103,16 @@ class Event(NamedTuple):
     uid: str | None
 
 
+T = TypeVar("T")
+
+RECORD = [TRIAL.c[field.name] for field in fields(TrialRecord)]
+"""The columns of a record: a store of an earlier schema has them too."""
+
+_TRIAL = TypeAdapter(TrialRecord)
+_RUN = TypeAdapter(Run)
+_OPEN_RUN = TypeAdapter(OpenRun)
+
+
 class Reader:
     """Read-only access to a store."""
 
@@ -82,12 +125,17 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self._engine.dispose()
 
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        with explaining(self._engine), self._engine.connect() as connection:
+            yield connection
+
     def runs(self) -> list[Run]:
         """The latest run of every sweep, newest first."""
         latest = select(func.max(RUN.c.id)).group_by(RUN.c.name)
         query = select(RUN).where(RUN.c.id.in_(latest)).order_by(RUN.c.id.desc())
-        with self._engine.connect() as connection:
-            return [_run(row) for row in connection.execute(query).mappings()]
+        with self._connection() as connection:
+            return [_run(connection, row) for row in connection.execute(query).mappings().all()]
 
     def sweep(self, name: str | None = None) -> Sweep:
         """A sweep by name; the latest where none is given.
@@ -98,11 +146,11 @@ class Reader:
         query = select(RUN).order_by(RUN.c.id.desc()).limit(1)
         if name is not None:
             query = query.where(RUN.c.name == name)
-        with self._engine.connect() as connection:
+        with self._connection() as connection:
             row = connection.execute(query).mappings().first()
             if row is None:
                 raise BadInput(self._no_sweep(name))
-            return Sweep(_run(row), read_members(connection, row["id"]))
+            return Sweep(_run(connection, row), read_members(connection, row["id"]))
 
     def _no_sweep(self, name: str | None) -> str:
         names = [run.name for run in self.runs()]
@@ -112,7 +160,7 @@ class Reader:
 
     def trials(self, uids: Sequence[str]) -> dict[str, TrialRecord]:
         """The records that exist, by uid."""
-        with self._engine.connect() as connection:
+        with self._connection() as connection:
             return read_trials(connection, uids)
 
     def find(self, name: str) -> TrialRecord:
@@ -122,13 +170,13 @@ class Reader:
             BadInput: none or several match.
         """
         uid = name.rsplit("-", maxsplit=1)[-1]
-        query = select(TRIAL).where(
+        wanted = (
             TRIAL.c.uid.startswith(name, autoescape=True)
             | (TRIAL.c.label == name)
             | (TRIAL.c.uid == uid)
         )
-        with self._engine.connect() as connection:
-            found = [trial_record(row) for row in connection.execute(query).mappings()]
+        with self._connection() as connection:
+            found = trial_records(connection, wanted)
         if not found:
             raise BadInput(f"no trial is called {name}: give a label or the beginning of a uid")
         if len(found) > 1:
@@ -143,24 +191,43 @@ class Reader:
 
         Values that were not finite are NaN.
         """
-        with self._engine.connect() as connection:
+        with self._connection() as connection:
             return read_history(connection, uids, metric)
+
+    def rows(self, after: Mapping[str, int]) -> dict[str, list[Row]]:
+        """The reports of some trials after a step each, in order, by uid; NaN where not finite."""
+        query = (
+            select(TRIAL.c.uid, METRIC.c.step, METRIC_NAME.c.name, METRIC.c.value)
+            .join(METRIC, METRIC.c.trial == TRIAL.c.pk)
+            .join(METRIC_NAME, METRIC_NAME.c.id == METRIC.c.name)
+            .order_by(METRIC.c.step)
+        )
+        found: dict[str, list[Row]] = {}
+        with self._connection() as connection:
+            for uid, step in after.items():
+                part = query.where(TRIAL.c.uid == uid, METRIC.c.step > step)
+                for step, named in groupby(connection.execute(part), key=attrgetter("step")):
+                    values = {
+                        one.name: math.nan if one.value is None else one.value for one in named
+                    }
+                    found.setdefault(uid, []).append(Row(uid, step, values))
+        return found
 
     def state(self, run: int, name: str) -> Any:
         """What a run kept under a name; None where it kept nothing."""
-        with self._engine.connect() as connection:
-            return state.of_run(connection, run, name)
+        query = select(STATE.c.value).where(STATE.c.run == run, STATE.c.name == name)
+        with self._connection() as connection:
+            return connection.scalar(query)
 
     def states(self, name: str) -> list[Any]:
         """What every run kept under a name, oldest first."""
-        with self._engine.connect() as connection:
-            return state.of_all(connection, name)
+        with self._connection() as connection:
+            return read_states(connection, name)
 
     def all_trials(self) -> list[TrialRecord]:
         """Every trial of the store, in the order in which they came."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(select(TRIAL).order_by(TRIAL.c.pk)).mappings()
-            return [trial_record(row) for row in rows]
+        with self._connection() as connection:
+            return trial_records(connection)
 
     def events(self, run: int) -> list[Event]:
         """What happened in a run, in order."""
@@ -170,36 +237,73 @@ class Reader:
             .where(EVENT.c.run == run)
             .order_by(EVENT.c.id)
         )
-        with self._engine.connect() as connection:
-            return [Event(*row) for row in connection.execute(query)]
+        with self._connection() as connection:
+            return [Event(*map(_shown, row)) for row in connection.execute(query)]
 
 
-def _run(row: RowMapping) -> Run:
-    alive = row["finished"] is None and owner.is_alive(row["owner"], row["heartbeat"])
-    fields = {name: row[name] for name in Run._fields if name != "alive"}
-    return Run(**fields, alive=alive)
+def _run(connection: Connection, row: RowMapping) -> Run:
+    named = {name: row[name] for name in Run._fields if name != "alive"}
+    alive = row["finished"] is None and any(
+        one.state == "alive" for one in open_runs(connection, RUN.c.id == row["id"])
+    )
+    run = _checked(connection, _RUN, {**named, "alive": alive})
+    checked_name(run.name, f"store.url={connection.engine.url.render_as_string()}: sweep")
+    return run
+
+
+def open_runs(connection: Connection, *where: ColumnElement[bool]) -> list[OpenRun]:
+    """The runs that have not finished, and what is known of their drivers."""
+    columns = (RUN.c.id, RUN.c.name, RUN.c.owner, RUN.c.heartbeat)
+    query = select(*columns).where(RUN.c.finished.is_(None), *where)
+    rows = connection.execute(query).mappings().all()
+    clock = now(connection) if rows else 0.0
+    found = [_checked(connection, _OPEN_RUN, {**row, "state": "dead"}) for row in rows]
+    return [one._replace(state=owner.state(one.owner, clock - one.heartbeat)) for one in found]
+
+
+def keys(
+    connection: Connection, uids: Sequence[str], *where: ColumnElement[bool]
+) -> dict[str, tuple[int, int]]:
+    """Primary key and number of the latest claim of the trials that exist, by uid."""
+    found: dict[str, tuple[int, int]] = {}
+    query = select(TRIAL.c.uid, TRIAL.c.pk, TRIAL.c.claim).where(*where)
+    for start in range(0, len(uids), CHUNK):
+        part = query.where(TRIAL.c.uid.in_(uids[start : start + CHUNK]))
+        found.update((uid, (pk, claim)) for uid, pk, claim in connection.execute(part))
+    return found
+
+
+def trial_records(connection: Connection, *where: ColumnElement[bool]) -> list[TrialRecord]:
+    """The trials of which this is so, in the order in which they came."""
+    query = select(*RECORD).where(*where).order_by(TRIAL.c.pk)
+    return [_trial_record(connection, row) for row in connection.execute(query).mappings()]
 
 
 def read_trials(connection: Connection, uids: Sequence[str]) -> dict[str, TrialRecord]:
     """The records that exist, by uid."""
     found = {}
     for start in range(0, len(uids), CHUNK):
-        query = select(TRIAL).where(TRIAL.c.uid.in_(uids[start : start + CHUNK]))
-        for row in connection.execute(query).mappings():
-            found[row["uid"]] = trial_record(row)
+        for one in trial_records(connection, TRIAL.c.uid.in_(uids[start : start + CHUNK])):
+            found[one.uid] = one
     return found
 
 
 def read_members(connection: Connection, run: int) -> list[Member]:
     """The trials of a run, in the order of the expansion."""
     query = (
-        select(TRIAL, MEMBER.c.assignment)
+        select(*RECORD, MEMBER.c.assignment)
         .join(MEMBER, MEMBER.c.trial == TRIAL.c.pk)
         .where(MEMBER.c.run == run)
         .order_by(MEMBER.c.position)
     )
     found = connection.execute(query).mappings()
-    return [Member(one["assignment"], trial_record(one)) for one in found]
+    return [Member(one["assignment"], _trial_record(connection, one)) for one in found]
+
+
+def read_states(connection: Connection, name: str) -> list[Any]:
+    """What every run kept under a name, oldest first."""
+    query = select(STATE.c.value).where(STATE.c.name == name).order_by(STATE.c.run)
+    return list(connection.execute(query).scalars())
 
 
 def read_history(
@@ -222,15 +326,42 @@ def read_history(
             continue
         of, steps, values = zip(*rows, strict=True)
         # NULL, which stands for what is not finite, becomes NaN
-        columns = np.array(of), np.array(steps), np.array(values, dtype=np.float64)
+        try:
+            columns = np.array(of), np.array(steps, np.int64), np.array(values, np.float64)
+        except ValueError as error:
+            raise BadInput(damaged(connection.engine.url, f"{metric}: {error}")) from None
         starts = [0, *np.flatnonzero(columns[0][1:] != columns[0][:-1]) + 1]
         for start, stop in pairwise([*starts, len(rows)]):
             found[of[start]] = (columns[1][start:stop].copy(), columns[2][start:stop].copy())
     return found
 
 
-def trial_record(row: Mapping[Any, Any]) -> TrialRecord:
-    """A row of sweep_trial as a record."""
-    names = TrialRecord.__dataclass_fields__
-    fields = {name: row[name] for name in names if name != "always_on_ids"}
-    return TrialRecord(**fields, always_on_ids=tuple(row["always_on_ids"]))
+def _trial_record(connection: Connection, row: RowMapping) -> TrialRecord:
+    record = _checked(connection, _TRIAL, {column.name: row[column.name] for column in RECORD})
+    try:
+        checked_component(record.folder)
+    except ValueError as error:
+        raise BadInput(damaged(connection.engine.url, str(error))) from None
+    return record
+
+
+def _checked(connection: Connection, kind: TypeAdapter[T], values: Mapping[str, Any]) -> T:
+    """Check what a row holds, and show what would act on a terminal."""
+    try:
+        return kind.validate_python({name: _shown(value) for name, value in values.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BadInput(damaged(connection.engine.url, f"{place}: {first['msg']}")) from None
+
+
+def _shown(value: Any) -> Any:
+    match value:
+        case str():
+            return printable(value)
+        case dict():
+            return {_shown(key): _shown(item) for key, item in value.items()}
+        case list():
+            return [_shown(item) for item in value]
+        case _:
+            return value

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     Double,
     ForeignKey,
@@ -13,7 +14,11 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+MIGRATIONS = {1: "ALTER TABLE sweep_trial ADD COLUMN claim BIGINT NOT NULL DEFAULT 0"}
+"""What makes the next schema of one; a store is brought up to date when it is opened for writing,
+and read as it is."""
 
 METADATA = MetaData()
 
@@ -23,6 +28,7 @@ META = Table(
     Column("key", String(64), primary_key=True),
     Column("value", Text, nullable=False),
 )
+"""`schema`: the version of these tables; `claim`: the number of the latest claim."""
 
 RUN = Table(
     "sweep_run",
@@ -48,6 +54,7 @@ TRIAL = Table(
     Column("label", Text, nullable=False),
     Column("status", String(16), nullable=False),
     Column("run", ForeignKey("sweep_run.id")),
+    Column("claim", BigInteger, nullable=False, server_default="0"),
     Column("config", JSON, nullable=False),
     Column("final", JSON, nullable=False),
     Column("error", Text),
@@ -61,7 +68,8 @@ TRIAL = Table(
     Column("versions", JSON, nullable=False),
     Column("always_on_ids", JSON, nullable=False),
 )
-"""`run` is the start of a sweep that holds the trial, NULL when none does."""
+"""`run` is the start of a sweep that holds the trial, NULL when none does; `claim` the number under
+which it took it, kept after it has ended."""
 
 MEMBER = Table(
     "sweep_member",

@@ -1,31 +1,42 @@
 """Writing the store: one driver writes, every write may be repeated without harm."""
 
 import contextlib
+import math
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from sae_sweep.errors import BadInput, CutShort
 from sae_sweep.records.metrics import METRICS
-from sae_sweep.records.store import owner, recording, state
-from sae_sweep.records.store.forgetting import forget
-from sae_sweep.records.store.holding import bury, let_go
-from sae_sweep.records.store.patience import Outage, patient
+from sae_sweep.records.store import claims, owner
+from sae_sweep.records.store.claims import ClaimLost
+from sae_sweep.records.store.connection import (
+    Outage,
+    explaining,
+    lasting,
+    now,
+    open_for_writing,
+    patient,
+    transaction,
+)
 from sae_sweep.records.store.reader import (
-    CHUNK,
     Member,
+    keys,
+    open_runs,
     read_history,
     read_members,
+    read_states,
     read_trials,
 )
-from sae_sweep.records.store.tables import EVENT, METRIC, METRIC_NAME, RUN, STATE, TRIAL
-from sae_sweep.records.store.url import explaining, lasting, locked, open_for_writing
-from sae_sweep.records.trial import FINAL, Outcome, Row, TrialRecord
+from sae_sweep.records.store.tables import EVENT, MEMBER, METRIC, METRIC_NAME, RUN, STATE, TRIAL
+from sae_sweep.records.trial import Outcome, Row, TrialRecord
 
 HEARTBEAT_SECONDS = 5.0
 
@@ -41,15 +52,24 @@ class Place(NamedTuple):
 
 
 class Store:
-    """Read and write access for the driver of a sweep."""
+    """Read and write access for the driver of a sweep.
+
+    What belongs to a run or a trial is written only while the run is open and the claim under which
+    this driver holds the trial is the latest; every such method raises ClaimLost otherwise.
+    """
 
     def __init__(self, url: str) -> None:
         self._engine: Engine = open_for_writing(url)
         with explaining(self._engine):
             self._names = self._metric_names()
         self.outage = Outage()
+        self._numbers: dict[str, int] = {}
+        """Of the claims that this driver has had, by uid."""
         self._stop_beating = threading.Event()
         self._beat: threading.Thread | None = None
+        self._last_beat = 0.0
+        self._closed = False
+        """Whether another driver has closed the run."""
 
     def __enter__(self) -> Self:
         return self
@@ -61,16 +81,16 @@ class Store:
             raise CutShort(lasting(self._engine.url, error)) from None
 
     def close(self) -> None:
-        """Stop the heartbeat and let the connections go."""
+        """Stop the heartbeat and release the connections."""
         self._stop_beating.set()
         if self._beat is not None:
             self._beat.join()
         self._engine.dispose()
 
     def _metric_names(self) -> dict[str, int]:
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             rows = [{"name": name} for name in METRICS]
-            insert = recording.insert_into(connection, METRIC_NAME)
+            insert = _insert_into(connection, METRIC_NAME)
             connection.execute(insert.on_conflict_do_nothing(), rows)
             return {name: id_ for id_, name in connection.execute(select(METRIC_NAME))}
 
@@ -87,19 +107,17 @@ class Store:
             BadInput: a living driver runs this sweep already.
         """
         me = owner.current_owner()
-        now = time.time()
-        with locked(self._engine) as connection:
-            bury(connection)
-            open_run = select(RUN).where(RUN.c.name == name, RUN.c.finished.is_(None))
-            held = connection.execute(open_run).mappings().first()
-            if held is not None:
-                other = held["owner"]
+        with transaction(self._engine, alone=True) as connection:
+            claims.close_dead_runs(connection, name=name)
+            for one in open_runs(connection, RUN.c.name == name):
                 raise BadInput(
-                    f"sweep.name={name} is being run by process {other['pid']} on "
-                    f"{other['host']}: wait for it, stop it, or choose another sweep.name"
+                    f"sweep.name={name} is being run by process {one.owner.get('pid')} on "
+                    f"{one.owner.get('host')}: wait for it, stop it, or choose another sweep.name"
                 )
-            values = {"name": name, "started": now, "heartbeat": now, "owner": me, **fields}
+            clock = now(connection)
+            values = {"name": name, "started": clock, "heartbeat": clock, "owner": me, **fields}
             run = connection.execute(RUN.insert().values(values).returning(RUN.c.id)).scalar_one()
+        self._last_beat = _uptime()
         self._beat = threading.Thread(target=self._keep_beating, args=(run,), daemon=True)
         self._beat.start()
         return run
@@ -107,21 +125,48 @@ class Store:
     def _keep_beating(self, run: int) -> None:
         while not self._stop_beating.wait(HEARTBEAT_SECONDS):
             # a beat that finds the database busy or away is left out: the next one tries again
-            with contextlib.suppress(DBAPIError), self._engine.begin() as connection:
-                beat = update(RUN).where(RUN.c.id == run).values(heartbeat=time.time())
-                connection.execute(beat)
+            with contextlib.suppress(DBAPIError):
+                self._beat_once(run)
+
+    def _beat_once(self, run: int) -> None:
+        with transaction(self._engine) as connection:
+            open_ = (RUN.c.id == run, RUN.c.finished.is_(None))
+            beat = update(RUN).where(*open_).values(heartbeat=now(connection))
+            self._closed = not connection.execute(beat).rowcount
+        self._last_beat = _uptime()
+
+    @patient
+    def confirm(self, run: int) -> None:
+        """Make sure that the run is still this driver's, however long the process was frozen.
+
+        Raises:
+            ClaimLost: another driver has closed it.
+        """
+        if _uptime() - self._last_beat > owner.STALE_SECONDS / 2:
+            self._beat_once(run)
+        if self._closed:
+            raise ClaimLost("another driver has taken this one for dead and closed its run")
+
+    @contextmanager
+    def _held(
+        self, run: int, uids: Iterable[str] = ()
+    ) -> Iterator[tuple[Connection, dict[str, int]]]:
+        """Begin a transaction in which a run holds trials; gives their primary keys by uid."""
+        with transaction(self._engine) as connection:
+            numbers = {uid: self._numbers.get(uid, -1) for uid in uids}
+            yield connection, claims.require_current(connection, run, numbers)
 
     @patient
     def finish_run(self, run: int) -> None:
-        """End a run; what it had not finished becomes interrupted."""
-        with self._engine.begin() as connection:
-            let_go(connection, run, finished=time.time())
+        """End a run, unless it was closed; what it had not finished becomes interrupted."""
+        with transaction(self._engine) as connection:
+            claims.close(connection, run, now(connection))
 
     @patient
     def event(self, run: int, kind: str, text: str) -> None:
         """Note something that happened to a run."""
-        with self._engine.begin() as connection:
-            recording.note(connection, run, kind, text)
+        with self._held(run) as (connection, _):
+            _note(connection, run, kind, text)
 
     # -- trials --------------------------------------------------------------------------------
 
@@ -138,70 +183,114 @@ class Store:
         """Make trials members of a run, from this place on; records that exist stay as they are."""
         if not members:
             return
-        with self._engine.begin() as connection:
-            recording.enlist(connection, run, members, first)
+        new = [
+            {
+                "uid": trial.uid,
+                "label": trial.label,
+                "status": trial.status,
+                "config": trial.config,
+                "final": {},
+                "versions": {},
+                "always_on_ids": [],
+            }
+            for trial, _ in sorted(members, key=lambda member: member[0].uid)
+        ]
+        with self._held(run) as (connection, _):
+            connection.execute(_insert_into(connection, TRIAL).on_conflict_do_nothing(), new)
+            found = keys(connection, [one.uid for one, _ in members])
+            rows = [
+                {"run": run, "trial": found[one.uid][0], "position": i, "assignment": values}
+                for i, (one, values) in enumerate(members, start=first)
+            ]
+            connection.execute(_insert_into(connection, MEMBER).on_conflict_do_nothing(), rows)
 
     @patient
-    def claim(self, run: int, uids: Iterable[str]) -> set[str]:
+    def claim(self, run: int, uids: Iterable[str]) -> dict[str, int]:
         """Take trials that have not ended and that no living driver holds.
 
         Returns:
-            Those that are now this run's.
+            Number of the claim, by uid, of those that are now this run's. Numbers grow.
         """
-        wanted = sorted(uids)
-        mine: set[str] = set()
-        with locked(self._engine) as connection:
-            bury(connection)
-            for start in range(0, len(wanted), CHUNK):
-                free = (
-                    TRIAL.c.uid.in_(wanted[start : start + CHUNK]),
-                    TRIAL.c.run.is_(None) | (TRIAL.c.run == run),
-                    TRIAL.c.status.not_in(FINAL),
-                )
-                taken = update(TRIAL).where(*free).values(run=run, status="queued", error=None)
-                mine.update(connection.execute(taken.returning(TRIAL.c.uid)).scalars())
+        with transaction(self._engine, alone=True) as connection:
+            mine = claims.claim(connection, run, sorted(uids))
+        self._numbers |= mine
         return mine
 
     @patient
-    def reset(self, uids: Sequence[str]) -> None:
-        """Forget how trials ended, with their metrics, so that they train again."""
-        with self._engine.begin() as connection:
-            for pk in recording.keys(connection, uids).values():
-                connection.execute(delete(METRIC).where(METRIC.c.trial == pk))
-                cleared: dict[str, Any] = {
-                    "status": "interrupted",
-                    "final": {},
-                    "error": None,
-                    "started": None,
-                    "finished": None,
-                    "seconds": None,
-                    "always_on_ids": [],
-                }
-                connection.execute(update(TRIAL).where(TRIAL.c.pk == pk).values(cleared))
+    def reset(self, run: int, uids: Sequence[str]) -> dict[str, int]:
+        """Forget how trials ended, with their metrics, and claim them.
+
+        Returns:
+            Number of the claim, by uid, of those that no other driver holds.
+        """
+        with transaction(self._engine, alone=True) as connection:
+            mine = claims.claim(connection, run, claims.reset(connection, run, uids))
+        self._numbers |= mine
+        return mine
 
     @patient
     def running(self, run: int, uid: str, place: Place) -> None:
-        """A trial has started, or started again; nothing if another run has taken it over."""
-        mine = (TRIAL.c.uid == uid, TRIAL.c.run == run)
-        with self._engine.begin() as connection:
+        """A trial has started, or started again."""
+        with self._held(run, [uid]) as (connection, pks):
+            mine = TRIAL.c.pk == pks[uid]
             values = {"status": "running", "error": None, "finished": None, **place._asdict()}
-            if connection.scalar(select(TRIAL.c.started).where(*mine)) is None:
-                values["started"] = time.time()
-            connection.execute(update(TRIAL).where(*mine).values(values))
+            if connection.scalar(select(TRIAL.c.started).where(mine)) is None:
+                values["started"] = now(connection)
+            connection.execute(update(TRIAL).where(mine).values(values))
 
     @patient
-    def rows(self, rows: Sequence[Row]) -> None:
+    def rows(self, run: int, rows: Sequence[Row]) -> None:
         """Add reported metrics; a report that is repeated replaces itself."""
         if not rows:
             return
-        with self._engine.begin() as connection:
-            recording.report(connection, self._names, rows)
+        with self._held(run, {row.uid for row in rows}) as (connection, pks):
+            scalars = [
+                {"trial": pks[row.uid], "name": self._names[name], "step": row.step}
+                | _finite(value)
+                for row in rows
+                for name, value in row.values.items()
+            ]
+            insert = _insert_into(connection, METRIC)
+            keep = {"value": insert.excluded.value, "flag": insert.excluded.flag}
+            key = [METRIC.c.trial, METRIC.c.name, METRIC.c.step]
+            connection.execute(insert.on_conflict_do_update(index_elements=key, set_=keep), scalars)
 
     @patient
-    def outcome(self, run: int, outcome: Outcome) -> None:
-        """A trial has ended, and its holder lets it go; nothing if another run holds it."""
-        with self._engine.begin() as connection:
-            recording.end(connection, run, outcome)
+    def outcome(self, run: int, outcome: Outcome) -> int:
+        """A trial has ended, and its holder releases it.
+
+        Outcome and event stand in one transaction: a kill in between would leave a trial that
+        nobody has ended.
+
+        Returns:
+            Number of the claim under which it was accepted: its files may be put in place.
+        """
+        number = self._numbers.get(outcome.uid, -1)
+        with transaction(self._engine) as connection:
+            if _is_recorded(connection, outcome, number):  # the answer to an earlier try was lost
+                return number
+            pk = claims.require_current(connection, run, {outcome.uid: number})[outcome.uid]
+            final = {name: _finite(value)["value"] for name, value in outcome.final.items()}
+            values = {
+                "status": outcome.status,
+                "final": final,
+                "error": outcome.error,
+                "seconds": outcome.seconds,
+                "always_on_ids": list(outcome.always_on_ids),
+                "finished": now(connection),
+                "run": None,
+            }
+            ended = update(TRIAL).where(TRIAL.c.pk == pk).values(values).returning(TRIAL.c.label)
+            label = connection.execute(ended).scalar_one()
+            text = f"{label}: {outcome.error}" if outcome.error else label
+            _note(connection, run, outcome.status, text, pk)
+        return number
+
+    @patient
+    def claim_numbers(self, uids: Sequence[str]) -> dict[str, int]:
+        """Number of the latest claim to trials, by uid; 0 where there was none."""
+        with self._engine.connect() as connection:
+            return {uid: number for uid, (_, number) in keys(connection, uids).items()}
 
     @patient
     def trained_by(self, sweep: str) -> set[str]:
@@ -215,30 +304,49 @@ class Store:
         with self._engine.connect() as connection:
             return set(connection.execute(query).scalars())
 
-    def forget(self, statuses: Sequence[str], sweep: str | None) -> list[TrialRecord]:
-        """Remove trials by status with all that belongs to them, and return what they were.
+    @patient
+    def ended_by(self, run: int) -> set[str]:
+        """The trials that a run has brought to an end of any kind."""
+        query = (
+            select(TRIAL.c.uid).join(EVENT, EVENT.c.trial == TRIAL.c.pk).where(EVENT.c.run == run)
+        )
+        with self._engine.connect() as connection:
+            return set(connection.execute(query).scalars())
+
+    @contextmanager
+    def forgetting(self, statuses: Sequence[str], sweep: str | None) -> Iterator[list[TrialRecord]]:
+        """Give trials by status, and remove their records when the block has ended well.
 
         Raises:
             BadInput: a running sweep counts on one of them.
         """
-        with locked(self._engine) as connection:
-            return forget(connection, statuses, sweep)
+        with transaction(self._engine, alone=True) as connection:
+            found = claims.forgettable(connection, statuses, sweep)
+            yield found
+            claims.remove(connection, [trial.uid for trial in found])
 
     @patient
     def keep(self, run: int, name: str, value: Any) -> None:
         """Keep plain values of a run by name; a value that is there already is replaced."""
         key = [STATE.c.run, STATE.c.name]
-        with self._engine.begin() as connection:
-            insert = recording.insert_into(connection, STATE)
-            insert = insert.values(run=run, name=name, value=value)
+        with self._held(run) as (connection, _):
+            insert = _insert_into(connection, STATE).values(run=run, name=name, value=value)
             new = {"value": insert.excluded.value}
             connection.execute(insert.on_conflict_do_update(index_elements=key, set_=new))
 
     @patient
     def kept(self, sweep: str, name: str) -> tuple[int, Any] | None:
         """What the latest run of a sweep that kept a value kept under this name, and which run."""
+        query = (
+            select(STATE.c.run, STATE.c.value)
+            .join(RUN, RUN.c.id == STATE.c.run)
+            .where(RUN.c.name == sweep, STATE.c.name == name)
+            .order_by(STATE.c.run.desc())
+            .limit(1)
+        )
         with self._engine.connect() as connection:
-            return state.of_sweep(connection, sweep, name)
+            found = connection.execute(query).first()
+        return None if found is None else (found.run, found.value)
 
     @patient
     def members(self, run: int) -> list[Member]:
@@ -250,7 +358,7 @@ class Store:
     def states(self, name: str) -> list[Any]:
         """What every run kept under a name, oldest first."""
         with self._engine.connect() as connection:
-            return state.of_all(connection, name)
+            return read_states(connection, name)
 
     @patient
     def history(
@@ -259,3 +367,33 @@ class Store:
         """The course of one metric, as `Reader.history` gives it."""
         with self._engine.connect() as connection:
             return read_history(connection, uids, metric)
+
+
+def _uptime() -> float:
+    """Seconds that go on while this process is frozen, and while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _is_recorded(connection: Connection, outcome: Outcome, number: int) -> bool:
+    same = (TRIAL.c.uid == outcome.uid, TRIAL.c.claim == number, TRIAL.c.run.is_(None))
+    status = connection.scalar(select(TRIAL.c.status).where(*same))
+    return status == outcome.status
+
+
+def _insert_into(connection: Connection, table: Any) -> Any:
+    """An INSERT that knows ON CONFLICT, which both databases spell alike."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table)
+
+
+def _note(connection: Connection, run: int, kind: str, text: str, trial: int | None = None) -> None:
+    """Note something that happened to a run, or to a trial of it."""
+    values = {"run": run, "trial": trial, "time": now(connection), "kind": kind, "text": text}
+    connection.execute(EVENT.insert().values(values))
+
+
+def _finite(value: float) -> dict[str, Any]:
+    if math.isfinite(value):
+        return {"value": value, "flag": None}
+    flag = "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return {"value": None, "flag": flag}
