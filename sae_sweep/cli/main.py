@@ -55,6 +55,10 @@ def _command(arguments: list[str]) -> int:
 
             process.interruptible()
             return forget(rest)
+        case ["submit", *rest]:
+            from sae_sweep.cli.submit import submit
+
+            return submit(rest)
         case ["track", *rest]:
             from sae_sweep.cli.track import track
 

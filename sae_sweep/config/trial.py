@@ -34,6 +34,8 @@ class Source(NamedTuple):
     """The settings that act, for the record."""
     has_target: bool = False
     """Whether every row comes with a second one, which a transcoder reconstructs."""
+    dtype: str = "float32"
+    """What shards are stored in."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class TrainingRows:
         self._device = device
         n = activations.n_train
         self._resident: Tensor | None = None
-        if 4 * n * activations.d <= resident_bytes:
+        # rows that come in windows are not all there
+        if activations.window_rows >= n and 4 * n * activations.d <= resident_bytes:
             everything = torch.arange(n)
             parts = [
                 activations.train_rows(part).to(device) for part in torch.split(everything, 2**16)
@@ -90,7 +91,8 @@ class TrainingRows:
     def _indices(self, stream: Stream, count: int, batch_size: int) -> Int64[Tensor, " rows"]:
         device = self._device if self._resident is not None else "cpu"
         first, last = stream.step * batch_size, (stream.step + count) * batch_size
-        return rows_between(stream.seed, first, last, self._activations.n_train, device)
+        n, window_rows = self._activations.n_train, self._activations.window_rows
+        return rows_between(stream.seed, first, last, n, device, window_rows=window_rows)
 
     def _rows(self, indices: Int64[Tensor, " rows"]) -> Float32[Tensor, "rows d"]:
         if self._resident is not None:

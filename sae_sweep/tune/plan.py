@@ -1,7 +1,10 @@
 """Which trials can be trained together, and how many of them fit."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import psutil
 
 from sae_sweep.config import Trial
 from sae_sweep.kernels.fused.table import PAGE, SPARSE_UP_TO
@@ -85,6 +88,19 @@ def cohort_size(waiting: int, slots: int, limit: int | None) -> int:
     (`sizing`).
     """
     return min(fair_share(waiting, slots), limit or 1)
+
+
+def size_in_memory(waiting: Sequence[Trial], slots: int, limit: int | None) -> int:
+    """How many trials a slot takes that read each window while it is there: all that memory holds.
+
+    On a GPU the slot itself sends back what finds no room.
+    """
+    share = fair_share(len(waiting), slots)
+    if limit is not None or waiting[0].train.kernels == "fused":
+        return min(share, limit or share)
+    each = max(map(memory_bytes, waiting))
+    room = psutil.virtual_memory().available // (2 * slots)
+    return max(1, min(share, room // each))
 
 
 def fair_share(trials: int, slots: int) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from sae_sweep.activations import open_activations
+from sae_sweep.activations import Cache, open_activations
 from sae_sweep.config import Trial
 from sae_sweep.errors import BadInput, lacks_room
 from sae_sweep.records import Outcome
@@ -26,6 +26,13 @@ SECONDS_BETWEEN_CHECKPOINTS = 15.0
 def train_slot(job: Job, channel: Channel) -> None:
     """Train what the driver orders, report as it goes, checkpoint, and leave when told."""
     slot = _SlotEngine(job)
+    try:
+        _train(slot, channel)
+    finally:
+        slot.close()
+
+
+def _train(slot: "_SlotEngine", channel: Channel) -> None:
     steps = 1
     while True:
         orders = channel.pull()
@@ -38,6 +45,12 @@ def train_slot(job: Job, channel: Channel) -> None:
             if not items:
                 return
             continue  # what was ordered has ended at once: there may be more
+        most = slot.steps_at_hand()
+        if not most:  # their rows are on their way: look for orders meanwhile
+            if failures := slot.save_due():
+                channel.push(failures)
+            continue
+        steps = min(steps, most)
         began, members = time.monotonic(), slot.engine.uids
         results: list[Item] = list(slot.engine.advance(steps))
         elapsed = max(time.monotonic() - began, 1e-6)
@@ -54,7 +67,9 @@ class _SlotEngine:
 
     def __init__(self, job: Job) -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.engine = Engine(open_activations(job.activations), job.trials, device, job.threads)
+        cache = Cache(job.bounded, job.trials.parent) if job.bounded else None
+        self._activations = open_activations(job.activations, cache)
+        self.engine = Engine(self._activations, job.trials, device, job.threads)
         self._device = device
         self._job = job
         self._sizing: Sizing | None = None
@@ -88,6 +103,18 @@ class _SlotEngine:
             self._saved[trial.uid] = (step, time.monotonic())
             items.append(Started(trial.uid, step, self._here))
         return items
+
+    def steps_at_hand(self) -> int:
+        """Updates that every trial can make with rows that are there; 0: some are on their way."""
+        spans, batch_size = [], 0
+        for uid in self.engine.uids:
+            step, batch_size = self.engine.step(uid), self._trials[uid].train.batch_size
+            spans.append((step * batch_size, (step + 1) * batch_size))
+        return self._activations.reach(spans) // batch_size
+
+    def close(self) -> None:
+        """Leave the rows to other slots."""
+        self._activations.close()
 
     def _not_begun(self, trial: Trial, error: Exception) -> Outcome:
         if lacks_room(error):

@@ -72,7 +72,7 @@ def made(tmp_path: Path, story: Path) -> Make:
 
 def read(config: ActivationsConfig, folder: Path) -> torch.Tensor:
     identity = identify(config, folder)
-    pieces = ModelReader([config]).read("validation", 0, 30)
+    pieces = ModelReader([config], folder).read("validation", 0, 30)
     rows = joined([rows for [rows] in pieces]).activation
     assert rows.shape == (30, identity.d)
     return rows
@@ -86,7 +86,7 @@ def test_a_layer_is_what_transformers_calls_it(made: Make, tmp_path: Path, kind:
     config = made(kind, layer=1)
     rows = read(config, tmp_path)
     part = text_part(AutoModel.from_pretrained(config.model)).eval()
-    reader = ModelReader([config])
+    reader = ModelReader([config], tmp_path)
     windows = reader._windows["validation"]
     ids = [*reader._prefix, *list(windows.text(0)), *reader._suffix]
     with torch.no_grad():
@@ -155,7 +155,7 @@ def test_a_sentencepiece_tokeniser_says_what_it_needs(made: Make, tmp_path: Path
         '{"tokenizer_class": "XLNetTokenizer"}'
     )
     with pytest.raises(BadInput, match=r"SentencePiece file, .*: pip install sentencepiece proto"):
-        ModelReader([config])
+        ModelReader([config], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,8 @@ class Step:
         r = len(self._table.silent_tokens)
         if not kernels.sparse:
             nothing = self._rows.new_zeros(0)
-            return ByLatent(nothing, self._values.new_zeros(0), self._rows.new_zeros(r + 1))
+            start = self._rows.new_zeros(r + 1)
+            return ByLatent(nothing, self._values.new_zeros(0), start, nothing)
         decode.decode_error(
             *(self._table, self.settings, self._rows, self._values),
             *(self._centred, self._g, self._squared_error),

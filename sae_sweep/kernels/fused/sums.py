@@ -14,6 +14,9 @@ TOKENS = 32
 CHUNK = 1024
 """Tokens' sums that are added at a time."""
 
+PAGES = 64
+"""Pages whose shares of a member's penalty are read at a time."""
+
 _DENSE, _IDLE, _FREE = tl.constexpr(DENSE), tl.constexpr(IDLE), tl.constexpr(FREE)
 
 
@@ -174,21 +177,26 @@ def count_active(
 
 
 @triton.jit(do_not_specialize=["pages"])
-def add_pages(penalties, member_pages, form, penalty, pages, GROUPS: tl.constexpr):
-    """Add up the shares of one member's pages, in their order."""
+def add_pages(
+    penalties, member_pages, form, penalty, pages, GROUPS: tl.constexpr, PAGES: tl.constexpr
+):
+    """Add up the shares of one member's pages, in their order among its own."""
     member = tl.program_id(0)
     if tl.load(form + member) == _IDLE:
         return
     mine = member_pages + member.to(tl.int64) * pages
     group = tl.arange(0, GROUPS)
-    totals = tl.zeros([GROUPS], tl.float32)
-    place = 0
-    page = tl.load(mine)
-    while page >= 0:
-        totals += tl.load(penalties + page * GROUPS + group)
-        place += 1
-        page = tl.load(mine + place, mask=place < pages, other=-1)
-    tl.store(penalty + member, tl.sum(totals, 0))
+    totals = tl.zeros([PAGES, GROUPS], tl.float32)
+    first = 0
+    more = True
+    while more:
+        place = first + tl.arange(0, PAGES)
+        page = tl.load(mine + place, mask=place < pages, other=_FREE)
+        at = page[:, None] * GROUPS + group[None, :]
+        totals += tl.load(penalties + at, mask=(page >= 0)[:, None], other=0.0)
+        first += PAGES
+        more = tl.min(page, 0) >= 0
+    tl.store(penalty + member, tl.sum(tl.sum(totals, 1), 0))
 
 
 def member_penalties(
@@ -213,5 +221,6 @@ def member_penalties(
         penalty,
         pages,
         GROUPS=len(shares) // pages,
-        num_warps=1,
+        PAGES=PAGES,
+        num_warps=4,
     )

@@ -232,4 +232,5 @@ class Batch:
             torch.tensor([pair[1] for pair in pairs] + [0] * padding, dtype=torch.int32),
             torch.tensor([pair[2] for pair in pairs] + [0.0] * padding),
             torch.searchsorted(ids, torch.arange(r + 1)).int(),
+            torch.cat([ids.int(), torch.full((padding,), r, dtype=torch.int32)]),
         )

@@ -16,10 +16,20 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sae_sweep.kernels.fused import by_latent, candidates, centre, decode, encode, select, sums
+from sae_sweep.kernels.fused import (
+    by_latent,
+    candidates,
+    centre,
+    decode,
+    encode,
+    encode_by_library,
+    select,
+    sums,
+)
 from sae_sweep.kernels.fused.table import PAGE
 
-WIDTHS = (384, 2048, 4096)
+WIDTHS = (16, 384, 2048, 4096, 5120)
+"""Of rows. Kernels are compiled for the next power of two: 5120 stands for all up to 8192."""
 TILE = select.TILE_PAGES * PAGE
 TABLE = {
     "form": "*i32",
@@ -78,12 +88,32 @@ def cases() -> dict[str, Compiled]:
     found = {
         "encode bfloat16": product(encode.BFLOAT16, "centred", "w_enc"),
         "encode bfloat16, few": product(encode.BFLOAT16_FEW, "centred", "w_enc"),
+        "encode bfloat16, bulk copies": Compiled(
+            encode.multiply_by_bulk_copies,
+            {
+                "PAGE": PAGE,
+                "TOKENS": encode.BFLOAT16.tokens,
+                "DEPTH": encode.BFLOAT16.depth,
+                "GROUP": encode.GROUP,
+                "PROGRAMS": 132,
+            },
+            encode.BFLOAT16.warps,
+            encode.BFLOAT16.stages,
+            aligned=("d",),
+            types={
+                "x_blocks": f"tensordesc<bf16[{encode.BFLOAT16.tokens}, {encode.BFLOAT16.depth}]>",
+                "w_blocks": f"tensordesc<bf16[{PAGE}, {encode.BFLOAT16.depth}]>",
+            },
+        ),
         "encode float32": product(encode.FLOAT32),
+        "finish_pages": Compiled(
+            encode_by_library.finish_pages, {"PAGE": PAGE, "TOKENS": encode_by_library.TOKENS}
+        ),
         "find_extents": Compiled(candidates.find_extents, {"CHUNK": candidates.PAGES}),
         "list_pages": Compiled(candidates.list_pages, {"CHUNK": candidates.PAGES}, warps=1),
-        "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}),
+        "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}, select.WARPS),
         "gather_entries": Compiled(by_latent.gather_entries, {"BLOCK": by_latent.BLOCK}),
-        "add_pages": Compiled(sums.add_pages, {"GROUPS": 16}, warps=1),
+        "add_pages": Compiled(sums.add_pages, {"GROUPS": 16, "PAGES": sums.PAGES}),
         "add_tokens": Compiled(sums.add_tokens, {"CHUNK": sums.CHUNK}),
         "count_page": Compiled(
             sums.count_page, {"PAGE": PAGE, "TOKENS": sums.TOKENS}, aligned=("n_rows",)
@@ -143,13 +173,14 @@ def resources(case: Compiled) -> dict[str, int]:
         "stack": usage["STACK"] + usage["LOCAL"],
         "shared": shared,
         "wgmma": on_tensor_cores,
+        "bulk copies": compiled.asm["ptx"].count("cp.async.bulk.tensor"),
     }
 
 
 def report(named: Mapping[str, Compiled], chosen: list[str]) -> None:
     """Print what the chosen cases take; all, if none is chosen."""
     found = {name: resources(case) for name, case in named.items() if not chosen or name in chosen}
-    print(json.dumps(found, indent=1))
+    print(json.dumps({"triton": triton.__version__, **found}, indent=1))
 
 
 if __name__ == "__main__":
