@@ -64,7 +64,8 @@ class About(Strict):
     def _known_metrics(cls, names: list[str]) -> list[str]:
         for name in names:
             if name not in METRICS:
-                raise ValueError(f"{name} is no metric; {nearest(name, list(METRICS))}")
+                known = nearest(name, list(METRICS))
+                raise ValueError(f"sweep.about.metrics={name}: no such metric; {known}")
         return names
 
 
