@@ -15,7 +15,9 @@ NEEDED = {
 }
 TRIALS = {
     "ab_test": 9,
+    "architectures": 30,
     "grid_topk": 16,
+    "jumprelu_target": 12,
     "l1_grid": 10,
     "l1_width_scaling": 15,
     "layer_quality": 18,
@@ -26,6 +28,7 @@ TRIALS = {
     "smoke": 4,
     "target_l0": 12,
     "topk_12": 12,
+    "transcoder": 8,
 }
 CHOICES = [(group, name) for group, names in choices().items() for name in names]
 
