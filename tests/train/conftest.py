@@ -18,7 +18,7 @@ from sae_sweep.config import (
     resolve,
 )
 from sae_sweep.records import Outcome, Row
-from sae_sweep.train import Engine
+from sae_sweep.train import Engine, NoRoom
 
 D, N_FEATURES, N_ACTIVE = 16, 24, 2
 
@@ -43,6 +43,7 @@ class MemoryActivations:
         self.train, self.validation = rows[:n_train], rows[n_train:]
         self.d, self.fingerprint = D, "memory"
         self.n_train, self.n_validation = n_train, n_validation
+        self.window_rows = n_train
         self.group_names: list[str] = []
 
     def train_rows(self, indices: Tensor) -> Tensor:
@@ -63,11 +64,14 @@ class Run:
         self.folder = folder
         self.rows: dict[str, list[Row]] = {}
         self.outcomes: dict[str, Outcome] = {}
+        self.left: list[NoRoom] = []
 
     def advance(self, steps: int) -> None:
         for event in self.engine.advance(steps):
             if isinstance(event, Row):
                 self.rows.setdefault(event.uid, []).append(event)
+            elif isinstance(event, NoRoom):
+                self.left.append(event)
             else:
                 self.outcomes[event.uid] = event
 
