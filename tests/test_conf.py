@@ -48,7 +48,8 @@ def trials(sweep: str) -> list[Trial]:
         config = validate(TrialConfig, point.settings)
         d = config.activations.d or MINILM_D
         fingerprint = digest(point.settings["activations"])
-        source = Source(fingerprint, d, config.activations.train_tokens, {})
+        rows, has_target = config.activations.train_tokens, config.activations.has_target
+        source = Source(fingerprint, d, rows, {}, has_target)
         resolved.append(resolve(config, source))
     return resolved
 
