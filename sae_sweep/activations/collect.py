@@ -84,6 +84,26 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
     )
 
 
+def seconds_per_row(configs: Sequence[ActivationsConfig]) -> float:
+    """Time of the model per row, from one batch of full windows: a lower bound of extraction's.
+
+    Args:
+        configs: of sources that one pass serves.
+    """
+    config = configs[0]
+    folder = model_folder(config)
+    dtype = _model_dtype(config, _shape(folder / "config.json", config)[2])
+    points = list(dict.fromkeys(point for one in configs for point in _places(one)))
+    model = PartialModel(_load_model(folder, config, dtype), points)
+    windows = [[0] * config.context] * max(1, BATCH_TOKENS // config.context)
+    model(windows[:1], 0, range(len(points)))
+    began = time.perf_counter()
+    for states in model(windows, 0, range(len(points))).values():
+        states.cpu()  # waits for the device
+    rows = len(windows) * (config.context if config.pooling == "token" else 1)
+    return (time.perf_counter() - began) / rows
+
+
 class ModelReader:
     """Reads rows by running the model over the windows that hold them.
 
@@ -163,25 +183,7 @@ class ModelReader:
 
     @cached_property
     def _model(self) -> PartialModel:
-        from transformers import AutoModel
-
-        with _loading(self._config):
-            model, loading = AutoModel.from_pretrained(
-                self._folder,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                dtype=getattr(torch, self._dtype),
-                output_loading_info=True,
-            )
-        # transformers fills what is missing with random numbers; poolers are never read
-        missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
-        if missing:
-            raise BadInput(
-                f"activations.model={self._config.model}: its weights lack {len(missing)} "
-                f"parameters of a {type(model).__name__}, e.g. {missing[0]}: give a whole model"
-            )
-        return PartialModel(model, self._points)
+        return PartialModel(_load_model(self._folder, self._config, self._dtype), self._points)
 
     def _plan_name(self, outputs: Path) -> str:
         """What the plan depends on: the text, the tokeniser and how it is cut, not the weights."""
@@ -249,6 +251,33 @@ class ModelReader:
             assert place is not None
             pooled = [window[place] for window in windows if -len(window) <= place < len(window)]
         return torch.stack(pooled).to(text.dtype) if pooled else text[:0]
+
+
+def _load_model(folder: Path, config: ActivationsConfig, dtype: str) -> Any:
+    """Load a model's weights.
+
+    Raises:
+        BadInput: for weights that are damaged or lack a part.
+    """
+    from transformers import AutoModel
+
+    with _loading(config):
+        model, loading = AutoModel.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+        )
+    # transformers fills what is missing with random numbers; poolers are never read
+    missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise BadInput(
+            f"activations.model={config.model}: its weights lack {len(missing)} "
+            f"parameters of a {type(model).__name__}, e.g. {missing[0]}: give a whole model"
+        )
+    return model
 
 
 def _places(config: ActivationsConfig) -> list[Point]:

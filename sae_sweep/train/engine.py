@@ -200,7 +200,9 @@ class Engine:
             if trial.train.kernels == "fused":
                 training = self._packed[uid] = self._pack(trial).join(trial)
             else:
-                training = self._solos[uid] = Solo(trial, self._activations, self._device)
+                training = self._solos[uid] = Solo(
+                    trial, self._activations, self._device, resumes=state is not None
+                )
             self._members[uid] = Member(
                 trial, training, self._activations, self._trials, self._folders[uid]
             )
