@@ -15,10 +15,10 @@ from sae_sweep.train.source import ActivationSource, batch
 from sae_sweep.train.training import LOSSES
 
 
-def initial_sae(trial: Trial, activations: ActivationSource) -> AbstractSae:
-    """Build what a trial starts from; on the CPU, so that every device starts from equal bits."""
-    sae = build(trial.sae, activations.d, trial.train.seed_init)
-    calibrate(sae, batch(activations, trial.train, 0).cpu(), trial.sae.b_dec_init)
+def initial_sae(trial: Trial, activations: ActivationSource, device: torch.device) -> AbstractSae:
+    """Build what a trial starts from: drawn on the CPU, calibrated on the device."""
+    sae = build(trial.sae, activations.d, trial.train.seed_init).to(device)
+    calibrate(sae, batch(activations, trial.train, 0).to(device), trial.sae.b_dec_init)
     sae.normalisation = Normalisation(activations.mean.float(), activations.scale)
     return sae
 
@@ -31,7 +31,7 @@ class Solo:
         self._activations = activations
         self._device = device
         self._ways = cpu.Ways(trial.train.latents, trial.train.precision == "bf16_select")
-        self._sae = initial_sae(trial, activations).to(device)
+        self._sae = initial_sae(trial, activations, device)
         self._moments = {
             name: Moments(torch.zeros_like(parameter), torch.zeros_like(parameter))
             for name, parameter in self._sae.named_parameters()

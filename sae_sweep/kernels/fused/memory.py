@@ -53,5 +53,6 @@ def packed_memory(trial: Trial) -> Memory:
         table=table,
         module=4 * (2 * n * d + n + d),
         step=step + 2 * transient,
-        joining=(4 + copies) * n * d,
+        # the first batch's latents, in several forms; a matrix, and its copy in the operands' type
+        joining=max(16 * batch * n, (4 + copies) * n * d),
     )
