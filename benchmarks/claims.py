@@ -132,10 +132,11 @@ def render(rows: list[list[str]], kinds: list[list[str]], options: str) -> str:
     if rows:
         tables.append(markdown(header, rows))
     tables += [markdown(misleading, kinds), beside]
+    today = datetime.now(UTC).date().isoformat()
     return (
-        f"`python -m benchmarks.claims{options}`, {datetime.now(UTC).date().isoformat()}; in "
-        f"brackets 95 % Wilson intervals; declared rate of false claims: {CLAIMED:.0%} of the sweeps where "
-        "nothing has an effect.\n\n" + "\n\n".join(tables)
+        f"`python -m benchmarks.claims{options}`, {today}; in brackets 95 % Wilson intervals; "
+        f"declared rate of false claims: {CLAIMED:.0%} of the sweeps where nothing has an effect."
+        "\n\n" + "\n\n".join(tables)
     )
 
 
