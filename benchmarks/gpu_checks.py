@@ -24,7 +24,7 @@ from sae_sweep.kernels import reference
 from sae_sweep.kernels.fused.table import SPARSE
 from sae_sweep.train.chunk import numbers_at
 from sae_sweep.train.pack import Packed
-from sae_sweep.train.schedule import l1_scale
+from sae_sweep.train.schedule import sparsity_scale
 from sae_sweep.train.source import batch
 
 LIMITS = {"fp32": 2e-5, "bf16": 1e-2}
@@ -168,20 +168,18 @@ def reference_gradients(
     f = pre * own.chosen
     x_hat = reference.dense_decode(f, weights["w_dec"], weights["b_dec"])
     loss = reference.reconstruction_loss(x, x_hat)
-    unit = True
     if isinstance(trial.sae, TopKConfig):
         if trial.sae.aux_coeff > 0:
             dead = state["silent_tokens"] >= trial.train.dead_window_tokens
             aux = _aux_k(x - x_hat, (pre, own.pre), dead, weights["w_dec"])
             loss = loss + trial.sae.aux_coeff * aux
     else:
-        unit = trial.sae.l1_norm == "unit"
-        price = reference.l1_penalty(f, None if unit else weights["w_dec"])
-        share = l1_scale(step, trial.steps, trial.train.l1_warmup_fraction)
+        price = reference.l1_penalty(f, None if trial.sae.unit_rows else weights["w_dec"])
+        share = sparsity_scale(step, trial.steps, trial.train.l1_warmup_fraction)
         loss = loss + trial.sae.l1_alpha * share * price
     loss.backward()
     gradients = {name: weight.grad for name, weight in weights.items()}
-    if unit:
+    if trial.sae.unit_rows:
         reference.remove_parallel(gradients["w_dec"], weights["w_dec"].detach())
     return pre.detach(), gradients
 
@@ -202,8 +200,7 @@ def step_distance(trial: Trial, step: int, name: str, before: State, after: Stat
     first, second = after[f"first.{name}"].double(), after[f"second.{name}"].double()
     old = before[name].double()
     expected = old - step_size * first / (second.sqrt() / correction + 1e-8)
-    unit = isinstance(trial.sae, TopKConfig) or trial.sae.l1_norm == "unit"
-    if unit and name == "w_dec":
+    if trial.sae.unit_rows and name == "w_dec":
         reference.normalise_rows(expected)
     return distance(after[name], expected)
 

@@ -156,10 +156,8 @@ class Step:
             *(table, settings, self._centred, self._squared_error),
             *(self._sums.squared_error, self._sums.x_square),
         )
-        count_active(
-            *(table, settings, lists.start, self._pre),
-            *(self._threshold, self._last_tie, self._sums.active),
-        )
+        dense = lists.start if self._gradients is None else self._gradients.count
+        count_active(table, settings, self._g.shape[1], lists.start, dense, self._sums.active)
         given = self._gradients if kernels.dense or kernels.aux else None
         shares = update_rows(table, settings, lists, self._operand, self._g, given)
         update_biases(table, settings, self._g, shares.bias)
