@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from sae_sweep.config import ActivationsConfig, Source, Trial, TrialConfig, resolve
 from sae_sweep.kernels.fused import pages
 from sae_sweep.sae import AbstractSae, build
-from sae_sweep.train import pack
+from sae_sweep.train import pack, pack_steps
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.pack import Pack, Packed, pack_key
-from sae_sweep.train.pack_steps import PackSteps
 
 DEVICE = torch.device("cuda")
 
@@ -158,8 +157,13 @@ def selection(packed: Packed) -> Selection:
 @contextmanager
 def without_graphs() -> Iterator[None]:
     """Launch every update from the host."""
-    with mock.patch.object(PackSteps, "_launch", PackSteps._update):
+    with mock.patch.object(pack_steps, "record", _not_recorded):
         yield
+
+
+def _not_recorded(update: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    del device
+    return update
 
 
 def synchronise() -> None:
