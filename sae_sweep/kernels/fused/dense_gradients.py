@@ -180,6 +180,6 @@ def add_gradients(
         )  # fmt: skip
     latent_sums_kernel[(tiles,)](
         dz_sums, z_sums, active_sums, *where,
-        into.b_enc, into.activity, into.count, into.filled, blocks, r,
+        into.b_enc, into.activity, into.active_tokens, into.filled, blocks, r,
         PAGE=page, PRICED=priced is not None, num_warps=4,
     )  # fmt: skip

@@ -132,7 +132,7 @@ class Step:
             self._by_whole_rows()
         self._add_losses(kernels, lists)
         gradients = self._gradients if kernels.whole_rows else None
-        counts = lists.start if gradients is None else gradients.count
+        counts = lists.start if gradients is None else gradients.active_tokens
         count_active(table, settings, self._g.shape[1], lists.start, counts, batch.active)
         shares = update_rows(table, settings, lists, self._operand, self._g, gradients)
         update_biases(table, settings, self._g, shares.bias)

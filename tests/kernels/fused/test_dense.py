@@ -55,7 +55,7 @@ def step(trials: list[Trial], pages: int, slots: list[int] | None = None):
 def assert_counts(trials: list[Trial], into: RowGradients) -> None:
     for trial in (one for one in trials if one.form == DENSE):
         expected = (stepped(trial)[1]["f"] > 0).sum(dim=0)
-        assert into.count[rows_of(trial)].tolist() == expected.tolist()
+        assert into.active_tokens[rows_of(trial)].tolist() == expected.tolist()
 
 
 def assert_steps(trials: list[Trial], pages: int, slots: list[int] | None = None) -> None:
