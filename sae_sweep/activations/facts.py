@@ -43,7 +43,13 @@ class FileFacts:
                 temporary.write_text(json.dumps({**self._read(), **self._new}, indent=0))
 
     def _read(self) -> dict[str, list[Any]]:
-        return json.loads(self._memory.read_text()) if self._memory.exists() else {}
+        """What is remembered; nothing where the file cannot be read: it is only a memory."""
+        try:
+            found = json.loads(self._memory.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        entries = found.items() if isinstance(found, dict) else ()
+        return {path: fact for path, fact in entries if isinstance(fact, list) and len(fact) == 3}
 
 
 def checksums(outputs: Path) -> FileFacts:

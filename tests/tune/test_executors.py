@@ -9,7 +9,7 @@ import pytest
 import small_sweeps as sweeps
 
 from benchmarks.fault_sweep import processes_with
-from sae_sweep.records.store.owner import process_start
+from sae_sweep.records.store import owner
 from sae_sweep.tune import orphans
 
 EXECUTORS = ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
@@ -91,7 +91,9 @@ def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) ->
         "first end": "SELECT 1 FROM sweep_trial WHERE status = 'done' LIMIT 1",
     }
     sweeps.wait_until(lambda: sweeps.rows(tmp_path, seen[moment]), process)
-    mark = f"{orphans.MARK}={process.pid}-{process_start(process.pid)}"
+    driver = {**owner.current_owner(), "pid": process.pid}
+    driver["pid_started"] = owner.process_start(process.pid)
+    mark = f"{orphans.MARK}={orphans.mark_of(driver)}"
     time.sleep(0.1)
     sweeps.kill(process)
     sweeps.run(tmp_path, executor)
