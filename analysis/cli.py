@@ -144,9 +144,9 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _write(arguments: argparse.Namespace, sweep: Sweep, **more: Any) -> None:
-    from analysis.fronts import objectives
+    from analysis.findings.fronts import objectives
+    from analysis.findings.thresholds import DEFAULT, load
     from analysis.report import render
-    from analysis.thresholds import DEFAULT, load
 
     folder = (arguments.outputs or Path("outputs")) / sweep.run.name
     asked = [objectives(text) for text in arguments.objectives]
@@ -172,7 +172,7 @@ def _watch(arguments: argparse.Namespace, reader: Reader) -> None:
 
 
 def _compare(arguments: argparse.Namespace, reader: Reader) -> None:
-    from analysis.compare import common_study, compare, draw
+    from analysis.topics.comparison import common_study, compare, draw
 
     trials = {trial.uid: trial for trial in map(reader.find, arguments.uids)}
     if len(trials) < 2:
@@ -187,7 +187,7 @@ def _compare(arguments: argparse.Namespace, reader: Reader) -> None:
 
 
 def _suggest(arguments: argparse.Namespace, reader: Reader) -> None:
-    from analysis.suggest import Wanted, suggest
+    from analysis.topics.response.suggest import Wanted, suggest
 
     n_latents, source = arguments.n_latents, arguments.activations
     wanted = Wanted(arguments.target_l0, arguments.d, n_latents, source)

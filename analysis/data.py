@@ -8,9 +8,9 @@ from typing import Any, TextIO
 
 import pandas as pd
 
-from analysis.blocks import Blocks, record
-from analysis.fronts import fronts
-from analysis.study import Study, load
+from analysis.context import REPORT_VERSION, ReportContext
+from analysis.page.blocks import Blocks, record
+from analysis.study.table import Study, load
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Member, Sweep
 
@@ -51,8 +51,10 @@ def runs(study: Study) -> pd.DataFrame:
 
 
 def _recorded(config: dict[str, Any], key: str) -> Any:
-    section, _, name = key.partition(".")
-    return config.get(section, {}).get(name)
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def export(sweep: Sweep, kind: str, to: Path | None) -> None:
@@ -84,8 +86,9 @@ def _as_text(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-def write(study: Study, sections: Sequence[Blocks], folder: Path, report_version: int) -> None:
+def write(context: ReportContext, sections: Sequence[Blocks], folder: Path) -> None:
     """Write runs.csv, claims.json, grid_metrics.json and pareto_optimal_configs.json."""
+    study = context.study
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(runs(study), folder / "runs.csv")
     claims = [
@@ -102,7 +105,7 @@ def write(study: Study, sections: Sequence[Blocks], folder: Path, report_version
         "sweep": study.run.name,
         "question": study.run.question,
         "digest": study.digest,
-        "report_version": report_version,
+        "report_version": REPORT_VERSION,
         "runs": entries,
     }
     (folder / "grid_metrics.json").write_text(_json(metrics))
@@ -112,7 +115,7 @@ def write(study: Study, sections: Sequence[Blocks], folder: Path, report_version
             "trials": front.n,
             "members": [by_uid[uid] for uid in front.uids],
         }
-        for front in fronts(study)
+        for front in context.fronts
     ]
     (folder / "pareto_optimal_configs.json").write_text(_json({"fronts": found}))
 

@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import data, figures, study, web
-from analysis.blocks import Blocks, markdown
+from analysis import contents, data, web
+from analysis.contents import TOPICS
+from analysis.context import REPORT_VERSION, ReportContext
+from analysis.findings.fronts import refuse_unknown
+from analysis.findings.thresholds import Thresholds
 from analysis.foreign.imported import Imported
-from analysis.fronts import refuse_unknown
-from analysis.sections import SECTIONS
-from analysis.sections.footer import REPORT_VERSION
-from analysis.thresholds import Thresholds
+from analysis.page.blocks import Blocks, markdown
+from analysis.study.table import History, load, no_history, remembered
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Sweep
 
@@ -26,7 +27,7 @@ RECORD = Path("data", "grid_metrics.json")
 def render(  # noqa: PLR0913 - keywords, each an option of the command
     sweep: Sweep,
     folder: Path,
-    history: study.History = study.no_history,
+    history: History = no_history,
     *,
     html: bool = False,
     imported: Imported | None = None,
@@ -60,30 +61,28 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         fresh = Path(temporary)
-        trials_folder = folder.parent / "trials"
-        loaded = dataclasses.replace(
-            study.load(sweep),
-            history=study.remembered(history),
-            trials_folder=trials_folder,
-            thresholds=thresholds,
+        study = dataclasses.replace(
+            load(sweep),
+            history=remembered(history),
+            trials_folder=folder.parent / "trials",
             imported=imported,
-            objectives=tuple(map(tuple, objectives)),
         )
-        refuse_unknown(loaded)
-        loaded.figures.update(figures.draw(loaded, fresh / "figures"))
-        sections = compose(loaded)
-        data.write(loaded, sections, fresh / "data", REPORT_VERSION)
+        refuse_unknown(study, objectives)
+        figures = contents.draw(study, fresh / "figures")
+        context = ReportContext(study, figures, tuple(map(tuple, objectives)), thresholds)
+        sections = compose(context)
+        data.write(context, sections, fresh / "data")
         (fresh / PAGE).write_text(page(sections), encoding="utf-8")
         if html:
-            whole = web.page(loaded, sections, fresh / "figures")
+            whole = web.page(study, sections, fresh / "figures")
             (fresh / WEB_PAGE).write_text(whole, encoding="utf-8")
         _replace(fresh, folder)
     return folder / PAGE
 
 
-def compose(loaded: study.Study) -> list[Blocks]:
+def compose(context: ReportContext) -> list[Blocks]:
     """The sections that have something to say."""
-    return [blocks for section in SECTIONS if (blocks := section(loaded))]
+    return [blocks for topic in TOPICS if (blocks := topic.section(context))]
 
 
 def page(sections: Sequence[Blocks]) -> str:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from analysis import study
-from analysis.markdown import number
-from analysis.ranking import picks
+from analysis.findings.ranking import picks
+from analysis.page.markdown import number
+from analysis.study.table import load
 from sae_sweep.records import STATUSES
 from sae_sweep.records.store import Reader, Sweep
 
@@ -21,7 +21,7 @@ MOST_RUNNING = 8
 
 def status(sweep: Sweep, reader: Reader) -> str:
     """Counts, the first trials so far, what runs, and the last events."""
-    loaded = study.load(sweep)
+    loaded = load(sweep)
     counts = Counter(loaded.trials["status"])
     parts = [f"{counts[one]} {one}" for one in STATUSES if counts[one]]
     state = "running" if sweep.run.alive else "not running"

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from analysis.blocks import Claim
-from analysis.multiplicity import CLAIMED
-from analysis.sections.effect_claims import Goes
-from analysis.sections.interactions import Interacts
+from analysis.page.blocks import Claim
+from analysis.statistics.multiplicity import CLAIMED
+from analysis.topics.effects.claims import Goes
+from analysis.topics.interactions import Interacts
 from benchmarks import readme
 from benchmarks.planted import Planted, any_noise, claimed, sweep
 from benchmarks.step_table import markdown

@@ -1,17 +1,34 @@
-"""What `benchmarks.gpu` times: our pack, and plain training of one trial beside it."""
+"""What `benchmarks.gpu` looks at: rows, trials and packs of them, all drawn on the device."""
 
+import gc
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sae_sweep.config import ActivationsConfig, Source, Trial, TrialConfig, resolve
+from sae_sweep.kernels.fused import pages
+from sae_sweep.sae import AbstractSae, build
+from sae_sweep.train import pack
+from sae_sweep.train.checkpoint import State
 from sae_sweep.train.pack import Pack, Packed, pack_key
+from sae_sweep.train.pack_steps import PackSteps
 
 DEVICE = torch.device("cuda")
+
+Row = dict[str, Any]
+"""A line of a table, by column."""
+
+UPDATE_BYTES = 52
+"""What an update moves per weight of both matrices in bf16 training: weight and two moments read
+and written in float32, a bfloat16 copy written, times two matrices."""
 
 
 class Shape(NamedTuple):
@@ -22,26 +39,36 @@ class Shape(NamedTuple):
     k: int
     batch: int
 
+    def __str__(self) -> str:
+        return f"d {self.d}, n {self.n_latents}, k {self.k}, B {self.batch}"
+
+
+FULL = Shape(2048, 65_536, 32, 4096)
+TUTORIAL = Shape(768, 4096, 25, 1024)
+"""The public SynthSAEBench tutorial's."""
+SHAPES = (FULL, Shape(768, 8192, 32, 1024), Shape(2048, 2048, 100, 256), TUTORIAL)
+
 
 class RandomRows:
-    """Rows with a few directions each, as activations have, so that training has what to learn."""
+    """Rows with a few directions each, as activations have, so that there is something to learn."""
 
     group_names: tuple[str, ...] = ()
     scale = 1.0
 
     def __init__(self, d: int, n: int) -> None:
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator(DEVICE).manual_seed(0)
         self.d, self.n_train, self.n_validation = d, n, min(n, 4096)
         self.mean = torch.zeros(d)
-        directions = F.normalize(torch.randn(4 * d, d, generator=generator), dim=1)
-        chosen = torch.randint(4 * d, (n, 8), generator=generator)
-        sizes = torch.rand(n, 8, generator=generator)
+        directions = torch.randn(4 * d, d, generator=generator, device=DEVICE)
+        directions = F.normalize(directions, dim=1)
+        chosen = torch.randint(4 * d, (n, 8), generator=generator, device=DEVICE)
+        sizes = torch.rand(n, 8, generator=generator, device=DEVICE)
         rows = F.embedding_bag(chosen, directions, per_sample_weights=sizes, mode="sum")
         self._rows = rows * (d**0.5 / rows.norm(dim=1).mean())
 
     def train_rows(self, indices: Tensor) -> Tensor:
         """Take rows."""
-        return self._rows[indices]
+        return self._rows[indices.to(DEVICE)]
 
     def validation_rows(self, start: int, stop: int) -> Tensor:
         """Take the first rows once more: nothing here rests on what they score."""
@@ -55,7 +82,7 @@ class RandomRows:
 def settle(shape: Shape, *, steps: int, sae: dict[str, Any] | None = None, **train: Any) -> Trial:
     """Resolve a trial of this shape: fused TopK without auxiliary loss, or what is said."""
     kind = {"kind": "topk", "k": shape.k, "aux_coeff": 0}
-    settings = {"kernels": "fused", "lr": 1e-3, "report_every": 10**9}
+    settings = {"kernels": "fused", "lr": 1e-3, "precision": "bf16", "report_every": 10**9}
     config = TrialConfig.model_validate(
         {
             "activations": ActivationsConfig(synthetic={}, d=shape.d),
@@ -66,77 +93,151 @@ def settle(shape: Shape, *, steps: int, sae: dict[str, Any] | None = None, **tra
     return resolve(config, Source("random", shape.d, 8 * shape.batch, {}))
 
 
+def drawn_on_the_device(trial: Trial, activations: RandomRows) -> AbstractSae:
+    """Build what a trial starts from; a CPU would take minutes for the largest one."""
+    sae = build(trial.sae.model_copy(update={"n_latents": 1}), activations.d, 0)
+    sae.config = trial.sae
+    generator = torch.Generator(DEVICE).manual_seed(trial.train.seed_init)
+    rows = torch.randn(trial.n_latents, activations.d, generator=generator, device=DEVICE)
+    rows = F.normalize(rows, dim=1)
+    sae.w_enc, sae.w_dec = nn.Parameter(0.5 * rows), nn.Parameter(rows)
+    sae.b_enc = nn.Parameter(torch.zeros(trial.n_latents, device=DEVICE))
+    sae.b_dec = nn.Parameter(torch.zeros(activations.d, device=DEVICE))
+    return sae
+
+
 class Packs:
     """A pack of trials that can be advanced and timed."""
 
     def __init__(self, trials: Sequence[Trial], rows: RandomRows) -> None:
         self.pack = Pack(rows, pack_key(trials[0]), DEVICE)
         self.pack.reserve(trials)
-        self.members: dict[Packed, int] = {self.pack.join(trial): 0 for trial in trials}
+        self.members: dict[Packed, int] = {}
+        self.join(*trials)
+
+    def join(self, *trials: Trial) -> None:
+        """Let trials in."""
+        with mock.patch.object(pack, "initial_sae", drawn_on_the_device):
+            self.members |= {self.pack.join(trial): 0 for trial in trials}
 
     def advance(self, steps: int) -> float:
         """Make so many updates of every member; returns their seconds."""
-        torch.cuda.synchronize()
+        synchronise()
         began = time.perf_counter()
         self.pack.update(self.members, steps)
-        torch.cuda.synchronize()
+        synchronise()
         self.members = {packed: step + steps for packed, step in self.members.items()}
         return time.perf_counter() - began
 
+    def alter(self, packed: Packed, **tensors: Tensor) -> None:
+        """Put a member into its present state, except for these tensors."""
+        packed.load(State({**packed.tensors(), **tensors}, {"step": self.members[packed]}))
 
-class Plain:
-    """One TopK or ReLU trial as one would write it: products, autograd, torch's fused Adam."""
 
-    def __init__(self, shape: Shape, rows: RandomRows, *, compiled: bool, l1: bool) -> None:
-        self._batches = [
-            rows.train_rows(torch.arange(i * shape.batch, (i + 1) * shape.batch)).to(DEVICE)
-            for i in range(rows.n_train // shape.batch)
-        ]
-        generator = torch.Generator().manual_seed(0)
-        w = F.normalize(torch.randn(shape.n_latents, shape.d, generator=generator), dim=1)
-        self._w_dec = w.clone().to(DEVICE).requires_grad_()
-        self._w_enc = w.to(DEVICE).requires_grad_()
-        self._b_enc = torch.zeros(shape.n_latents, device=DEVICE, requires_grad=True)
-        self._b_dec = torch.zeros(shape.d, device=DEVICE, requires_grad=True)
-        parameters = [self._w_enc, self._b_enc, self._w_dec, self._b_dec]
-        self._adam = torch.optim.Adam(parameters, lr=1e-3, fused=True)
-        self._k = None if l1 else shape.k
-        self._loss = torch.compile(self._plain_loss) if compiled else self._plain_loss
+class Selection(NamedTuple):
+    """What the last update chose of one member, by token and latent."""
 
-    def _plain_loss(self, x: Tensor) -> Tensor:
-        with torch.autocast("cuda", torch.bfloat16):
-            pre = F.linear(x - self._b_dec, self._w_enc, self._b_enc)
-            if self._k is None:
-                latents = pre.relu()
-                penalty = latents.float().sum(dim=1).mean()
-            else:
-                top = pre.topk(self._k, sorted=False)
-                latents = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
-                penalty = x.new_zeros(())
-            x_hat = latents @ self._w_dec + self._b_dec
-        return (x_hat.float() - x).square().sum(dim=1).mean() + penalty
+    pre: Tensor
+    """Pre-activations."""
+    chosen: Tensor
+    """Which latents are active."""
 
-    def advance(self, steps: int) -> float:
-        """Make so many updates; returns their seconds."""
+
+def selection(packed: Packed) -> Selection:
+    """Read what the kernels of the last update have left."""
+    step = packed.pack.steps._step
+    assert step is not None
+    rows = pages.row_ids(packed.pack.table, packed.slot)
+    pre = step._pre[:, rows]
+    lowest = step._threshold[packed.slot][:, None]
+    tie = (pre == lowest) & (rows <= step._last_tie[packed.slot][:, None])
+    return Selection(pre, (pre > 0) & ((pre > lowest) | tie))
+
+
+@contextmanager
+def without_graphs() -> Iterator[None]:
+    """Launch every update from the host."""
+    with mock.patch.object(PackSteps, "_launch", PackSteps._update):
+        yield
+
+
+def synchronise() -> None:
+    """Wait for the device."""
+    if DEVICE.type == "cuda":
         torch.cuda.synchronize()
-        began = time.perf_counter()
-        for step in range(steps):
-            self._adam.zero_grad(set_to_none=True)
-            self._loss(self._batches[step % len(self._batches)]).backward()
-            grad, w = self._w_dec.grad, self._w_dec
-            assert grad is not None
-            with torch.no_grad():
-                grad.sub_((grad * w).sum(dim=1, keepdim=True) * w)
-            self._adam.step()
-            with torch.no_grad():
-                w.div_(w.norm(dim=1, keepdim=True))
-        torch.cuda.synchronize()
-        return time.perf_counter() - began
 
 
-def milliseconds(
-    advance: Callable[[int], float], *, warm_up: int, steps: int, rounds: int
-) -> float:
-    """Time a step: the median round, after some that compile and record."""
+def released() -> int:
+    """Free what nothing refers to any more; returns the bytes that are still allocated."""
+    gc.collect()  # a pack and its members refer to each other
+    if DEVICE.type != "cuda":
+        return 0
+    synchronise()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def peak_bytes() -> int:
+    """The most that was allocated at once since `released`."""
+    return torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else 0
+
+
+class Times(NamedTuple):
+    """Milliseconds of one step, the median of several rounds."""
+
+    wall: float
+    """Until the device has ended."""
+    device: float
+    """From the device's first work to its last, pauses included."""
+
+
+def timed(advance: Callable[[int], object], *, warm_up: int, steps: int, rounds: int) -> Times:
+    """Time a step, after some that compile and record."""
     advance(warm_up)
-    return 1e3 * sorted(advance(steps) / steps for _ in range(rounds))[rounds // 2]
+    both = [_timed_once(advance, steps) for _ in range(rounds)]
+    return Times(*(statistics.median(each) for each in zip(*both, strict=True)))
+
+
+def _timed_once(advance: Callable[[int], object], steps: int) -> Times:
+    synchronise()
+    events = []
+    if DEVICE.type == "cuda":
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        events[0].record()
+    began = time.perf_counter()
+    advance(steps)
+    if events:
+        events[1].record()
+    synchronise()
+    wall = 1e3 * (time.perf_counter() - began) / steps
+    return Times(wall, events[0].elapsed_time(events[1]) / steps if events else wall)
+
+
+def seconds_of(work: Callable[[], object], repeats: int = 10) -> float:
+    """Median time of some work on the device."""
+    return timed(lambda n: [work() for _ in range(n)], warm_up=2, steps=1, rounds=repeats)[1] / 1e3
+
+
+@cache
+def bytes_a_second(numel: int = 2**28) -> float:
+    """What a copy reads and writes in a second, measured in this process."""
+    a = torch.randn(numel, device=DEVICE)
+    b = torch.empty_like(a)
+    return 2 * 4 * numel / seconds_of(lambda: b.copy_(a))
+
+
+@cache
+def product_seconds(m: int, n: int, k: int) -> float:
+    """Seconds of a bfloat16 product [m k] x [k n] with a float32 result, in this process."""
+    x = torch.randn(m, k, device=DEVICE, dtype=torch.bfloat16)
+    w = torch.randn(n, k, device=DEVICE, dtype=torch.bfloat16)
+    if DEVICE.type != "cuda":
+        return seconds_of(lambda: torch.mm(x, w.T))
+    return seconds_of(lambda: torch.mm(x, w.T, out_dtype=torch.float32))
+
+
+def floor_ms(shape: Shape, *, dense: bool = False) -> float:
+    """No step is faster: the encoder's product, or all five, then the bytes of the update."""
+    products = product_seconds(shape.batch, shape.n_latents, shape.d) * (5 if dense else 1)
+    return 1e3 * (products + UPDATE_BYTES * shape.n_latents * shape.d / bytes_a_second())

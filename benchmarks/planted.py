@@ -5,15 +5,16 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from analysis import study
-from analysis.blocks import Claim
-from analysis.sections import effects, importance, interactions, levels, switches, tradeoffs
-from analysis.study import Study
+from analysis.context import ReportContext
+from analysis.page.blocks import Claim
+from analysis.study.table import Study, load
+from analysis.topics import importance, interactions, levels, switches, tradeoffs
+from analysis.topics.effects.section import effects
 from sae_sweep.records import TrialRecord
 from sae_sweep.records.store import Member, Run, Sweep
 
 SPEAKING = (
-    effects.effects,
+    effects,
     tradeoffs.tradeoffs,
     levels.level_tables,
     switches.switches,
@@ -23,7 +24,7 @@ SPEAKING = (
 """The sections that may claim an effect."""
 
 CLAIMING = {
-    *("Goes", "Bent", "Differs", "Opposed", "TradeOff", "WinWin", "BestLevel", "AtEdge"),
+    *("Goes", "Bent", "Differs", "Opposed", "TradeOff", "WinWin", "BestLevel", "BestAtEdge"),
     *("Switched", "Interacts", "MattersMore"),
 }
 """Claims that say that a setting matters."""
@@ -94,13 +95,13 @@ def sweep(planted: Planted, rng: np.random.Generator) -> Study:
             final = {"fvu": min(fvu, 0.99), "dead_features": dead}
             members.append(_member(len(members), point, seed, final))
     run = Run(1, "planted", "", 0.0, 0.0, {}, "", None, {}, alive=False)
-    return study.load(Sweep(run, members))
+    return load(Sweep(run, members))
 
 
 def claims(of: Study) -> Iterator[Claim]:
     """All that the report says of effects."""
     for section in SPEAKING:
-        yield from (block for block in section(of) if not isinstance(block, str))
+        yield from (block for block in section(ReportContext(of)) if not isinstance(block, str))
 
 
 def claimed(of: Study) -> list[Claim]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks import quality_table, readme
 from benchmarks.trainers import TRAINERS
-from sae_sweep.activations import Activations, describe, open_activations, prepare
+from sae_sweep.activations import Activations, Wanted, describe, open_activations, prepare
 from sae_sweep.config import (
     ActivationsConfig,
     Source,
@@ -131,7 +131,7 @@ class Results:
 def load_rows(config: ActivationsConfig, outputs: Path) -> tuple[Source, Activations]:
     """Open activations, extracted first where they are not there yet."""
     source = describe(config, outputs)
-    for _ in prepare(config, source, outputs):
+    for _ in prepare([Wanted(config, source)], outputs):
         pass
     return source, open_activations(outputs / "activations" / source.fingerprint)
 

@@ -11,7 +11,7 @@ from sae_sweep.activations import Activations
 from sae_sweep.config import Trial
 from sae_sweep.kernels import Moments, reference
 from sae_sweep.sae import build, calibrate
-from sae_sweep.train.schedule import l1_scale
+from sae_sweep.train.schedule import sparsity_scale
 
 
 def _autograd(trial: Trial, activations: Activations) -> Iterator[tuple[Any, Tensor, float]]:
@@ -66,4 +66,4 @@ def compiled(trial: Trial, activations: Activations) -> trainers.Autoencoder:
 
 
 def _l1_share(trial: Trial, step: int) -> float:
-    return l1_scale(step, trial.steps, trial.train.l1_warmup_fraction)
+    return sparsity_scale(step, trial.steps, trial.train.l1_warmup_fraction)

@@ -25,8 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis import data, figures, report, web
-from analysis.sections import SECTIONS
+from analysis import contents, data, report, web
 from benchmarks import readme
 from benchmarks.quality import cpu_name
 from benchmarks.step_table import markdown
@@ -221,11 +220,13 @@ def course(uid: str, outcome: Outcome, reports: int, random: np.random.Generator
 def rendered(folder: Path) -> Measured:
     """Render the store of a folder, timing each of the report's parts."""
     parts: dict[str, float] = {}
-    timed = tuple(_timed(one, one.__name__, parts) for one in SECTIONS)
-    report.SECTIONS = timed  # type: ignore[attr-defined]
-    for kind in figures.KINDS:
-        name = f"figures: {kind.__name__.rpartition('.')[2]}"
-        kind.draw = _timed(kind.draw, name, parts)  # type: ignore[attr-defined]
+    contents.TOPICS = report.TOPICS = tuple(
+        contents.Topic(
+            _timed(section, section.__name__, parts),
+            draw and _timed(draw, f"figures: {section.__name__}", parts),
+        )
+        for section, draw in contents.TOPICS
+    )
     web.page = _timed(web.page, "report.html", parts)
     data.write = _timed(data.write, "data", parts)
     began, cpu = time.perf_counter(), time.process_time()

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.stopping import good, replayed
-from analysis.study import load
+from analysis.study.table import load
+from analysis.topics.stopping.replay import good, replayed
 from benchmarks import readme
 from benchmarks.quality import cpu_name
 from benchmarks.step_table import markdown

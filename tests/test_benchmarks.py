@@ -18,7 +18,7 @@ from benchmarks import (
     step_table,
     trainers,
 )
-from sae_sweep.activations import Activations, describe, open_activations, prepare
+from sae_sweep.activations import Activations, Wanted, describe, open_activations, prepare
 from sae_sweep.cli.compose import compose, validate_run
 from sae_sweep.config import (
     ActivationsConfig,
@@ -67,7 +67,7 @@ def test_help_needs_no_peer(module: str) -> None:
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, Activations]:
     outputs = tmp_path_factory.mktemp("outputs")
     source = describe(SYNTHETIC, outputs)
-    for _ in prepare(SYNTHETIC, source, outputs):
+    for _ in prepare([Wanted(SYNTHETIC, source)], outputs):
         pass
     return source, open_activations(outputs / "activations" / source.fingerprint)
 

@@ -15,7 +15,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 MAKE = {"make sweep", "make test"}
 """Run by CI itself."""
 
-GPU = {"python -m benchmarks.gpu"}
+GPU = {"python -m benchmarks.gpu --part 1"}
 """`tests/test_gpu_benchmark.py` runs what of it can be run without one."""
 
 DRY = (

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from analysis.blocks import Claim
 from analysis.foreign.mapping import Column
 from analysis.foreign.reading import Source
-from analysis.markdown import code, counted, escaped, listed, number
+from analysis.page.blocks import Claim
+from analysis.page.markdown import code, counted, escaped, listed, number
 
 MOST_NAMED = 10
 """Unread columns that a sentence names; the mapping has them all."""

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from analysis.blocks import Claim
 from analysis.foreign import cells
 from analysis.foreign.imported import (
     Scored,
@@ -15,6 +14,7 @@ from analysis.foreign.imported import (
     ScoreReproduced,
     ScoreSpread,
 )
+from analysis.page.blocks import Claim
 from sae_sweep.errors import BadInput
 from sae_sweep.records import TrialRecord
 

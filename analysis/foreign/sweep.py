@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.blocks import Claim
 from analysis.foreign import score, terms
 from analysis.foreign.imported import (
     FromNames,
@@ -23,6 +22,7 @@ from analysis.foreign.imported import (
 from analysis.foreign.mapping import Column, map_columns
 from analysis.foreign.reading import Table, read
 from analysis.foreign.rows import SEED_KEYS, Run, is_setting, read_run
+from analysis.page.blocks import Claim
 from sae_sweep.errors import BadInput
 from sae_sweep.records import METRICS, TrialRecord, canonical, digest
 from sae_sweep.records.names import checked_name

@@ -8,8 +8,8 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
-from analysis.blocks import Blocks, markdown
-from analysis.study import Study
+from analysis.page.blocks import Blocks, markdown
+from analysis.study.table import Study
 from analysis.web.trials import trials
 from sae_sweep.errors import BadInput
 

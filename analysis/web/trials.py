@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis.fronts import fronts
-from analysis.hyperparameters import Hyperparameter
-from analysis.ranking import leaders
-from analysis.study import Curve, Study
+from analysis.findings.fronts import fronts
+from analysis.findings.ranking import leaders
+from analysis.study.hyperparameters import Hyperparameter
+from analysis.study.table import Curve, Study
 from sae_sweep.records import METRICS
 
 CURVES = ("fvu", "l0", "dead_features", "loss")

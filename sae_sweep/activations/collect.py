@@ -7,30 +7,30 @@ here it is the block's own output, as for every other layer.
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int32, Int64
 from safetensors import SafetensorError
 from torch import Tensor
 
 from sae_sweep.activations import texts
 from sae_sweep.activations.facts import FileFacts, checksums
 from sae_sweep.activations.model_folder import model_files, model_folder
-from sae_sweep.activations.partial import PartialModel
-from sae_sweep.activations.reader import Identity, Rows, Split
+from sae_sweep.activations.partial import PartialModel, Point
+from sae_sweep.activations.reader import Identity, Origins, Rows, Split
 from sae_sweep.activations.split import require_rows, shuffled
 from sae_sweep.activations.windows import Cut, Windows, cut_windows
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
 
 ACTING = {
-    *("model", "revision", "layer", "hook", "context", "pooling", "position"),
-    *("train_tokens", "validation_tokens"),
+    *("model", "revision", "layer", "hook", "target_layer", "target_hook"),
+    *("context", "pooling", "position", "train_tokens", "validation_tokens"),
 }
 DOCUMENTS_AT_ONCE = 512
 WINDOWS_AT_ONCE = 256
@@ -48,32 +48,46 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
     folder = model_folder(config)
     with FileFacts(outputs / "cache" / "models.json", lambda path: _shape(path, config)) as shape:
         d, n_layers = shape(folder / "config.json")
-    if config.layer is None or config.layer > n_layers:
-        raise BadInput(
-            f"activations.layer={config.layer}: {config.model} has layers 0 (embeddings) to "
-            f"{n_layers}: choose one of them"
-        )
+    for name in ("layer", "target_layer"):
+        if (getattr(config, name) or 0) > n_layers:
+            raise BadInput(
+                f"activations.{name}={getattr(config, name)}: {config.model} has layers 0 "
+                f"(embeddings) to {n_layers}: choose one of them"
+            )
     with checksums(outputs) as checksum:
         text_settings, text_content = texts.identify(config, checksum)
         content = {file.name: checksum(file) for file in model_files(folder)}
+    settings = {**config.model_dump(include=ACTING, exclude_none=True), **text_settings}
+    if config.target_hook is not None and config.target_layer == config.layer:
+        del settings["target_layer"]  # as where it is not given
     return Identity(
         # a hook's width is known only when it runs: until then, as declared
         d=config.d if config.hook and config.d else d,
-        settings={**config.model_dump(include=ACTING, exclude_none=True), **text_settings},
+        settings=settings,
         content={"model": content, "text": text_content},
+        has_target=config.has_target,
     )
 
 
 class ModelReader:
-    """Reads rows by running the model over the windows that hold them."""
+    """Reads rows by running the model over the windows that hold them.
 
-    def __init__(self, config: ActivationsConfig) -> None:
+    Sources that differ only in where the model is read share each forward pass.
+    """
+
+    def __init__(self, configs: Sequence[ActivationsConfig]) -> None:
         """Plan all rows from the text alone; the model is loaded when rows are first read.
+
+        Args:
+            configs: of the sources, equal but for layers and hooks.
 
         Raises:
             BadInput: for a text with too few tokens, or a context that the model cannot take.
         """
+        config = configs[0]
         self._config = config
+        self._places = [_places(one) for one in configs]
+        self._points = list(dict.fromkeys(point for places in self._places for point in places))
         self._folder = model_folder(config)
         source = texts.read(config)
         self.group_names = source.group_names
@@ -88,20 +102,40 @@ class ModelReader:
         require_rows(config, validation.n_rows, train.n_rows)
         self._windows: dict[Split, Windows] = {"train": train, "validation": validation}
 
-    def read(self, split: Split, start: int, stop: int) -> Iterator[Rows]:
-        """Yield rows start to stop of a split."""
+    def read(
+        self, split: Split, start: int, stop: int, sources: Sequence[int] = (0,)
+    ) -> Iterator[list[Rows]]:
+        """Yield rows start to stop of a split, for each of the sources."""
         windows = self._windows[split]
         covering = windows.covering(start, stop)
         for first in range(covering.start, covering.stop, WINDOWS_AT_ONCE):
-            chosen = np.arange(first, min(first + WINDOWS_AT_ONCE, covering.stop))
-            documents = windows.documents[chosen].repeat(np.diff(windows.first_rows)[chosen])
+            chosen = range(first, min(first + WINDOWS_AT_ONCE, covering.stop))
+            origins, documents = self._origins(windows, chosen)
             begin = int(windows.first_rows[first])
             inside = slice(max(start - begin, 0), stop - begin)
-            yield Rows(
-                self._run(windows, chosen)[inside],
-                torch.from_numpy(documents)[inside],
-                torch.from_numpy(self._groups[documents])[inside],
-            )
+            wanted = {point for number in sources for point in self._places[number]}
+            found = self._run(windows, chosen, [self._points.index(point) for point in wanted])
+            states = {self._points[number]: rows[inside] for number, rows in found.items()}
+            yield [
+                Rows(
+                    states[places[0]],
+                    torch.from_numpy(documents)[inside],
+                    torch.from_numpy(self._groups[documents])[inside],
+                    states[places[1]] if len(places) > 1 else None,
+                    Origins(*(torch.from_numpy(column)[inside] for column in origins)),
+                )
+                for places in (self._places[number] for number in sources)
+            ]
+
+    def _origins(
+        self, windows: Windows, chosen: range
+    ) -> tuple[list[Int32[np.ndarray, " rows"]], Int32[np.ndarray, " rows"]]:
+        """Token, position and window of the rows of some windows, and their documents."""
+        counts = np.diff(windows.first_rows[chosen.start : chosen.stop + 1])
+        numbers = np.arange(chosen.start, chosen.stop, dtype=np.int32).repeat(counts)
+        documents = windows.documents[chosen.start : chosen.stop].repeat(counts)
+        token, position = windows.tokens(chosen, self._config.pooling, self._config.position)
+        return [token, position, numbers], documents
 
     @cached_property
     def _model(self) -> PartialModel:
@@ -123,8 +157,7 @@ class ModelReader:
                 f"activations.model={self._config.model}: its weights lack {len(missing)} "
                 f"parameters of a {type(model).__name__}, e.g. {missing[0]}: give a whole model"
             )
-        assert self._config.layer is not None
-        return PartialModel(model, self._config.layer, self._config.hook)
+        return PartialModel(model, self._points)
 
     def _room(self, tokenizer: Any) -> int:
         """Tokens of text that fit into a window."""
@@ -139,36 +172,59 @@ class ModelReader:
         return self._config.context - n_special
 
     def _run(
-        self, windows: Windows, chosen: Int64[np.ndarray, " windows"]
-    ) -> Float32[Tensor, "rows d"]:
+        self, windows: Windows, chosen: range, points: Collection[int]
+    ) -> dict[int, Float32[Tensor, "rows d"]]:
         """Run the model over some windows, in batches of similar length; give rows in order."""
-        lengths = np.diff(windows.starts)[chosen] + len(self._prefix) + len(self._suffix)
+        first_rows = windows.first_rows[chosen.start : chosen.stop + 1] - int(
+            windows.first_rows[chosen.start]
+        )
+        n_text = np.diff(windows.starts[chosen.start : chosen.stop + 1])
+        lengths = n_text + len(self._prefix) + len(self._suffix)
         rows: dict[int, Tensor] = {}
         longest_first = np.argsort(-lengths, kind="stable")
         while len(longest_first):
             size = max(1, BATCH_TOKENS // int(lengths[longest_first[0]]))
-            batch, longest_first = chosen[longest_first[:size]].tolist(), longest_first[size:]
-            inputs = [[*self._prefix, *windows.text(one), *self._suffix] for one in batch]
-            for window, states in zip(batch, self._model(inputs, self._pad_id), strict=True):
-                rows[window] = self._pooled(windows, window, states)
-        return torch.cat([rows[window] for window in chosen.tolist()])
+            batch, longest_first = longest_first[:size].tolist(), longest_first[size:]
+            texts_ = [windows.text(chosen[one]) for one in batch]
+            inputs = [[*self._prefix, *text, *self._suffix] for text in texts_]
+            kept = [windows.kept[windows.span(chosen[one])] for one in batch]
+            places = np.concatenate([np.arange(*first_rows[one : one + 2]) for one in batch])
+            for number, states in self._model(inputs, self._pad_id, points).items():
+                found = self._pooled(states, kept).float().cpu()
+                if number not in rows:
+                    rows[number] = found.new_empty(int(first_rows[-1]), found.shape[1])
+                rows[number][torch.from_numpy(places)] = found
+        return rows
 
     def _pooled(
-        self, windows: Windows, window: int, states: Float32[Tensor, "length d"]
-    ) -> Float32[Tensor, "rows d"]:
-        """The rows of one window."""
-        kept = torch.from_numpy(windows.kept[windows.span(window)])
-        text = states[len(self._prefix) :][: len(kept)][kept]
-        if windows.first_rows[window] == windows.first_rows[window + 1]:
-            return text[:0]
-        match self._config.pooling:
-            case "token":
-                return text
-            case "mean":
-                return text.mean(0, keepdim=True)
-            case "position":
-                assert self._config.position is not None
-                return text[self._config.position][None]
+        self, states: Float[Tensor, "windows length d"], kept: list[Bool[np.ndarray, " _"]]
+    ) -> Float[Tensor, "rows d"]:
+        """The rows of a batch of windows, those of one window after those of the one before."""
+        n_prefix = len(self._prefix)
+        is_text = np.zeros(states.shape[:2], dtype=bool)
+        for number, one in enumerate(kept):
+            is_text[number, n_prefix : n_prefix + len(one)] = one
+        text = states[torch.from_numpy(is_text).to(states.device)]
+        if self._config.pooling == "token":
+            return text
+        windows = torch.split(text, [int(one.sum()) for one in kept])
+        if self._config.pooling == "mean":
+            pooled = [window.mean(0) for window in windows if len(window)]
+        else:
+            place = self._config.position
+            assert place is not None
+            pooled = [window[place] for window in windows if -len(window) <= place < len(window)]
+        return torch.stack(pooled) if pooled else text[:0]
+
+
+def _places(config: ActivationsConfig) -> list[Point]:
+    """Where a source reads the model: its rows, and their targets where it has them."""
+    assert config.layer is not None
+    places = [Point(config.layer, config.hook)]
+    if config.has_target:
+        layer = config.layer if config.target_layer is None else config.target_layer
+        places.append(Point(layer, config.target_hook))
+    return places
 
 
 def _tokenised(tokenizer: Any, source: texts.Texts) -> Iterator[tuple[int, list[int]]]:

@@ -1,6 +1,7 @@
 """Files that are either whole or absent, and room for them."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import time
@@ -26,6 +27,25 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Hold a lock file if nobody else does: says whether it is held; killing a holder frees it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        # one that its last holder has removed meanwhile locks nobody out
+        held = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
+        try:
+            yield held
+        finally:
+            if held:
+                path.unlink(missing_ok=True)
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -5,7 +5,7 @@ its first one of two dimensions and a floating type; `document` and `group` (or 
 `activations.group` names) are integers, one a token, and optional.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,15 +76,20 @@ class FilesReader:
         if groups is not None:
             self._groups, self.group_names = number_groups(groups, config)
 
-    def read(self, split: Split, start: int, stop: int) -> Iterator[Rows]:
-        """Yield rows start to stop of a split."""
+    def read(
+        self, split: Split, start: int, stop: int, sources: Sequence[int] = (0,)
+    ) -> Iterator[list[Rows]]:
+        """Yield rows start to stop of a split; there is one source."""
+        assert tuple(sources) == (0,)
         for first in range(start, stop, PIECE_ROWS):
             rows = self._rows[split][first : min(first + PIECE_ROWS, stop)]
-            yield Rows(
-                self._activation.take(torch.from_numpy(rows)).float(),
-                torch.from_numpy(self._documents[rows]).int(),
-                torch.from_numpy(self._groups[rows]),
-            )
+            yield [
+                Rows(
+                    self._activation.take(torch.from_numpy(rows)).float(),
+                    torch.from_numpy(self._documents[rows]).int(),
+                    torch.from_numpy(self._groups[rows]),
+                )
+            ]
 
 
 def _tables(config: ActivationsConfig) -> list[Table]:

@@ -40,6 +40,9 @@ class Manifest(Strict):
     """Mean of the training rows, before scaling."""
     scale: float
     """Makes the mean norm of the centred training rows the square root of d."""
+    target_mean: list[float] | None = None
+    """The same of a transcoder's targets, where rows have them."""
+    target_scale: float | None = None
     group_names: list[str]
     shards: list[Shard]
     """In the order of their rows."""

@@ -12,22 +12,53 @@ from torch import Tensor
 from sae_sweep.activations.disk import replacing
 from sae_sweep.activations.facts import checksums
 from sae_sweep.activations.manifest import read_manifest
-from sae_sweep.activations.reader import Rows
+from sae_sweep.activations.reader import Origins, Rows, Split
 from sae_sweep.activations.stacked import Stacked
 from sae_sweep.errors import BadInput
 
 
-def write_shard(path: Path, pieces: list[Rows]) -> None:
-    """Write rows to a file that is either whole or absent."""
-    columns = [torch.cat(column).contiguous() for column in zip(*pieces, strict=True)]
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(dict(zip(Rows._fields, columns, strict=True))))
+def write_shard(path: Path, rows: Rows) -> None:
+    """Write rows to a file that is either whole or absent; their origins, before it, beside it."""
+    if rows.origins is not None:
+        _write(origins_path(path), rows.origins._asdict())
+    columns = rows._replace(origins=None)._asdict()
+    _write(path, {name: column for name, column in columns.items() if column is not None})
 
 
 def read_shard(path: Path) -> Rows:
-    """Map a shard into memory: nothing is copied, pages are read when they are used."""
+    """Map a shard into memory: nothing is copied, pages are read when they are used.
+
+    Origins stay in their own file: `read_origins`.
+    """
     with safe_open(path, framework="pt") as file:
-        return Rows(*(file.get_tensor(name) for name in Rows._fields))
+        return Rows(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def origins_path(shard: Path) -> Path:
+    """Where the origins of a shard's rows lie."""
+    return shard.with_suffix(".origins.safetensors")
+
+
+def read_origins(shard: Path) -> Origins:
+    """Map the origins of a shard's rows.
+
+    Raises:
+        BadInput: for a shard that has none.
+    """
+    path = origins_path(shard)
+    if not path.exists():
+        raise BadInput(
+            f"activations in {shard.parent} do not say which tokens their rows come from: delete "
+            "the folder and run the sweep again, which extracts them with token ids (activations "
+            "of a model always have them, activations.files need a tensor `token_ids`)"
+        )
+    with safe_open(path, framework="pt") as file:
+        return Origins(*(file.get_tensor(name) for name in Origins._fields))
+
+
+def _write(path: Path, columns: dict[str, Tensor]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(save({name: one.contiguous() for name, one in columns.items()}))
 
 
 def verify(folder: Path, outputs: Path) -> None:
@@ -69,7 +100,7 @@ class Activations:
     """Rows of both splits, left on disk, normalised when they are taken.
 
     A normalised row is (x - mean) * scale: over the training rows its mean is 0 and its mean norm
-    the square root of d.
+    the square root of d. A transcoder's targets are normalised likewise, by their own figures.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,24 +112,59 @@ class Activations:
         self.mean: Float32[Tensor, " d"] = torch.tensor(manifest.mean, dtype=torch.float32)
         self.scale: float = manifest.scale
         self.group_names: list[str] = manifest.group_names
-        rows: dict[str, list[Rows]] = {split: [] for split in ("train", "validation")}
+        self.has_target = manifest.target_mean is not None
+        self.target_mean: Float32[Tensor, " d"] | None = None
+        self.target_scale: float | None = manifest.target_scale
+        if manifest.target_mean is not None:
+            self.target_mean = torch.tensor(manifest.target_mean, dtype=torch.float32)
+        self._shards: dict[Split, list[Path]] = {"train": [], "validation": []}
         for shard in manifest.shards:
-            rows[shard.split].append(read_shard(folder / shard.name))
+            self._shards[shard.split].append(folder / shard.name)
+        rows = {
+            split: [read_shard(path) for path in paths] for split, paths in self._shards.items()
+        }
         self._train = Stacked([one.activation for one in rows["train"]])
         self._validation = Stacked([one.activation for one in rows["validation"]])
         self._validation_groups = Stacked([one.group for one in rows["validation"]])
+        self._targets = {
+            split: Stacked([one.target for one in parts if one.target is not None])
+            for split, parts in rows.items()
+            if self.has_target
+        }
 
     def train_rows(self, indices: Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
         """Training rows at `indices`, in their order, normalised."""
         return self._normalised(self._train.take(indices))
 
+    def train_targets(self, indices: Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
+        """What a transcoder is to make of these training rows, normalised."""
+        return self._normalised_targets(self._targets["train"].take(indices))
+
     def validation_rows(self, start: int, stop: int) -> Float32[Tensor, "n d"]:
         """Validation rows start to stop, normalised."""
         return self._normalised(self._validation.slice(start, stop))
+
+    def validation_targets(self, start: int, stop: int) -> Float32[Tensor, "n d"]:
+        """What a transcoder is to make of these validation rows, normalised."""
+        return self._normalised_targets(self._targets["validation"].slice(start, stop))
 
     def validation_groups(self, start: int, stop: int) -> Int16[Tensor, " n"]:
         """Groups of validation rows start to stop, as places in `group_names`."""
         return self._validation_groups.slice(start, stop)
 
+    def validation_origins(self) -> Origins:
+        """Token, position and window of every validation row.
+
+        Raises:
+            BadInput: for activations that do not know them.
+        """
+        parts = [read_origins(path) for path in self._shards["validation"]]
+        return Origins(*map(torch.cat, zip(*parts, strict=True)))
+
     def _normalised(self, x: Float32[Tensor, "n d"]) -> Float32[Tensor, "n d"]:
         return x.sub_(self.mean).mul_(self.scale)
+
+    def _normalised_targets(self, y: Float32[Tensor, "n d"]) -> Float32[Tensor, "n d"]:
+        assert self.target_mean is not None
+        assert self.target_scale is not None
+        return y.sub_(self.target_mean).mul_(self.target_scale)

@@ -35,6 +35,7 @@ def describe(config: ActivationsConfig, outputs: Path) -> Source:
         identity.d,
         config.train_tokens,
         identity.settings,
+        identity.has_target,
     )
 
 
@@ -51,7 +52,8 @@ def declare(config: ActivationsConfig) -> Source:
             "activations.d=null: without reading the source, its width has to be declared"
         )
     settings = config.model_dump(exclude_none=True, exclude={"d"})
-    return Source(digest(settings), config.d, config.train_tokens, settings)
+    fingerprint = digest(settings)
+    return Source(fingerprint, config.d, config.train_tokens, settings, config.has_target)
 
 
 def _identify(config: ActivationsConfig, outputs: Path) -> Identity:

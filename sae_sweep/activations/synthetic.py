@@ -1,6 +1,6 @@
 """Activations whose dictionary is known: what a sparse autoencoder ought to find."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -49,15 +49,20 @@ class SyntheticReader:
         self._settings = _settings(config)
         self._dictionary = dictionary(config)
 
-    def read(self, split: Split, start: int, stop: int) -> Iterator[Rows]:
-        """Yield rows start to stop; a piece is seeded by where it begins."""
+    def read(
+        self, split: Split, start: int, stop: int, sources: Sequence[int] = (0,)
+    ) -> Iterator[list[Rows]]:
+        """Yield rows start to stop; a piece is seeded by where it begins; there is one source."""
+        assert tuple(sources) == (0,)
         for first in range(start, stop, PIECE_ROWS):
             n = min(PIECE_ROWS, stop - first)
-            yield Rows(
-                self._tokens(n, _generator(self._settings, split, first)),
-                torch.arange(first, first + n, dtype=torch.int32),
-                torch.zeros(n, dtype=torch.int16),
-            )
+            yield [
+                Rows(
+                    self._tokens(n, _generator(self._settings, split, first)),
+                    torch.arange(first, first + n, dtype=torch.int32),
+                    torch.zeros(n, dtype=torch.int16),
+                )
+            ]
 
     def _tokens(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d"]:
         n_features, d = self._dictionary.shape

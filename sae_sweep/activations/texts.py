@@ -4,16 +4,15 @@
 
 - `python-docs`: the language's help topics and the docstrings of the standard library's top-level
   modules, which every Python carries;
-- a file: .txt (a document is a paragraph; blank lines separate), .jsonl or .parquet (a document is
-  a row, its text in `text_column`);
-- a folder of such files, in the order of their names, where a .txt file is one document;
+- a file: .txt or .md (a document is a paragraph; blank lines separate; `text_split_by` says
+  otherwise), .jsonl or .parquet (a document is a row, its text in `text_column`), all but the last
+  also as .gz or .zst;
+- a folder of such files, in the order of their paths, where a .txt file is one document;
 - else the name of a data set for the package `datasets`.
 """
 
 import ast
-import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
@@ -23,12 +22,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int16
 
-from sae_sweep.activations.groups import ONE_GROUP, number_groups
+from sae_sweep.activations.groups import ONE_GROUP, GroupNames, number_groups
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import (
+    Found,
+    InputFile,
+    Place,
+    edge,
+    find_files,
+    json_rows,
+    lines,
+    note,
+    paragraphs,
+    parquet_columns,
+    parquet_rows,
+    whole_kind,
+    whole_text,
+    without_surrogates,
+)
 
 PYTHON_DOCS = "python-docs"
-SUFFIXES = (".txt", ".jsonl", ".parquet")
+PROSE = (".txt", ".md")
+KINDS = (*PROSE, ".jsonl", ".parquet")
+GIVEN_AS = "activations.text="
 
 Record = tuple[str, str]
 """A document's text and the name of its group."""
@@ -56,40 +73,92 @@ def identify(
         topics = Path(str(import_module("pydoc_data.topics").__file__))
         python_files = [topics, *_standard_library()]
         return settings, [[path.suffix, checksum(path)] for path in python_files]
-    if (path := Path(config.text)).exists():
-        files = _files(path)
-        records = (record for file in files for record in _records(file, config, whole=False))
-        if not any(text.strip() for text, _ in records):
+    if os.path.lexists(config.text):
+        files = text_files(config)
+        if not any(text.strip() for text, _ in documents(config)):
             raise BadInput(f"activations.text={config.text} is empty: give a file with text")
-        columns = any(file.suffix != ".txt" for file in files)
+        columns = any(file.kind not in PROSE for file in files)
+        if config.text_split_by is not None and not columns:
+            settings["text_split_by"] = config.text_split_by
+        content = [[f"{one.kind}{one.compression or ''}", checksum(one.path)] for one in files]
     else:
         columns, settings["text_split"] = True, config.text_split
         dataset = _dataset(config)
         if not len(dataset):
             raise BadInput(f"activations.text={config.text} is empty: give another data set")
-        files = [Path(file["filename"]) for file in dataset.cache_files]
+        cached = [Path(file["filename"]) for file in dataset.cache_files]
+        content = [[path.suffix, checksum(path)] for path in cached]
     if columns:
         settings["text_column"] = config.text_column
     if config.group is not None:
         settings["group"] = config.group
-    return settings, [[file.suffix, checksum(file)] for file in files]
+    return settings, content
 
 
 def read(config: ActivationsConfig) -> Texts:
     """Read all documents; those of a data set stay on disk until they are asked for."""
-    if config.text == PYTHON_DOCS:
-        return _texts([(text, ONE_GROUP[0]) for text in _python_docs()], config)
-    path = Path(config.text)
-    if path.exists():
-        whole = path.is_dir()
-        records = [one for file in _files(path) for one in _records(file, config, whole=whole)]
-        return _texts(records, config)
+    if config.text == PYTHON_DOCS or os.path.lexists(config.text):
+        return _texts(list(documents(config)), config)
     dataset = _dataset(config)
     if config.group is None:
         return Texts(dataset[config.text_column], np.zeros(len(dataset), np.int16), ONE_GROUP)
-    return Texts(
-        dataset[config.text_column], *number_groups(map(str, dataset[config.group]), config)
-    )
+    names = GroupNames(config)
+    place = Place(f"the data set {config.text}", "row")
+    labels = (names.label(value, place) for value in dataset[config.group])
+    return Texts(dataset[config.text_column], *number_groups(labels, config))
+
+
+def documents(config: ActivationsConfig) -> Iterator[Record]:
+    """Yield the documents of a local text in the order of its files, one in memory at a time.
+
+    Raises:
+        BadInput: with file and line or row, for what cannot be read.
+    """
+    if config.text == PYTHON_DOCS:
+        _refuse_group(config)
+        yield from ((text, ONE_GROUP[0]) for text in _python_docs())
+        return
+    split_by = config.text_split_by or ("file" if Path(config.text).is_dir() else "paragraph")
+    names, halves, first = GroupNames(config), 0, ""
+    for file in text_files(config):
+        for text, group in _records(file, config, split_by, names):
+            whole = without_surrogates(text)
+            if whole != text:
+                halves, first = halves + 1, first or str(file.path)
+            yield whole, group
+    if halves:
+        note(
+            f"activations.text={config.text}: {halves} documents, first in {first}, hold halves of "
+            "surrogate pairs, which are no characters: read as U+FFFD"
+        )
+
+
+def text_files(config: ActivationsConfig) -> list[InputFile]:
+    """The files of a local text, in the order in which they are read.
+
+    Raises:
+        BadInput: when there is none, or one cannot be read.
+    """
+    found = find_files(Path(config.text), GIVEN_AS, KINDS)
+    files = [file for file in found.files if file.kind != ".md"]
+    if not files:
+        files = found.files  # else a .md beside data is its description
+    if not files:
+        raise BadInput(
+            f"activations.text={config.text}: no {', '.join(KINDS)} file there, plain or (but for "
+            f".parquet) as .gz or .zst{_others(found)}"
+        )
+    left_out = [*found.skipped, *(one.path for one in found.files if one not in files)]
+    if left_out:
+        note(
+            f"activations.text={config.text}: {len(left_out)} hidden files, links to what is "
+            f"there anyway and descriptions left out, e.g. {left_out[0]}"
+        )
+    return files
+
+
+def _others(found: Found) -> str:
+    return f"; there is {', '.join(one.name for one in found.others[:3])}" if found.others else ""
 
 
 def _texts(records: list[Record], config: ActivationsConfig) -> Texts:
@@ -122,68 +191,46 @@ def _refuse_group(config: ActivationsConfig) -> None:
         )
 
 
-def _files(path: Path) -> list[Path]:
-    found = sorted(path.iterdir()) if path.is_dir() else [path]
-    files = [file for file in found if file.suffix in SUFFIXES]
-    if not files:
-        raise BadInput(f"activations.text={path}: no {', '.join(SUFFIXES)} file there")
-    return files
-
-
-def _records(file: Path, config: ActivationsConfig, *, whole: bool) -> Iterator[Record]:
-    """Yield a file's documents; `whole` makes one document of a .txt file."""
-    try:
-        match file.suffix:
-            case ".txt":
-                _refuse_group(config)
-                text = file.read_text(encoding="utf-8")
-                paragraphs = [text] if whole else re.split(r"\n\s*\n", text)
-                yield from ((paragraph, ONE_GROUP[0]) for paragraph in paragraphs)
-            case ".jsonl":
-                yield from _json_records(file, config)
-            case _:
-                yield from _parquet_records(file, config)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadInput(
-            f"activations.text={file} cannot be read: {error}: it has to be {file.suffix} in UTF-8"
-        ) from None
-
-
-def _json_records(file: Path, config: ActivationsConfig) -> Iterator[Record]:
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                row = json.loads(line)
+def _records(
+    file: InputFile, config: ActivationsConfig, split_by: str, names: GroupNames
+) -> Iterator[Record]:
+    """Yield a file's documents."""
+    match file.kind:
+        case ".jsonl":
+            place = file.place()
+            for place.number, row in json_rows(file):
                 keys = list(row) if isinstance(row, dict) else []
-                _require_columns(f"{file} line {number}", keys, config)
-                yield _record(row, f"{file} line {number}", config)
-
-
-def _parquet_records(file: Path, config: ActivationsConfig) -> Iterator[Record]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(file) as table:
-            _require_columns(str(file), table.schema_arrow.names, config)
+                _require_columns(str(place), keys, config)
+                yield _record(row, place, config, names)
+        case ".parquet":
+            place = file.place("row")
+            _require_columns(str(place), parquet_columns(file), config)
             columns = [column for column in (config.text_column, config.group) if column]
-            for batch in table.iter_batches(columns=columns):
-                for row in batch.to_pylist():
-                    yield _record(row, str(file), config)
-    except pa.ArrowInvalid as error:
-        raise BadInput(
-            f"activations.text={file} cannot be read: {error}: write the file again"
-        ) from None
+            for place.number, row in parquet_rows(file, list(dict.fromkeys(columns))):
+                yield _record(row, place, config, names)
+        case _:
+            _refuse_group(config)
+            match split_by:
+                case "file":
+                    texts: Iterator[str] = iter([whole_text(file)])
+                case "line":
+                    texts = (line for _, line in lines(file) if line.strip())
+                case _:
+                    texts = (paragraph for _, paragraph in paragraphs(file))
+            yield from ((text, ONE_GROUP[0]) for text in texts)
 
 
-def _record(row: dict[str, Any], place: str, config: ActivationsConfig) -> Record:
+def _record(
+    row: dict[str, Any], place: Place, config: ActivationsConfig, names: GroupNames
+) -> Record:
     text = row[config.text_column]
     if not isinstance(text, str | None):
         raise BadInput(
-            f"activations.text_column={config.text_column} of {place} holds {text!r}: "
+            f"activations.text_column={config.text_column} of {place} holds {str(text)[:60]}: "
             "choose a column of text"
         )
-    return text or "", str(row[config.group]) if config.group else ONE_GROUP[0]
+    group = names.label(row[config.group], place) if config.group else ONE_GROUP[0]
+    return text or "", group
 
 
 def _require_columns(place: str, columns: list[str], config: ActivationsConfig) -> None:
@@ -198,7 +245,7 @@ def _require_columns(place: str, columns: list[str], config: ActivationsConfig) 
 
 def _dataset(config: ActivationsConfig) -> Any:
     """Open a data set by name, downloading it where it is not on disk yet."""
-    if Path(config.text).suffix in SUFFIXES or config.text.startswith((".", "/", "~")):
+    if whole_kind(Path(config.text)) in KINDS or config.text.startswith((".", "/", "~")):
         raise BadInput(f"activations.text={config.text}: no such file: check the path")
     try:
         datasets = import_module("datasets")
@@ -207,12 +254,11 @@ def _dataset(config: ActivationsConfig) -> Any:
             f"activations.text={config.text} is no file here, and data sets need a package: "
             "check the path, or pip install sae-sweep[datasets]"
         ) from None
-    try:
+    with edge(
+        f"activations.text={config.text} with activations.text_split={config.text_split}",
+        "give a local file instead",
+        "cannot be loaded",
+    ):
         dataset = datasets.load_dataset(config.text, split=config.text_split)
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"activations.text={config.text} with activations.text_split={config.text_split} "
-            f"cannot be loaded: {error}: give a local file instead"
-        ) from None
     _require_columns(f"the data set {config.text}", dataset.column_names, config)
     return dataset

@@ -53,6 +53,28 @@ class Windows(NamedTuple):
         first = int(np.searchsorted(self.first_rows, start, side="right")) - 1
         return range(first, int(np.searchsorted(self.first_rows, stop, side="left")))
 
+    def tokens(
+        self, chosen: range, pooling: Pooling, position: int | None
+    ) -> tuple[Int32[np.ndarray, " rows"], Int32[np.ndarray, " rows"]]:
+        """Token id and position of each row of some windows; -1 of a row that many tokens make."""
+        span = slice(int(self.starts[chosen.start]), int(self.starts[chosen.stop]))
+        kept = self.kept[span]
+        begins = self.starts[chosen.start : chosen.stop] - span.start
+        places = np.arange(len(kept)) - begins.repeat(np.diff([*begins, len(kept)]))
+        ids, places = self.ids[span][kept], places[kept].astype(np.int32)
+        if pooling == "token":
+            return ids, places
+        first_rows = self.first_rows[chosen.start : chosen.stop + 1]
+        if pooling == "mean":
+            nothing = np.full(first_rows[-1] - first_rows[0], -1, dtype=np.int32)
+            return nothing, nothing
+        assert position is not None
+        n_text = np.add.reduceat(kept, begins, dtype=np.int64) if len(begins) else begins
+        ends = n_text.cumsum()
+        chosen_tokens = (ends if position < 0 else ends - n_text) + position
+        rows = chosen_tokens[np.diff(first_rows) > 0]
+        return ids[rows], places[rows]
+
 
 def cut_windows(stream: Iterator[tuple[int, list[int]]], n_rows: int, cut: Cut) -> Windows:
     """Take documents (number, token ids) from a stream until they give `n_rows` rows, or it ends.

@@ -3,10 +3,9 @@
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from sae_sweep.cli.compose import choices, compose, validate_run
-from sae_sweep.config import settings
+from sae_sweep.config import in_words, settings
 from sae_sweep.errors import BadInput
 from sae_sweep.search import LISTED, examples, look_up
 
@@ -57,7 +56,7 @@ def help_text(config_dir: Path | None = None) -> str:
     sweeps = [(name, _sweep(name, config_dir)) for name in known["sweep"]]
     groups = [(group, ", ".join(names)) for group, names in known.items() if group != "sweep"]
     described = [
-        (one.key, f"{one.text} [{_shown(look_up(given, one.key, one.default))}]")
+        (one.key, f"{one.text} [{in_words(look_up(given, one.key, one.default))}]")
         for one in settings()
     ]
     return "\n\n".join(
@@ -98,18 +97,3 @@ def _section(title: str, rows: Iterable[tuple[str, str]]) -> str:
             break_on_hyphens=False,
         )
     return "\n".join(lines)
-
-
-def _shown(value: Any) -> str:
-    """Write a default as it is typed."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case "" | [] | {}:
-            return "empty"
-        case float():
-            return f"{value:g}"
-        case _:
-            return str(value)

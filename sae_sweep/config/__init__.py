@@ -2,21 +2,31 @@
 
 from sae_sweep.config.activations import ActivationsConfig, SyntheticConfig
 from sae_sweep.config.check import settings, validate
-from sae_sweep.config.names import nearest
+from sae_sweep.config.names import in_words, nearest
 from sae_sweep.config.run import (
     ExecutorConfig,
     RunConfig,
     SweepConfig,
     TrialConfig,
 )
-from sae_sweep.config.sae import L1Config, SaeConfig, TopKConfig
+from sae_sweep.config.sae import (
+    ARCHITECTURES,
+    AnySae,
+    Architecture,
+    L1Config,
+    SaeConfig,
+    TopKConfig,
+)
 from sae_sweep.config.search import Constraint, SearchConfig, read_constraint
 from sae_sweep.config.stop import StopConfig
 from sae_sweep.config.train import TrainConfig
 from sae_sweep.config.trial import Source, Trial, resolve, risks
 
 __all__ = [
+    "ARCHITECTURES",
     "ActivationsConfig",
+    "AnySae",
+    "Architecture",
     "Constraint",
     "ExecutorConfig",
     "L1Config",
@@ -31,6 +41,7 @@ __all__ = [
     "TrainConfig",
     "Trial",
     "TrialConfig",
+    "in_words",
     "nearest",
     "read_constraint",
     "resolve",

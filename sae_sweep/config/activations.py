@@ -38,14 +38,23 @@ class ActivationsConfig(Strict):
     hook: str | None = None
     """A module's path with {layer}, e.g. `encoder.layer.{layer}.output`; default: the residual."""
 
+    target_layer: Annotated[int, Field(ge=0)] | None = None
+    """Layer of a transcoder's target; `activations.layer` where only target_hook is given."""
+
+    target_hook: str | None = None
+    """What a transcoder reconstructs from a row: another module's output, named as `hook`."""
+
     text: str = "python-docs"
-    """`python-docs`, a .txt/.jsonl/.parquet file, a folder of them, or a `datasets` name."""
+    """`python-docs`, a .txt/.md/.jsonl/.parquet file (or .gz, .zst), a folder, or a data set."""
 
     text_column: str = "text"
     """Column of .jsonl, .parquet and `datasets` that holds the text."""
 
     text_split: str = "train"
     """Split of a `datasets` name."""
+
+    text_split_by: Literal["paragraph", "line", "file"] | None = None
+    """A document of a .txt or .md; where null a paragraph, in a folder of files each file."""
 
     files: str | None = None
     """Folder of .safetensors or .npy [tokens, d] to use instead of running a model."""
@@ -83,7 +92,17 @@ class ActivationsConfig(Strict):
                 f"activations.position={self.position} with pooling={self.pooling}: "
                 "position goes with pooling=position, and only with it"
             )
+        if self.has_target and self.kind != "model":
+            raise ValueError(
+                f"activations.target_hook={self.target_hook} with {self.kind} activations: only a "
+                "model has hooks; files bring a tensor `target`"
+            )
         return self
+
+    @property
+    def has_target(self) -> bool:
+        """Whether a second place of the model is read, which a transcoder reconstructs."""
+        return self.target_hook is not None or self.target_layer is not None
 
     @property
     def kind(self) -> Literal["synthetic", "files", "model"]:

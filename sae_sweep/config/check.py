@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from sae_sweep.config.names import nearest
+from sae_sweep.config.names import in_words, nearest
 from sae_sweep.config.run import RunConfig
+from sae_sweep.config.sae import ARCHITECTURES
 from sae_sweep.errors import BadInput
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -36,6 +37,9 @@ def settings(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[S
         for one in found or [_setting(key, info)]:
             # every class of a union brings its own kind
             seen.setdefault(one.key, one).choices |= one.choices
+        if len(groups) > 1:
+            kind = seen[f"{key}.kind"]
+            kind.text += f": {', '.join(ARCHITECTURES)}."
     yield from seen.values()
 
 
@@ -79,22 +83,33 @@ def validate(model: type[Model], data: Mapping[str, Any], prefix: str = "") -> M
 
 def _message(error: ValidationError, prefix: str) -> str:
     first = error.errors(include_url=False)[0]
-    kinds = {"topk", "l1"}  # pydantic puts the branch of a tagged union into the path
-    parts = [str(part) for part in first["loc"] if part not in kinds]
-    key = prefix + ".".join(parts)
+    # pydantic puts the branch of a tagged union into the path
+    kinds = [str(part) for part in first["loc"] if part in ARCHITECTURES]
+    key = prefix + ".".join(str(part) for part in first["loc"] if part not in ARCHITECTURES)
     value = first["input"]
     match first["type"]:
         case "extra_forbidden":
-            known = [setting.key for setting in settings()]
-            return f"{key}={value}: no such setting; {nearest(key, known)}"
+            return f"{key}={in_words(value)}: {_unknown(key, kinds)}"
         case "value_error":
             return str(first["ctx"]["error"])
         case "union_tag_not_found":
-            return f"{key}.kind is missing: choose topk or l1"
+            return f"{key}.kind is missing: choose one of {', '.join(ARCHITECTURES)}"
         case "union_tag_invalid":
-            return f"{key}.kind={value.get('kind')}: choose topk or l1"
+            return f"{key}.kind={value.get('kind')}: choose one of {', '.join(ARCHITECTURES)}"
         case _:
             return f"{key}={value}: {_lower(first['msg'])}"
+
+
+def _unknown(key: str, kinds: list[str]) -> str:
+    """Say whose setting it is, or which names are near."""
+    name = key.rpartition(".")[2]
+    owners = [kind for kind, one in ARCHITECTURES.items() if name in one.model_fields]
+    if kinds and owners:
+        return (
+            f"a setting of sae.kind={' and '.join(owners)}, not of {kinds[0]}; "
+            f"use sae.kind={owners[0]} or leave it out"
+        )
+    return f"no such setting; {nearest(key, [setting.key for setting in settings()])}"
 
 
 def _lower(text: str) -> str:

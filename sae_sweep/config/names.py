@@ -1,6 +1,7 @@
-"""Hints for names that do not exist."""
+"""Settings in messages and help: values as they are typed, hints for unknown names."""
 
 import difflib
+from typing import Any
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -10,3 +11,20 @@ def nearest(name: str, known: list[str]) -> str:
         tail = name.rsplit(".", maxsplit=1)[-1]
         close = [one for one in known if one.rsplit(".", maxsplit=1)[-1] == tail][:3]
     return f"did you mean {' or '.join(close)}?" if close else "see --help for all names"
+
+
+def in_words(value: Any) -> str:
+    """Write a value as it is typed on the command line."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case "" | []:
+            return "empty"
+        case dict() if not value:
+            return "empty"
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)

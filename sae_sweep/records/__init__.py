@@ -1,13 +1,16 @@
 """The contract between training and analysis: metrics, trial records, identity, store."""
 
 from sae_sweep.records.metrics import METRICS, Metric
+from sae_sweep.records.sparsity import L0_SETTINGS, L0Setting, l0_setting
 from sae_sweep.records.trial import FINAL, STATUSES, Outcome, Row, Status, TrialRecord
 from sae_sweep.records.uid import canonical, digest
 
 __all__ = [
     "FINAL",
+    "L0_SETTINGS",
     "METRICS",
     "STATUSES",
+    "L0Setting",
     "Metric",
     "Outcome",
     "Row",
@@ -15,4 +18,5 @@ __all__ = [
     "TrialRecord",
     "canonical",
     "digest",
+    "l0_setting",
 ]

@@ -1,13 +1,15 @@
 """What every sparse autoencoder promises."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sae_sweep.config import L1Config, TopKConfig
+from sae_sweep import kernels
+from sae_sweep.config import Architecture
 from sae_sweep.kernels import cpu
 
 Scale = float | Tensor
@@ -32,6 +34,10 @@ class SaeOutput(NamedTuple):
     fired: Bool[Tensor, " m"]
     """Latents > 0 on some token of the batch."""
 
+    def detached(self) -> "SaeOutput":
+        """The same numbers without the graph that led to them."""
+        return SaeOutput(*(part.detach() for part in self))
+
 
 class Reading(NamedTuple):
     """What an autoencoder makes of some rows."""
@@ -40,6 +46,15 @@ class Reading(NamedTuple):
     """Zeros included."""
     x_hat: Float[Tensor, "n d"]
     """The reconstruction."""
+
+
+class SaelensForm(NamedTuple):
+    """What is particular to an architecture where SAELens reads it."""
+
+    settings: dict[str, Any]
+    """Entries of cfg.json."""
+    tensors: dict[str, Float[Tensor, " m"]]
+    """Beside W_enc, W_dec and b_dec; one number per latent, untouched by normalisation."""
 
 
 class Normalisation(NamedTuple):
@@ -60,15 +75,16 @@ class Normalisation(NamedTuple):
 class AbstractSae(nn.Module, ABC):
     """Maps a batch of normalised activations to sparse latents and back.
 
-    Row j of `w_enc` and `w_dec` belongs to latent j.
+    Row j of `w_enc` and `w_dec` belongs to latent j. A class may have further parameters of any
+    name and shape, and buffers: all of them are trained, kept in checkpoints and saved.
+    `encode`, `decode` and `forward` are enough to train anywhere. `gradients_by_hand` is a faster
+    form of a step on a CPU, taken for the settings that `config.forms` declares.
     """
 
-    config: TopKConfig | L1Config
+    config: Architecture
     """What it was built from."""
     w_enc: nn.Parameter
     """Encoder, [m d]."""
-    b_enc: nn.Parameter
-    """Encoder's bias, [m]."""
     w_dec: nn.Parameter
     """Decoder, [m d]."""
     b_dec: nn.Parameter
@@ -86,30 +102,38 @@ class AbstractSae(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss.
 
         Args:
             x: normalised activations.
             dead: latents that have been silent for too long.
-            l1_scale: what `l1_alpha` is multiplied by at this step.
+            sparsity_scale: what the weight of the sparsity term is multiplied by at this step.
         """
 
-    @abstractmethod
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale, ways: cpu.Ways
+        self,
+        x: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        sparsity_scale: Scale,
+        ways: cpu.Ways,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
+        raise NotImplementedError
 
-    @abstractmethod
     def read_by_hand(self, x: Float[Tensor, "n d"]) -> Reading:
         """Do what `encode` and `decode` do, in the CPU forms."""
+        raise NotImplementedError
+
+    @cached_property
+    def _has_hand_forms(self) -> bool:
+        return self.config.lacks("by_hand") is None
 
     @torch.no_grad()
     def read(self, x: Float[Tensor, "n d"]) -> Reading:
-        """Encode and decode where no gradient is wanted: by hand on a CPU."""
-        if x.device.type == "cpu":
+        """Encode and decode without a graph; on a CPU by hand where that is declared."""
+        if x.device.type == "cpu" and self._has_hand_forms:
             return self.read_by_hand(x)
         latents = self.encode(x)
         return Reading(latents, self.decode(latents))
@@ -118,30 +142,32 @@ class AbstractSae(nn.Module, ABC):
         self,
         x: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
-        l1_scale: Scale,
+        sparsity_scale: Scale,
         ways: cpu.Ways = cpu.AS_MEASURED,
     ) -> SaeOutput:
         """Compute what `forward` does, and put the gradients of its loss in place of `.grad`.
 
-        By hand on a CPU, where `ways` says how, by autograd elsewhere. Takes what `forward` takes.
+        By hand on a CPU where that is declared, in the forms that `ways` names; else by autograd.
         """
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and self._has_hand_forms:
             with torch.no_grad():
-                return self.gradients_by_hand(x, dead, l1_scale, ways)
+                return self.gradients_by_hand(x, dead, sparsity_scale, ways)
         self.zero_grad(set_to_none=True)
-        out = self(x, dead, l1_scale)
-        out.loss.backward()
-        return out
+        out: SaeOutput = self(x, dead, sparsity_scale)
+        out.loss.backward()  # type: ignore[no-untyped-call]
+        return out.detached()
 
-    def _take(self, found: cpu.Gradients, upstream: Float[Tensor, "n d"]) -> None:
-        """Put gradients in place, and b_dec's with them: it is added to x_hat, taken from x."""
-        self.w_enc.grad, self.b_enc.grad, self.w_dec.grad = found
-        self.b_dec.grad = upstream.sum(dim=0) - found.b_enc @ self.w_enc
-
-    @abstractmethod
     def project_gradient(self) -> None:
-        """Take from the gradient what the constraint would undo; called before the update."""
+        """Keep the gradient of unit-norm decoder rows tangential; called before the update."""
+        if self.config.unit_rows:
+            assert self.w_dec.grad is not None
+            kernels.remove_parallel(self.w_dec.grad, self.w_dec)
+
+    def renormalise(self) -> None:
+        """Bring decoder rows back to unit norm, where they have it; called after the update."""
+        if self.config.unit_rows:
+            kernels.normalise_rows(self.w_dec)
 
     @abstractmethod
-    def renormalise(self) -> None:
-        """Bring the parameters back to the constraint; called after the update."""
+    def saelens(self) -> SaelensForm:
+        """What SAELens has to know to compute the same latents from the same pre-activations."""

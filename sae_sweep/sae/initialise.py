@@ -7,10 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_sweep import kernels
-from sae_sweep.config import TopKConfig
 from sae_sweep.sae.base import AbstractSae
 
-TOPK_SHARE = 0.5
 WEISZFELD_STEPS = 100
 WEISZFELD_TOLERANCE = 1e-6
 
@@ -31,9 +29,9 @@ def calibrate(
     The bias is 0, the training mean of normalised activations, or the batch's geometric median.
     Latents grow with the encoder (its bias is still 0), so the scale c that minimises
     ||x - b - c x_hat||^2 is <x - b, x_hat> / ||x_hat||^2, x_hat without bias at scale 1.
-    A TopK encoder starts at c / 2: Adam's steps do not grow with a row, so short rows turn sooner,
-    but too short ones leave latents dead. Half was measured to be the best of c, c / 2 and
-    c / sqrt(k) where there are many rows (benchmarks/README.md).
+    The encoder starts at `initial_scale` times c. For TopK that is c / 2: Adam's steps do not grow
+    with a row, so short rows turn sooner, but too short ones leave latents dead. Half was measured
+    to be the best of c, c / 2 and c / sqrt(k) where there are many rows (benchmarks/README.md).
     """
     if b_dec_init == "geometric_median":
         sae.b_dec.copy_(geometric_median(x))
@@ -41,8 +39,7 @@ def calibrate(
     x_hat = sae.decode(sae.encode(x)) - sae.b_dec
     power = x_hat.square().sum()
     if power > 0:
-        share = TOPK_SHARE if isinstance(sae.config, TopKConfig) else 1.0
-        sae.w_enc.mul_(share * (centred * x_hat).sum() / power)
+        sae.w_enc.mul_(sae.config.initial_scale * (centred * x_hat).sum() / power)
 
 
 def geometric_median(x: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from sae_sweep import kernels
 from sae_sweep.config import L1Config
 from sae_sweep.kernels import cpu
-from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput, Scale
+from sae_sweep.sae.base import (
+    AbstractSae,
+    Normalisation,
+    Reading,
+    SaelensForm,
+    SaeOutput,
+    Scale,
+)
 from sae_sweep.sae.initialise import random_rows
 
 
@@ -22,6 +29,8 @@ class L1Sae(AbstractSae):
     """
 
     config: L1Config
+    b_enc: nn.Parameter
+    """Encoder's bias, [m]."""
 
     def __init__(self, config: L1Config, d: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -43,7 +52,7 @@ class L1Sae(AbstractSae):
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def forward(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss; dead latents do not enter."""
         del dead
@@ -51,7 +60,7 @@ class L1Sae(AbstractSae):
         x_hat = self.decode(latents)
         weights = self.w_dec if self.config.l1_norm == "decoder" else None
         loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
-        loss_sparsity = self.config.l1_alpha * l1_scale * kernels.l1_penalty(latents, weights)
+        loss_sparsity = self.config.l1_alpha * sparsity_scale * kernels.l1_penalty(latents, weights)
         loss_aux = x.new_zeros(())
         if self.config.always_on_coeff > 0:
             threshold = self.config.always_on_threshold
@@ -69,12 +78,16 @@ class L1Sae(AbstractSae):
         )
 
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale, ways: cpu.Ways
+        self,
+        x: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        sparsity_scale: Scale,
+        ways: cpu.Ways,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         del dead
         n, d = x.shape
-        alpha = self.config.l1_alpha * float(l1_scale)
+        alpha = self.config.l1_alpha * float(sparsity_scale)
         centred = x - self.b_dec
         latents = cpu.relu_encode(centred, self.w_enc, self.b_enc)
         counts = cpu.count_active(latents)
@@ -98,7 +111,9 @@ class L1Sae(AbstractSae):
             found.w_dec.addcmul_(self.w_dec, pull[:, None], value=alpha)
             if extra is not None:
                 found.w_dec.addcmul_(self.w_dec, (pull * extra)[:, None])
-        self._take(found, upstream)
+        self.w_enc.grad, self.b_enc.grad, self.w_dec.grad = found
+        # b_dec is added to x_hat and taken from x
+        self.b_dec.grad = upstream.sum(dim=0) - found.b_enc @ self.w_enc
         loss_reconstruction = error.square_().sum(dim=1).mean()
         loss_sparsity = alpha * (activity @ norms)
         loss_aux = x.new_zeros(()) if extra is None else extra @ (activity * norms)
@@ -124,13 +139,6 @@ class L1Sae(AbstractSae):
             return self.w_dec.norm(dim=1)
         return torch.ones_like(self.b_enc)
 
-    def project_gradient(self) -> None:
-        """Keep the gradient of unit-norm decoder rows tangential; a free decoder's stays."""
-        if self.config.l1_norm == "unit":
-            assert self.w_dec.grad is not None
-            kernels.remove_parallel(self.w_dec.grad, self.w_dec)
-
-    def renormalise(self) -> None:
-        """Bring the decoder's rows back to unit norm; a free decoder stays."""
-        if self.config.l1_norm == "unit":
-            kernels.normalise_rows(self.w_dec)
+    def saelens(self) -> SaelensForm:
+        """What SAELens has to know to compute the same latents from the same pre-activations."""
+        return SaelensForm({"architecture": "standard"}, {"b_enc": self.b_enc})

@@ -2,14 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from sae_sweep.activations.disk import replacing
-from sae_sweep.config import L1Config, TopKConfig
 from sae_sweep.sae.base import AbstractSae
 from sae_sweep.sae.weights import load, read_config
 
@@ -33,7 +32,7 @@ def export(folder: str | Path, destination: str | Path) -> None:
         path.write_bytes(save(_raw_weights(sae)))
     m, d = sae.w_dec.shape
     settings = {
-        **_architecture(sae.config),
+        **sae.saelens().settings,
         "d_in": d,
         "d_sae": m,
         "dtype": "float32",
@@ -57,17 +56,6 @@ def _metadata(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _architecture(config: TopKConfig | L1Config) -> dict[str, Any]:
-    match config:
-        case TopKConfig():
-            # all decoder rows have one norm, 1 / scale: ranking needs no rescaling by it
-            return {"architecture": "topk", "k": config.k, "rescale_acts_by_decoder_norm": False}
-        case L1Config():
-            return {"architecture": "standard"}
-        case _:
-            assert_never(config)
-
-
 @torch.no_grad()
 def _raw_weights(sae: AbstractSae) -> dict[str, Tensor]:
     """Fold x' = (x - mean) * scale into the weights: equal latents, reconstruction of raw x.
@@ -78,8 +66,8 @@ def _raw_weights(sae: AbstractSae) -> dict[str, Tensor]:
     mean, scale = sae.normalisation.mean.double(), sae.normalisation.scale
     folded = {
         "W_enc": (sae.w_enc.double() * scale).T,
-        "b_enc": sae.b_enc,
         "W_dec": sae.w_dec.double() / scale,
         "b_dec": mean + sae.b_dec.double() / scale,
+        **sae.saelens().tensors,
     }
     return {name: tensor.float().contiguous() for name, tensor in folded.items()}

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from sae_sweep import kernels
 from sae_sweep.config import TopKConfig
 from sae_sweep.kernels import cpu
-from sae_sweep.sae.base import AbstractSae, Normalisation, Reading, SaeOutput, Scale
+from sae_sweep.sae.base import (
+    AbstractSae,
+    Normalisation,
+    Reading,
+    SaelensForm,
+    SaeOutput,
+    Scale,
+)
 from sae_sweep.sae.initialise import random_rows
 
 
@@ -22,6 +29,8 @@ class TopKSae(AbstractSae):
     """
 
     config: TopKConfig
+    b_enc: nn.Parameter
+    """Encoder's bias, [m]."""
 
     def __init__(self, config: TopKConfig, d: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -45,10 +54,10 @@ class TopKSae(AbstractSae):
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def forward(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
     ) -> SaeOutput:
-        """Reconstruct a training batch and compute its loss; k is the sparsity, l1_scale idle."""
-        del l1_scale
+        """Reconstruct a training batch and compute its loss; k is the sparsity."""
+        del sparsity_scale
         pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.b_dec)
         latents = kernels.top_k(pre, self.config.k)
         x_hat = kernels.sparse_decode(latents, self.w_dec, self.b_dec)
@@ -83,10 +92,14 @@ class TopKSae(AbstractSae):
                 return coeff * kernels.usage_loss(pre, self.config.k, self.config.aux_target)
 
     def gradients_by_hand(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], l1_scale: Scale, ways: cpu.Ways
+        self,
+        x: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        sparsity_scale: Scale,
+        ways: cpu.Ways,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
-        del l1_scale
+        del sparsity_scale
         centred = x - self.b_dec
         pre = None
         if self._aux_kind == "usage":
@@ -109,7 +122,9 @@ class TopKSae(AbstractSae):
         loss_aux = self._aux_by_hand(error, centred, pre, dead, found)
         if penalty is not None:
             loss_aux = loss_aux + penalty
-        self._take(found, upstream)
+        self.w_enc.grad, self.b_enc.grad, self.w_dec.grad = found
+        # b_dec is added to x_hat and taken from x
+        self.b_dec.grad = upstream.sum(dim=0) - found.b_enc @ self.w_enc
         loss_reconstruction = error.square_().sum(dim=1).mean()
         active = chosen.values > 0
         return SaeOutput(
@@ -155,11 +170,12 @@ class TopKSae(AbstractSae):
     def _aux_kind(self) -> Literal["auxk", "usage"] | None:
         return self.config.aux_kind if self.config.aux_coeff > 0 else None
 
-    def project_gradient(self) -> None:
-        """Keep the decoder's gradient tangential to its rows' unit spheres."""
-        assert self.w_dec.grad is not None
-        kernels.remove_parallel(self.w_dec.grad, self.w_dec)
-
-    def renormalise(self) -> None:
-        """Bring the decoder's rows back to unit norm."""
-        kernels.normalise_rows(self.w_dec)
+    def saelens(self) -> SaelensForm:
+        """What SAELens has to know to compute the same latents from the same pre-activations."""
+        # all decoder rows have one norm, 1 / scale: ranking needs no rescaling by it
+        settings = {
+            "architecture": "topk",
+            "k": self.config.k,
+            "rescale_acts_by_decoder_norm": False,
+        }
+        return SaelensForm(settings, {"b_enc": self.b_enc})

@@ -13,7 +13,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from sae_sweep.activations.disk import replacing
-from sae_sweep.config import L1Config, SaeConfig, TopKConfig
+from sae_sweep.config import AnySae, SaeConfig
 from sae_sweep.errors import BadInput
 from sae_sweep.sae.base import AbstractSae, Normalisation
 from sae_sweep.sae.factory import build
@@ -22,11 +22,11 @@ WEIGHTS_FILE = "sae.safetensors"
 CONFIG_FILE = "config.json"
 NORMALISATION = ("mean", "scale")
 
-_SETTINGS: TypeAdapter[TopKConfig | L1Config] = TypeAdapter(SaeConfig)
+_SETTINGS: TypeAdapter[AnySae] = TypeAdapter(SaeConfig)
 
 
 def save(folder: Path, sae: AbstractSae, config: dict[str, Any]) -> None:
-    """Write the parameters with their normalisation, then the settings.
+    """Write parameters and buffers with their normalisation, then the settings.
 
     Args:
         folder: the trial's; made where it is missing.
@@ -34,7 +34,7 @@ def save(folder: Path, sae: AbstractSae, config: dict[str, Any]) -> None:
         config: plain settings of the trial; `config["sae"]` is what `load` builds from.
     """
     tensors = {
-        **{name: parameter.detach().cpu() for name, parameter in sae.named_parameters()},
+        **{name: tensor.detach().cpu() for name, tensor in sae.state_dict().items()},
         "mean": sae.normalisation.mean.detach().cpu().contiguous(),
         "scale": torch.tensor(sae.normalisation.scale, dtype=torch.float64),
     }

@@ -8,9 +8,9 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from sae_sweep.activations.order import rows_between
-from sae_sweep.config import L1Config, TopKConfig, Trial
+from sae_sweep.config import Trial
 from sae_sweep.kernels.fused.step import NUMBERS
-from sae_sweep.train.schedule import l1_scale, lr_scale
+from sae_sweep.train.schedule import lr_scale, sparsity_scale
 from sae_sweep.train.source import ActivationSource
 
 
@@ -24,12 +24,9 @@ class Stream(NamedTuple):
 
 def numbers_at(trial: Trial, step: int) -> list[float]:
     """The values of `NUMBERS` for the update with this number, 1 being the first."""
-    train, sae = trial.train, trial.sae
+    train, sae = trial.train, trial.sae.fused
     lr = train.lr * lr_scale(step, trial.steps, train.lr_warmup_fraction, train.lr_decay_fraction)
-    price = 0.0
-    if isinstance(sae, L1Config):
-        acting = l1_scale(step, trial.steps, train.l1_warmup_fraction)
-        price = sae.l1_alpha * acting / train.batch_size
+    acting = sparsity_scale(step, trial.steps, train.l1_warmup_fraction)
     return [
         lr / (1 - train.beta1**step),
         (1 - train.beta2**step) ** 0.5,
@@ -37,8 +34,8 @@ def numbers_at(trial: Trial, step: int) -> list[float]:
         train.beta2,
         1 - train.beta1,
         1 - train.beta2,
-        price,
-        sae.aux_coeff if isinstance(sae, TopKConfig) else 0.0,
+        sae.penalty * acting / train.batch_size,
+        sae.aux_coeff,
     ]
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from sae_sweep.config import L1Config, Trial
+from sae_sweep.config import Trial
 from sae_sweep.train.schedule import l0_target, lr_scale
 
 FAST, SLOW = 5, 40
@@ -50,9 +50,9 @@ class L0Controller:
     """
 
     def __init__(self, trial: Trial, device: torch.device) -> None:
-        assert isinstance(trial.sae, L1Config)
+        assert trial.sae.l0_setting.value is not None
         self._trial = trial
-        self._l1_alpha = trial.sae.l1_alpha
+        self._weight = trial.sae.l0_setting.value
         self._bound = math.log(trial.train.l0_bound)
         self.tensor = torch.zeros(5, dtype=torch.float64, device=device)
         """fast, slow, I, log of the factor on l1_alpha, updates of the last half at a bound."""
@@ -98,8 +98,9 @@ class L0Controller:
 
     def found(self) -> dict[str, float]:
         """What it has come to, by metric name."""
+        name = self._trial.sae.l0_setting.name
         updates = self._trial.steps - self._trial.steps // 2
         return {
-            "l1_alpha_final": self._l1_alpha * self.factor().item(),
-            "l1_alpha_saturated": self.tensor[4].item() / updates,
+            f"{name}_final": self._weight * self.factor().item(),
+            f"{name}_saturated": self.tensor[4].item() / updates,
         }

@@ -85,7 +85,7 @@ def evaluate(sae: AbstractSae, activations: ActivationSource) -> Evaluation:
 def _evaluate(
     sae: AbstractSae, activations: ActivationSource, tokens: int, n_groups: int
 ) -> Evaluation:
-    m = len(sae.b_enc)
+    m = len(sae.w_dec)
     sums, group_sums = _zeros(sae), by_group.zeros(n_groups, sae.w_dec)
     peaks = _Peaks(sums.largest.new_empty(0), sums.fired.new_empty(0))
     for start in range(0, tokens, chunk_rows(m)):

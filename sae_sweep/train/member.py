@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sae_sweep.config import TopKConfig, Trial
+from sae_sweep.config import Trial
 from sae_sweep.records import Outcome, Row
 from sae_sweep.train import results
 from sae_sweep.train.checkpoint import State
@@ -117,8 +117,9 @@ class Member:
             "l0_fraction_last_half_sd": (deviation / (trial.steps - trial.steps // 2)) ** 0.5,
             "n_latents": float(trial.n_latents),
         }
-        if isinstance(trial.sae, TopKConfig):
-            final["k"] = float(trial.sae.k)
+        name, value = trial.sae.l0_setting
+        if name == "k" and value is not None:
+            final["k"] = float(value)
         if trial.controlled:
             assert trial.train.l0_target is not None
             final |= self._training.controlled()

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
-from sae_sweep.config import L1Config, TopKConfig, Trial
+from sae_sweep.config import Trial
 from sae_sweep.kernels import Moments
 from sae_sweep.kernels.fused import pages
 from sae_sweep.kernels.fused.table import DENSE, PAGE, SPARSE, SPARSE_UP_TO, Table, empty_table
@@ -107,7 +107,7 @@ class Packed:
 
     def between(self, step: int, activations: ActivationSource) -> None:
         """Do what is due after this update: choose the form anew, restart silent latents."""
-        if isinstance(self.trial.sae, L1Config) and step % FORM_STEPS == 0:
+        if self.trial.sae.fused.k == 0 and step % FORM_STEPS == 0:
             l0 = float(self.pack.steps.counters.l0[self.slot])
             sparse = l0 > 0 and _goes_by_active(self.trial, l0)
             self.form = SPARSE if sparse else DENSE
@@ -214,9 +214,9 @@ class Pack:
 
 def _first_form(trial: Trial) -> tuple[int, int]:
     """The form that a trial begins in, and the active latents there is room for."""
-    sae = trial.sae
-    if isinstance(sae, TopKConfig) and _goes_by_active(trial, float(sae.k)):
-        return SPARSE, sae.k
+    k = trial.sae.fused.k
+    if k and _goes_by_active(trial, float(k)):
+        return SPARSE, k
     return DENSE, 1
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-from sae_sweep.config import L1Config, TopKConfig, Trial
+from sae_sweep.config import Trial
 from sae_sweep.kernels.fused.step import NUMBERS, Kernels, Step
 from sae_sweep.kernels.fused.table import DENSE, IDLE, SPARSE, Table
 from sae_sweep.train.chunk import TrainingRows, numbers, streams
@@ -121,7 +121,9 @@ class PackSteps:
         kernels = _kernels(parts)
         for _ in range(count):
             self._launch(step, ahead, kernels)
-        bounded = [part for part in parts.values() if part.form == SPARSE and _is_l1(part)]
+        bounded = [
+            part for part in parts.values() if part.form == SPARSE and part.trial.sae.fused.k == 0
+        ]
         if not bounded:  # none can have stopped short: no need to wait for the device
             return dict.fromkeys(parts, count)
         done = ahead.done.tolist()
@@ -147,13 +149,12 @@ class PackSteps:
             ahead.n_latents[slot] = part.trial.n_latents
         step.settings.form.fill_(IDLE)
         for slot, part in parts.items():
-            train, sae = part.trial.train, part.trial.sae
-            free = isinstance(sae, L1Config) and sae.l1_norm == "decoder"
+            train, sae = part.trial.train, part.trial.sae.fused
             step.stream[slot] = distinct.index(wanted[slot])
             step.settings.form[slot] = part.form
-            step.settings.k[slot] = sae.k if isinstance(sae, TopKConfig) else 0
+            step.settings.k[slot] = sae.k
             step.settings.room[slot] = part.room
-            step.settings.unit_rows[slot] = int(not free)
+            step.settings.unit_rows[slot] = int(part.trial.sae.unit_rows)
             assert train.dead_window_tokens is not None
             step.settings.dead_window[slot] = train.dead_window_tokens
         return ahead
@@ -221,13 +222,8 @@ class PackSteps:
 
 def _kernels(parts: Mapping[int, Part]) -> Kernels:
     forms = {part.form for part in parts.values()}
-    saes = [part.trial.sae for part in parts.values()]
-    aux = any(isinstance(sae, TopKConfig) and sae.aux_coeff > 0 for sae in saes)
+    aux = any(part.trial.sae.fused.aux_coeff > 0 for part in parts.values())
     return Kernels(sparse=SPARSE in forms, dense=DENSE in forms, aux=aux)
-
-
-def _is_l1(part: Part) -> bool:
-    return isinstance(part.trial.sae, L1Config)
 
 
 def _places(parts: Mapping[int, Part]) -> dict[int, tuple[Trial, int]]:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from sae_sweep.config import L1Config, Trial
+from sae_sweep.config import Trial
 from sae_sweep.kernels import Moments, normalise_rows
 from sae_sweep.sae import AbstractSae
 from sae_sweep.train.evaluation import chunk_rows
@@ -27,7 +27,7 @@ ENCODER_SHARE = 0.2
 def is_due(trial: Trial, step: int) -> bool:
     """Whether silent latents are to be restarted after this update."""
     every = trial.train.resample_every
-    if every is None or not isinstance(trial.sae, L1Config):
+    if every is None:
         return False
     # after the last update nothing would train what was restarted
     return step % every == 0 and step < trial.steps
@@ -91,7 +91,7 @@ def resample(
     norm = ENCODER_SHARE * others.norm(dim=1).mean()
     sae.w_dec[ids] = rows
     sae.w_enc[ids] = rows * norm
-    sae.b_enc[ids] = 0
+    sae.get_parameter("b_enc")[ids] = 0
     for name in ("w_enc", "b_enc", "w_dec"):
         moments[name].first[ids] = 0
         moments[name].second[ids] = 0

@@ -13,8 +13,8 @@ def lr_scale(step: int, steps: int, warmup_fraction: float, decay_fraction: floa
     )
 
 
-def l1_scale(step: int, steps: int, warmup_fraction: float) -> float:
-    """Share of `l1_alpha` that acts: linear rise, then 1."""
+def sparsity_scale(step: int, steps: int, warmup_fraction: float) -> float:
+    """Share of the sparsity term's weight that acts: linear rise, then 1."""
     return _ramp(step, warmup_fraction * steps)
 
 

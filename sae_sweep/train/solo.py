@@ -10,7 +10,7 @@ from sae_sweep.sae import AbstractSae, Normalisation, SaeOutput, build, calibrat
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.controller import L0Controller
 from sae_sweep.train.resample import is_due, resample_silent
-from sae_sweep.train.schedule import l1_scale, lr_scale
+from sae_sweep.train.schedule import lr_scale, sparsity_scale
 from sae_sweep.train.source import ActivationSource, batch
 from sae_sweep.train.training import LOSSES
 
@@ -72,7 +72,7 @@ class Solo:
     def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
         """All of it by name, not copied."""
         return {
-            **dict(self._sae.named_parameters()),
+            **self._sae.state_dict(keep_vars=True),
             **{f"first.{name}": both.first for name, both in self._moments.items()},
             **{f"second.{name}": both.second for name, both in self._moments.items()},
             "silent_tokens": self._silent_tokens,
@@ -91,7 +91,9 @@ class Solo:
         """Make the update with this number, 1 being the first."""
         sae, settings = self._sae, self._trial.train
         x = batch(self._activations, settings, step - 1).to(self._device)
-        sparsity: float | Tensor = l1_scale(step, self._trial.steps, settings.l1_warmup_fraction)
+        sparsity: float | Tensor = sparsity_scale(
+            step, self._trial.steps, settings.l1_warmup_fraction
+        )
         if self._controller is not None:
             sparsity = sparsity * self._controller.factor().to(x)
         out = sae.step_gradients(x, self.dead(), sparsity, self._ways)

@@ -35,11 +35,11 @@ def disk_bytes(
     expansion: Expansion, todo: Sequence[Trial], config: RunConfig, outputs: Path
 ) -> int:
     """Disk that activations, checkpoints and weights will take."""
-    widths = {trial.source.fingerprint: trial.source.d for trial in expansion.planned}
-    missing = missing_activations(expansion, outputs)
+    sources = {trial.source.fingerprint: trial.source for trial in expansion.planned}
+    wanted = expansion.resolver.activations
     rows = sum(
-        activations.disk_bytes(expansion.resolver.activations[fingerprint], widths[fingerprint])
-        for fingerprint in missing
+        activations.disk_bytes(activations.Wanted(wanted[fingerprint], sources[fingerprint]))
+        for fingerprint in missing_activations(expansion, outputs)
     )
     weights = config.store.weights != "none"
     kept = sum(result_bytes(trial, weights=weights) for trial in todo)

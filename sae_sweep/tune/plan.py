@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from sae_sweep.config import TopKConfig, Trial
+from sae_sweep.config import Trial
 from sae_sweep.kernels.fused.table import PAGE, SPARSE_UP_TO
 
 
@@ -46,7 +46,7 @@ def memory_bytes(trial: Trial) -> int:
 
 
 def _packed_bytes(trial: Trial) -> int:
-    d, batch, sae = trial.source.d, trial.train.batch_size, trial.sae
+    d, batch, sae = trial.source.d, trial.train.batch_size, trial.sae.fused
     rows = PAGE * math.ceil(trial.n_latents / PAGE)
     operand = 2 if trial.train.precision == "bf16" else 4
     copies = 0 if operand == 4 else 2 * operand * rows * d
@@ -54,12 +54,11 @@ def _packed_bytes(trial: Trial) -> int:
     kept = 4 * 2 * (3 * rows + trial.n_latents) * d + copies
     tokens = batch * d * (4 + operand + (operand if copies else 0))  # centred, its copy, g
     pre = 4 * batch * rows
-    k = sae.k if isinstance(sae, TopKConfig) else trial.n_latents
+    k = sae.k or trial.n_latents
     if k > SPARSE_UP_TO * trial.n_latents:
         # both gradients, activations and theirs
         return kept + tokens + pre + 2 * 4 * rows * d + 2 * operand * batch * rows
-    aux = isinstance(sae, TopKConfig) and sae.aux_coeff > 0
-    dead = 2 * 4 * rows * d + 2 * operand * batch * rows if aux else 0
+    dead = 2 * 4 * rows * d + 2 * operand * batch * rows if sae.aux_coeff > 0 else 0
     # lists by token and by latent, what sorting takes, parts of latents with many tokens
     return kept + tokens + pre + dead + batch * k * (8 + 32 + d // 16) + rows * d // 2
 

@@ -238,10 +238,14 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
     if config.executor.address is not None:
         _require_cluster(config)
     needed = {trial.source.fingerprint: trial.source for trial in [*todo, *coming]}
-    for fingerprint, source in needed.items():
-        wanted = expansion.resolver.activations[fingerprint]
-        what = f"extracting activations {fingerprint}"
-        follow_extraction(activations.prepare(wanted, source, outputs), what)
+    wanted = [
+        activations.Wanted(expansion.resolver.activations[fingerprint], source)
+        for fingerprint, source in needed.items()
+    ]
+    for together in activations.passes(wanted):
+        what = f"extracting activations {', '.join(one.source.fingerprint for one in together)}"
+        follow_extraction(activations.prepare(together, outputs), what)
+    for fingerprint in needed:
         activations.verify(outputs / "activations" / fingerprint, outputs)
     planned = len(expansion.members) + len(coming)
     with SweepDisplay(config.sweep.name, planned, expansion.trials, start.records()) as display:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_sweep.activations.files import FilesReader, identify
-from sae_sweep.activations.reader import Rows
+from sae_sweep.activations.reader import Rows, joined
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
 
@@ -28,7 +28,7 @@ def read(settings: ActivationsConfig) -> tuple[Rows, Rows]:
     reader = FilesReader(settings)
     train = list(reader.read("train", 0, settings.train_tokens))
     validation = list(reader.read("validation", 0, settings.validation_tokens))
-    return tuple(Rows(*map(torch.cat, zip(*pieces, strict=True))) for pieces in (train, validation))
+    return tuple(joined([rows for [rows] in pieces]) for pieces in (train, validation))
 
 
 def refused(message: str, settings: ActivationsConfig, outputs: Path) -> None:

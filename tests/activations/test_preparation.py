@@ -10,9 +10,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModel
 
-from sae_sweep.activations import describe, open_activations, preparation, prepare, verify
+from sae_sweep.activations import (
+    Wanted,
+    describe,
+    open_activations,
+    passes,
+    preparation,
+    prepare,
+    verify,
+)
 from sae_sweep.activations.manifest import read_manifest
+from sae_sweep.activations.partial import PartialModel
 from sae_sweep.activations.shards import read_shard
 from sae_sweep.activations.synthetic import SyntheticReader
 from sae_sweep.config import ActivationsConfig, SyntheticConfig
@@ -36,7 +46,7 @@ def config(**changes: Any) -> ActivationsConfig:
 def prepared(outputs: Path, settings: ActivationsConfig | None = None) -> Path:
     settings = settings or config()
     source = describe(settings, outputs)
-    for _ in prepare(settings, source, outputs):
+    for _ in prepare([Wanted(settings, source)], outputs):
         pass
     return outputs / "activations" / source.fingerprint
 
@@ -53,7 +63,7 @@ def test_the_folder_holds_the_rows_of_the_source(tmp_path: Path) -> None:
     reader = SyntheticReader(config())
     kept = torch.cat([read_shard(folder / name).activation for name in names[:3]])
     read = [reader.read("train", start, min(start + 100, TRAIN)) for start in (0, 100, 200)]
-    assert torch.equal(kept, torch.cat([rows.activation for part in read for rows in part]))
+    assert torch.equal(kept, torch.cat([rows.activation for part in read for [rows] in part]))
     verify(folder, tmp_path)
 
 
@@ -68,11 +78,11 @@ def test_training_rows_have_mean_zero_and_mean_norm_root_d(tmp_path: Path) -> No
 
 def test_progress_rises_to_the_number_of_rows_and_a_second_run_has_none(tmp_path: Path) -> None:
     source = describe(config(), tmp_path)
-    progress = list(prepare(config(), source, tmp_path))
+    progress = list(prepare([Wanted(config(), source)], tmp_path))
     assert progress[0] == (0, TRAIN + VALIDATION)
     assert progress[-1] == (TRAIN + VALIDATION, TRAIN + VALIDATION)
     assert progress == sorted(progress)
-    assert list(prepare(config(), source, tmp_path)) == []
+    assert list(prepare([Wanted(config(), source)], tmp_path)) == []
 
 
 def test_the_manifest_carries_settings_and_identity(tmp_path: Path) -> None:
@@ -90,7 +100,7 @@ def test_an_interrupted_run_goes_on_at_the_missing_shard(tmp_path: Path) -> None
     kept = folder / "train-00000.safetensors"
     before = kept.stat().st_mtime_ns
     source = describe(config(), tmp_path)
-    assert next(iter(prepare(config(), source, tmp_path))) == (220, 320)
+    assert next(iter(prepare([Wanted(config(), source)], tmp_path))) == (220, 320)
     assert content(prepared(tmp_path)) == whole
     assert kept.stat().st_mtime_ns == before
 
@@ -99,7 +109,7 @@ def test_a_killed_process_leaves_a_folder_that_the_next_one_completes(tmp_path: 
     child = f"""
 import os, signal, sys
 from pathlib import Path
-from sae_sweep.activations import describe, preparation, prepare
+from sae_sweep.activations import Wanted, describe, preparation, prepare
 from sae_sweep.config import ActivationsConfig
 preparation.SHARD_BYTES = {preparation.SHARD_BYTES}
 config = ActivationsConfig.model_validate_json(sys.argv[1])
@@ -108,7 +118,7 @@ def write_half(path, pieces):
     (path.parent / ".half.part").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 whole = preparation.write_shard
-for done, _ in prepare(config, describe(config, outputs), outputs):
+for done, _ in prepare([Wanted(config, describe(config, outputs))], outputs):
     preparation.write_shard = write_half if done > 200 else whole
 """
     killed = tmp_path / "killed"
@@ -128,7 +138,7 @@ for done, _ in prepare(config, describe(config, outputs), outputs):
 
 def test_two_processes_may_prepare_one_folder(tmp_path: Path) -> None:
     source = describe(config(), tmp_path)
-    runs = [prepare(config(), source, tmp_path) for _ in range(2)]
+    runs = [prepare([Wanted(config(), source)], tmp_path) for _ in range(2)]
     ended = [False, False]
     while not all(ended):
         ended = [next(run, None) is None for run in runs]
@@ -153,7 +163,7 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=100))
     message = r"activations need 0 MB in .*, where 0 MB are free: free some space"
     with pytest.raises(BadInput, match=message):
-        next(prepare(config(), source, tmp_path))
+        next(prepare([Wanted(config(), source)], tmp_path))
     assert not (tmp_path / "activations").exists()
 
 
@@ -183,3 +193,146 @@ def test_rows_that_are_all_equal_are_refused(tmp_path: Path) -> None:
     settings = config(synthetic=None, d=None, files=str(tmp_path))
     with pytest.raises(BadInput, match=r"all 250 training activations are equal: choose another"):
         prepared(tmp_path, settings)
+
+
+LAYERS = (1, 3, 0)
+
+
+@pytest.fixture
+def forward_passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The points that each forward pass has read."""
+    run, seen = PartialModel.__call__, []
+
+    def counting(self: PartialModel, windows: Any, pad_id: int, wanted: Any) -> Any:
+        seen.append(tuple(sorted(wanted)))
+        return run(self, windows, pad_id, wanted)
+
+    monkeypatch.setattr(PartialModel, "__call__", counting)
+    return seen
+
+
+def wanted_layers(make: Callable[..., ActivationsConfig], outputs: Path) -> list[Wanted]:
+    configs = [make("gpt2", layer=layer) for layer in LAYERS]
+    return [Wanted(one, describe(one, outputs)) for one in configs]
+
+
+def folders_of(wanted: list[Wanted], outputs: Path) -> list[Path]:
+    return [outputs / "activations" / one.source.fingerprint for one in wanted]
+
+
+def test_layers_share_each_forward_pass_and_have_the_bits_that_they_have_alone(
+    model_config: Callable[..., ActivationsConfig],
+    tmp_path: Path,
+    forward_passes: list[tuple[int, ...]],
+) -> None:
+    prepared(tmp_path / "alone", model_config("gpt2", layer=1))
+    one_layer = len(forward_passes)
+    wanted = wanted_layers(model_config, tmp_path)
+    (together,) = passes(wanted)
+    list(prepare(together, tmp_path))
+    assert forward_passes[one_layer:] == [(0, 1, 2)] * one_layer
+    for one, folder in zip(wanted, folders_of(wanted, tmp_path), strict=True):
+        verify(folder, tmp_path)
+        assert content(folder) == content(prepared(tmp_path / "alone", one.config))
+
+
+def test_a_layer_whose_shards_are_there_is_not_read_again(
+    model_config: Callable[..., ActivationsConfig],
+    tmp_path: Path,
+    forward_passes: list[tuple[int, ...]],
+) -> None:
+    wanted = wanted_layers(model_config, tmp_path)
+    list(prepare(wanted, tmp_path))
+    folders = folders_of(wanted, tmp_path)
+    whole = [content(folder) for folder in folders]
+    for folder in folders:
+        (folder / "manifest.json").unlink()
+    (folders[2] / "train-00001.safetensors").unlink()
+    forward_passes.clear()
+    list(prepare(wanted, tmp_path))
+    assert set(forward_passes) == {(2,)}
+    assert [content(folder) for folder in folders] == whole
+
+
+def test_sources_of_another_width_text_or_model_have_passes_of_their_own(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    configs = [
+        model_config(),
+        model_config(layer=1),
+        model_config(hook="encoder.layer.{layer}.intermediate", d=32),
+        model_config(context=9),
+        model_config("gpt2"),
+    ]
+    wanted = [Wanted(one, describe(one, tmp_path)) for one in configs]
+    assert [[wanted.index(one) for one in group] for group in passes(wanted)] == [
+        [0, 1],
+        [2],
+        [3],
+        [4],
+    ]
+
+
+def test_rows_say_which_token_of_which_window_they_are(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    activations = open_activations(prepared(tmp_path, model_config("gpt2", layer=0)))
+    origins = activations.validation_origins()
+    rows = activations.validation_rows(0, 100) / activations.scale + activations.mean
+    model = AutoModel.from_pretrained(model_config("gpt2").model)
+    embedded = model.wte(origins.token_id) + model.wpe(origins.position)
+    torch.testing.assert_close(rows, embedded, atol=1e-5, rtol=0)
+    # a window begins where positions start again
+    begins = (origins.position == 0).int()
+    assert torch.equal(origins.window, begins.cumsum(0).int() - 1)
+
+
+def test_activations_extracted_without_origins_say_how_to_get_them(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    folder = prepared(tmp_path, model_config())
+    for path in folder.glob("*.origins.safetensors"):
+        path.unlink()
+    verify(folder, tmp_path)
+    with pytest.raises(BadInput, match=r"do not say which tokens .* delete the folder and run"):
+        open_activations(folder).validation_origins()
+
+
+def test_a_transcoders_targets_are_the_other_hooks_rows(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    pair = model_config("gpt2", hook="h.{layer}.ln_2", target_hook="h.{layer}.mlp")
+    alone = model_config("gpt2", hook="h.{layer}.mlp")
+    activations = open_activations(prepared(tmp_path, pair))
+    assert activations.has_target
+    indices = torch.tensor([5, 0, 7])
+    target = open_activations(prepared(tmp_path, alone))
+    torch.testing.assert_close(activations.train_targets(indices), target.train_rows(indices))
+    torch.testing.assert_close(activations.validation_targets(3, 9), target.validation_rows(3, 9))
+    rows = open_activations(prepared(tmp_path, model_config("gpt2", hook="h.{layer}.ln_2")))
+    torch.testing.assert_close(activations.train_rows(indices), rows.train_rows(indices))
+
+
+def test_hooks_of_unequal_widths_are_refused(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    settings = model_config(target_hook="encoder.layer.{layer}.intermediate")
+    message = r"target_hook=encoder.* gives 32 dimensions and activations\.hook=None 16: a transc"
+    with pytest.raises(BadInput, match=message):
+        prepared(tmp_path, settings)
+
+
+def test_a_target_is_part_of_the_identity(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    prints = [
+        describe(model_config(**changes), tmp_path).fingerprint
+        for changes in (
+            {},
+            {"target_layer": 3},
+            {"target_hook": "encoder.layer.{layer}"},
+            {"target_hook": "encoder.layer.{layer}", "target_layer": 2},
+        )
+    ]
+    assert len(set(prints)) == 3
+    assert prints[2] == prints[3]  # layer 2 is where it is read without saying so

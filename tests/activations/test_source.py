@@ -134,13 +134,13 @@ for name in ("transformers", "tokenizers", "huggingface_hub", "datasets", "ray",
              "sqlalchemy", "pyarrow", "pandas"):
     sys.modules[name] = None
 from pathlib import Path
-from sae_sweep.activations import describe, open_activations, prepare, verify
+from sae_sweep.activations import Wanted, describe, open_activations, prepare, verify
 from sae_sweep.config import ActivationsConfig
 sizes = {"train_tokens": 20, "validation_tokens": 10}
 config = ActivationsConfig(synthetic={}, d=4, **sizes)
 outputs = Path(sys.argv[1])
 source = describe(config, outputs)
-list(prepare(config, source, outputs))
+list(prepare([Wanted(config, source)], outputs))
 folder = outputs / "activations" / source.fingerprint
 verify(folder, outputs)
 assert open_activations(folder).n_train == 20

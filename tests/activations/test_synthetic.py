@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from sae_sweep.activations.reader import Rows
+from sae_sweep.activations.reader import Rows, joined
 from sae_sweep.activations.synthetic import SyntheticReader, dictionary, identify
 from sae_sweep.config import ActivationsConfig, SyntheticConfig
 from sae_sweep.errors import BadInput
@@ -17,8 +17,7 @@ def config(d: int | None = 24, **changes: Any) -> ActivationsConfig:
 
 
 def read(settings: ActivationsConfig, split: Any = "train", stop: int = 500) -> Rows:
-    pieces = list(SyntheticReader(settings).read(split, 0, stop))
-    return Rows(*map(torch.cat, zip(*pieces, strict=True)))
+    return joined([rows for [rows] in SyntheticReader(settings).read(split, 0, stop)])
 
 
 def test_tokens_are_sums_of_as_many_directions_as_asked_for() -> None:

@@ -10,9 +10,11 @@ from pyarrow import parquet
 
 from sae_sweep.activations import texts
 from sae_sweep.activations.facts import sha256
+from sae_sweep.activations.groups import NO_GROUP
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
 
+DATA = Path(__file__).parents[1] / "data" / "inputs"
 ROWS = [
     {"text": "one", "body": "eins", "language": "de"},
     {"text": "two", "body": "zwei", "language": "en"},
@@ -104,7 +106,11 @@ def test_an_empty_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
-    refused(rf"activations\.text={tmp_path}: no \.txt, \.jsonl, \.parquet file there", tmp_path)
+    refused(
+        rf"activations\.text={tmp_path}: no \.txt, \.md, \.jsonl, \.parquet file there", tmp_path
+    )
+    (tmp_path / "a.csv").touch()
+    refused(r"no \.txt, .* file there, plain .* as \.gz or \.zst; there is a\.csv", tmp_path)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -129,13 +135,16 @@ def test_a_column_of_numbers_is_refused(tmp_path: Path, suffix: str) -> None:
 def test_a_text_that_is_not_utf8_is_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"\xff\xfe")
-    refused(rf"activations\.text={path} cannot be read: .* has to be \{suffix} in UTF-8", path)
+    refused(rf"activations\.text={path} is UTF-16: save it in UTF-8, e\.g\. iconv", path)
+    path.write_bytes(b'{"text": "a"}\n\xe9\n')
+    with pytest.raises(BadInput, match=rf"{path} line 2 is not UTF-8 \(byte 0xe9 at 1\): save it"):
+        texts.read(config(path))
 
 
 def test_a_line_that_is_not_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("{")
-    refused(rf"activations\.text={path} cannot be read: .* has to be \.jsonl in UTF-8", path)
+    refused(rf"{path} line 1 cannot be read \(Expecting .*\): a \.jsonl file holds one JSON", path)
     path.write_text("[1]")
     refused(r"a\.jsonl line 1 has no such column; it has none", path)
 
@@ -143,7 +152,7 @@ def test_a_line_that_is_not_json_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_text("no parquet")
-    refused(rf"activations\.text={path} cannot be read: .*: write the file again", path)
+    refused(rf"activations\.text={path} cannot be read \(.*\): write the file again", path)
 
 
 def test_a_group_column_needs_columns(tmp_path: Path) -> None:
@@ -210,6 +219,53 @@ def test_a_data_set_is_read_by_name(data_set: list[tuple[str, str]]) -> None:
 
 
 def test_a_data_set_that_cannot_be_used_is_refused(data_set: list[tuple[str, str]]) -> None:
-    refused(r"activations\.text=unknown with .*text_split=train cannot be loaded: no", "unknown")
+    refused(r"activations\.text=unknown with .*_split=train cannot be loaded \(no such", "unknown")
     refused(r"activations\.text=empty is empty: give another data set", "empty")
     refused(r"activations\.text_column=no: the data set a has no such", "a", text_column="no")
+
+
+def test_documents_of_a_text_may_be_lines_or_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo\n\nthree\n", encoding="utf-8")
+    assert texts.read(config(path)).documents == ["one\ntwo", "three\n"]
+    assert texts.read(config(path, text_split_by="line")).documents == ["one", "two", "three"]
+    assert texts.read(config(path, text_split_by="file")).documents == ["one\ntwo\n\nthree\n"]
+    assert texts.read(config(tmp_path, text_split_by="line")).documents == ["one", "two", "three"]
+    assert identity(path, text_split_by="line")[0] == {"text": str(path), "text_split_by": "line"}
+
+
+def test_a_null_group_is_a_group_of_its_own() -> None:
+    found = texts.read(config(DATA / "text_null_group.jsonl", group="lang"))
+    assert NO_GROUP in found.group_names
+    written = (DATA / "text_null_group.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in written]
+    for row, group in zip(rows, found.groups, strict=True):
+        assert found.group_names[group] == (row["lang"] or NO_GROUP)
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, "1"), (True, "True"), (None, NO_GROUP)])
+def test_groups_that_only_their_kind_tells_apart_are_refused(
+    tmp_path: Path, one: object, other: object
+) -> None:
+    rows = [{"text": "a", "lang": value} for value in (one, other)]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(BadInput, match=r"group=lang of .*a\.jsonl line 2 holds '.*rename one"):
+        texts.read(config(path, group="lang"))
+    path = write(tmp_path / "b.jsonl", [{"text": "a", "lang": ["de"]}])
+    with pytest.raises(BadInput, match=r"b\.jsonl line 1 holds list \['de'\]: choose a column"):
+        texts.read(config(path, group="lang"))
+
+
+def test_halves_of_surrogate_pairs_are_replaced_and_said(capsys: Any) -> None:
+    path = DATA / "text_lone_surrogate.jsonl"
+    documents = texts.read(config(path)).documents
+    assert sum("\N{REPLACEMENT CHARACTER}" in one for one in documents) == 1
+    assert "1 documents, first in" in capsys.readouterr().err
+
+
+def test_a_description_beside_data_is_left_out_and_said(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "README.md").write_text("about the data")
+    assert texts.read(config(tmp_path)).documents == ["about the data"]
+    write(tmp_path / "a.jsonl")
+    assert texts.read(config(tmp_path)).documents == ["one", "two", ""]
+    assert "descriptions left out, e.g." in capsys.readouterr().err

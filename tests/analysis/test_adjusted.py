@@ -10,11 +10,13 @@ import statsmodels.api as sm
 from made_sweeps import Load, Ran
 from statsmodels.formula.api import ols
 
-from analysis import adjusted, importance, interactions, verdicts
-from analysis.design import Design, design
-from analysis.hyperparameters import Hyperparameter
-from analysis.study import Study
-from analysis.study import load as to_study
+from analysis.findings import verdicts
+from analysis.statistics import adjusted
+from analysis.statistics.design import Design, design
+from analysis.study.hyperparameters import Hyperparameter
+from analysis.study.table import Study
+from analysis.study.table import load as to_study
+from analysis.topics import importance, interactions
 from sae_sweep.records import METRICS
 
 DATA = Path(__file__).parents[1] / "data"

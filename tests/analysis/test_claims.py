@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from made_sweeps import Load, Ran, grid
 
-from analysis import figures, report
+from analysis import contents, report
 
 
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "draw", lambda *_: frozenset())
+    monkeypatch.setattr(contents, "draw", lambda *_: {})
 
 
 def made(seed: int) -> list[Ran]:

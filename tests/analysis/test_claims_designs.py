@@ -1,15 +1,14 @@
-"""Sentences on effects that only some designs bring forth, recomputed from data/runs.csv."""
+"""Claims on effects that only some designs bring forth, recomputed from data/runs.csv."""
 
 import itertools
-import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from effect_sentences import SENTENCES, kind
 from made_sweeps import Ran, write_store
 from pandas.api.types import is_numeric_dtype
 from scipy import stats
@@ -17,11 +16,12 @@ from scipy.stats import contingency
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.outliers_influence import variance_inflation_factor
-from test_claims_effects import bullets, change, shown_q
+from test_claims_effects import claims, close
 
-from analysis import figures, report
+from analysis import contents, report
 from sae_sweep.records.store import Reader
 
+Claim = dict[str, Any]
 METRICS = ("fvu", "dead_features")
 KEYS = ("sae.l1_alpha", "train.lr", "train.batch_size", "train.schedule")
 ALPHAS = [2.0**i for i in range(1, 9)]
@@ -94,11 +94,11 @@ WANTED = {
 
 
 class Sweep:
-    """The page's bullets, and what the runs' table says by itself."""
+    """The page's claims, and what the runs' table says by itself."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
-        self.found = [(kind(line), line) for line in bullets(folder)]
+        self.found = claims(folder)
         runs = pd.read_csv(folder / "data" / "runs.csv")
         keys = [key for key in KEYS if key in runs and len(set(runs[key])) > 1]
         self.names = [key.rpartition(".")[2] for key in keys]
@@ -158,26 +158,31 @@ def sweep(
     place = tmp_path_factory.mktemp(request.param.__name__)
     url = write_store(place, request.param())
     with pytest.MonkeyPatch.context() as patch, Reader(url) as reader:
-        patch.setattr(figures, "draw", lambda *_: frozenset())
+        patch.setattr(contents, "draw", lambda *_: {})
         page = report.render(reader.sweep(), place / "out" / "study", reader.history)
         yield Sweep(request.param.__name__, page.parent)
 
 
-def opposed(sweep: Sweep, match: re.Match[str]) -> None:
-    name, metric = match[1], match[2]
-    rho, means = sweep.spearman(name, metric), sweep.means(name, metric).sort_index()
-    move = means.iloc[-1] - means.iloc[0]
-    assert rho * move < 0
-    assert match[3] == f"{rho:.2f}"
-    assert match[4] == change(metric, move)
-    assert (float(match[5]), float(match[6])) == (means.index[0], means.index[-1])
-    assert match[7] == shown_q(sweep.q[name, metric])
-    assert sweep.q[name, metric] < 0.05
+def moved(sweep: Sweep, one: Claim, field: str) -> float:
+    """The adjusted change from the first level to the last, which the claim names."""
+    means = sweep.means(one["hyperparameter"], one["metric"]).sort_index()
+    move = float(means.iloc[-1] - means.iloc[0])
+    assert one[field] == close(move)
+    assert (float(one["first"]), float(one["last"])) == (means.index[0], means.index[-1])
+    return move
 
 
-def unheld(sweep: Sweep, match: re.Match[str]) -> None:
-    name, metric = match[1], match[2]
-    assert match[3] == f"{sweep.spearman(name, metric):.2f}"
+def opposed(sweep: Sweep, one: Claim) -> None:
+    rho = sweep.spearman(one["hyperparameter"], one["metric"])
+    assert rho * moved(sweep, one, "adjusted") < 0
+    assert one["spearman"] == close(rho)
+    assert one["q"] == close(sweep.q[one["hyperparameter"], one["metric"]])
+    assert one["q"] < 0.05
+
+
+def unheld(sweep: Sweep, one: Claim) -> None:
+    name, metric = one["hyperparameter"], one["metric"]
+    assert one["spearman"] == close(sweep.spearman(name, metric))
     # a correlation that none of 9,999 permutations reaches has p = 1e-4
     p = {
         (a, b): max(1e-4, stats.spearmanr(sweep.table[a], sweep.table[b]).pvalue)
@@ -186,104 +191,108 @@ def unheld(sweep: Sweep, match: re.Match[str]) -> None:
     }
     assert p[name, metric] == 1e-4
     q = dict(zip(p, stats.false_discovery_control(list(p.values()), method="by"), strict=True))
-    assert match[4] == shown_q(q[name, metric])
-    assert match[5] == shown_q(sweep.q[name, metric])
-    assert sweep.q[name, metric] >= 0.05
+    assert one["raw_q"] == pytest.approx(q[name, metric], rel=0.05)
+    assert one["q"] == close(sweep.q[name, metric])
+    assert one["q"] >= 0.05
 
 
-def differs(sweep: Sweep, match: re.Match[str]) -> None:
-    name, metric = match[1], match[2]
+def differs(sweep: Sweep, one: Claim) -> None:
+    name, metric = one["hyperparameter"], one["metric"]
     less, full = sweep.fit(metric, without=(name,)).ssr, sweep.fit(metric).ssr
-    assert (match[3] is not None) == (len(sweep.names) > 1)
-    assert match[4] == f"{(less - full) / less:.2f}"
-    assert match[5] == shown_q(sweep.q[name, metric])
+    assert one["held"] == (len(sweep.names) > 1)
+    assert one["partial_eta_squared"] == close((less - full) / less)
+    assert one["q"] == close(sweep.q[name, metric])
     assert not is_numeric_dtype(sweep.table[name])
-    assert sweep.q[name, metric] < 0.05
+    assert one["q"] < 0.05
 
 
-def goes(sweep: Sweep, match: re.Match[str]) -> None:
-    name, metric = match[1], match[3]
-    means = sweep.means(name, metric).sort_index()
-    assert match[4] == f"{sweep.spearman(name, metric):.2f}"
-    assert int(match[5]) == len(sweep.table)
-    assert (float(match[6]), float(match[7])) == (means.index[0], means.index[-1])
-    assert match[8] == change(metric, means.iloc[-1] - means.iloc[0])
-    assert match[9] == shown_q(sweep.q[name, metric])
+def goes(sweep: Sweep, one: Claim) -> None:
+    name, metric = one["hyperparameter"], one["metric"]
+    moved(sweep, one, "change")
+    assert one["spearman"] == close(sweep.spearman(name, metric))
+    assert one["configurations"] == len(sweep.table)
+    assert one["q"] == close(sweep.q[name, metric])
 
 
-def not_detected(sweep: Sweep, match: re.Match[str]) -> None:
-    part = r"(\w+) \((?:Spearman (\S+) \[[^\]]+\], )?n = (\d+), q ([^)]+)\)"
-    shown = {name: (rho, int(n), q) for name, rho, n, q in re.findall(part, match[2])}
-    unheld = [SENTENCES["Unheld"].fullmatch(line) for _, line in sweep.found]
-    apart = {one[1] for one in unheld if one and one[2] == match[1]}
-    expected = {}
-    for (name, metric), q in sweep.q.items():
-        if metric == match[1] and q >= 0.05 and name not in apart:
-            is_number = is_numeric_dtype(sweep.table[name])
-            rho = f"{round(sweep.spearman(name, metric), 2) + 0.0:.2f}" if is_number else ""
-            expected[name] = (rho, len(sweep.table), shown_q(q))
-    assert shown == expected
+def not_detected(sweep: Sweep, one: Claim) -> None:
+    metric = one["metric"]
+    apart = {
+        other["hyperparameter"]
+        for other in sweep.found
+        if other["kind"] == "Unheld" and other["metric"] == metric
+    }
+    names = [n for n, m in sweep.q if m == metric and sweep.q[n, m] >= 0.05 and n not in apart]
+    assert sorted(one["hyperparameters"]) == sorted(names)
+    told = zip(
+        one["hyperparameters"], one["spearman"], one["configurations"], one["q"], strict=True
+    )
+    for name, rho, n, q in told:
+        assert (n, q) == (len(sweep.table), close(sweep.q[name, metric]))
+        assert (rho is None) == (not is_numeric_dtype(sweep.table[name]))
+        assert rho is None or rho == close(sweep.spearman(name, metric))
 
 
-def aliased(sweep: Sweep, match: re.Match[str]) -> None:
-    assert tuple(re.split(r", | and ", match[1])) == sweep.aliased
-    assert tuple(re.split(r", | and ", match[2])) == METRICS
+def aliased(sweep: Sweep, one: Claim) -> None:
+    assert tuple(one["hyperparameters"]) == sweep.aliased
+    assert tuple(one["metrics"]) == METRICS
 
 
-def too_few(sweep: Sweep, match: re.Match[str]) -> None:
+def too_few(sweep: Sweep, one: Claim) -> None:
     fit = sweep.fit("fvu")
-    assert (int(match[1]), int(match[2])) == (fit.nobs, fit.df_model + 1)
+    assert (one["configurations"], one["parameters"]) == (fit.nobs, fit.df_model + 1)
     assert fit.df_resid < 3
-    assert tuple(re.split(r", | and ", match[3])) == METRICS
+    assert tuple(one["metrics"]) == METRICS
 
 
-def too_few_for_importance(sweep: Sweep, match: re.Match[str]) -> None:
+def too_few_for_importance(sweep: Sweep, one: Claim) -> None:
     fit = sweep.fit("fvu")
-    assert (int(match[1]), int(match[2])) == (fit.nobs, fit.df_model + 1)
+    assert (one["configurations"], one["parameters"]) == (fit.nobs, fit.df_model + 1)
     assert fit.nobs < 5 * (fit.df_model + 1)
 
 
-def win_win(sweep: Sweep, match: re.Match[str]) -> None:
-    for metric, shown in ((match[3], match[4]), (match[5], match[6])):
-        assert (sweep.spearman(match[1], metric) < 0) == (match[2] == "larger")
-        assert shown == shown_q(sweep.q[match[1], metric])
-        assert sweep.q[match[1], metric] < 0.05
+def win_win(sweep: Sweep, one: Claim) -> None:
+    name = one["hyperparameter"]
+    for side in ("first", "second"):
+        assert (sweep.spearman(name, one[side]) < 0) == one["larger"]
+        assert one[f"q_{side}"] == close(sweep.q[name, one[side]])
+        assert one[f"q_{side}"] < 0.05
 
 
-def best_level(sweep: Sweep, match: re.Match[str]) -> None:
-    means = sweep.means(match[1], match[2])
-    assert [match[3], match[5]] == [
-        f"{x:g}" if isinstance(x, float | int) else x for x in means.index[:2]
-    ]
-    units = 10**means if match[2] == "fvu" else means
-    assert [match[4], match[6]] == [f"{value:.4g}" for value in units.iloc[:2]]
-    assert match[7] == shown_q(sweep.holm(match[1], match[2]))
-    assert sweep.q[match[1], match[2]] < 0.05
+def best_level(sweep: Sweep, one: Claim) -> None:
+    name, metric = one["hyperparameter"], one["metric"]
+    means = sweep.means(name, metric)
+    levels = [f"{x:g}" if isinstance(x, float | int) else x for x in means.index[:2]]
+    assert [one["level"], one["second"]] == levels
+    units = 10**means if metric == "fvu" else means
+    assert [one["mean"], one["second_mean"]] == [close(value) for value in units.iloc[:2]]
+    assert one["p"] == pytest.approx(sweep.holm(name, metric), rel=1e-3, abs=1e-12)
+    assert sweep.q[name, metric] < 0.05
 
 
-def no_best_level(sweep: Sweep, match: re.Match[str]) -> None:
+def no_best_level(sweep: Sweep, one: Claim) -> None:
+    metric = one["metric"]
     rest = [name for name in sweep.names if name not in sweep.aliased]
-    unclear = [
-        name
-        for name in rest
-        if sweep.q[name, match[1]] >= 0.05 or sweep.holm(name, match[1]) >= 0.05
-    ]
-    opposed = [SENTENCES["Opposed"].fullmatch(line) for _, line in sweep.found]
-    unclear += [one[1] for one in opposed if one and one[2] == match[1]]
-    assert set(re.split(r", | and ", match[2])) == set(unclear)
+    unclear = {
+        name for name in rest if sweep.q[name, metric] >= 0.05 or sweep.holm(name, metric) >= 0.05
+    }
+    unclear |= {
+        other["hyperparameter"]
+        for other in sweep.found
+        if other["kind"] == "Opposed" and other["metric"] == metric
+    }
+    assert set(one["hyperparameters"]) == unclear
 
 
-def at_edge(sweep: Sweep, match: re.Match[str]) -> None:
-    levels = sweep.table[match[1]]
-    assert float(match[3]) == (levels.max() if match[4] == "highest" else levels.min())
-    assert float(match[3]) == sweep.means(match[1], match[2]).index[0]
+def best_at_edge(sweep: Sweep, one: Claim) -> None:
+    levels, level = sweep.table[one["hyperparameter"]], float(one["level"])
+    assert level == (levels.max() if one["highest"] else levels.min())
+    assert level == sweep.means(one["hyperparameter"], one["metric"]).index[0]
     top = max(int(0.05 * len(sweep.table)), 1)
-    best = sweep.table.nsmallest(top, match[2])[match[1]]
-    assert int(match[6] or 1) == top
-    assert int(match[5] or 1) == (best == float(match[3])).sum()
+    best = sweep.table.nsmallest(top, one["metric"])[one["hyperparameter"]]
+    assert (one["top"], one["there"]) == (top, (best == level).sum())
 
 
-def no_interaction(sweep: Sweep, match: re.Match[str]) -> None:
+def no_interaction(sweep: Sweep, one: Claim) -> None:
     shares = []
     for metric, (a, b) in itertools.product(METRICS, itertools.combinations(sweep.names, 2)):
         cells = pd.crosstab(sweep.table[a], sweep.table[b]).to_numpy()
@@ -292,38 +301,36 @@ def no_interaction(sweep: Sweep, match: re.Match[str]) -> None:
         full = sweep.fit(metric, more=f" + C({a}):C({b})")
         if full.df_resid >= 10:
             shares.append((sweep.fit(metric).ssr - full.ssr) / full.centered_tss)
-    assert int(match[1]) == len(shares)
-    assert match[2] == f"{100 * max(shares):.2g}"
+    assert (one["tests"], one["largest_share"]) == (len(shares), close(max(shares)))
 
 
-def associated(sweep: Sweep, match: re.Match[str]) -> None:
-    cells = pd.crosstab(sweep.table[match[1]], sweep.table[match[2]]).to_numpy()
+def associated(sweep: Sweep, one: Claim) -> None:
+    cells = pd.crosstab(sweep.table[one["first"]], sweep.table[one["second"]]).to_numpy()
     v = contingency.association(cells, method="cramer")
     assert v > 0.3
-    assert match[3] == f"{v:.2f}"
-    assert (int(match[4]), int(match[5])) == ((cells == 0).sum(), cells.size)
+    assert one["cramers_v"] == close(v)
+    assert (one["empty"], one["cells"]) == ((cells == 0).sum(), cells.size)
 
 
-def inflated(sweep: Sweep, match: re.Match[str]) -> None:
+def inflated(sweep: Sweep, one: Claim) -> None:
+    name = one["hyperparameter"]
     numbers = [name for name in ("l1_alpha", "lr", "batch_size") if name in sweep.table]
     x = np.log10(sweep.table[numbers])
-    rest = [name for name in numbers if name != match[1]]
-    exact = any(abs(x[match[1]].corr(x[name])) > 1 - 1e-12 for name in rest)
-    assert (match[2] is None) == exact
+    exact = any(abs(x[name].corr(x[other])) > 1 - 1e-12 for other in numbers if other != name)
+    assert (one["factor"] is None) == exact
     if not exact:
-        factor = variance_inflation_factor(x.assign(one=1.0).to_numpy(), numbers.index(match[1]))
-        assert match[2] == f"{factor:.3g}"
+        factor = variance_inflation_factor(x.assign(one=1.0).to_numpy(), numbers.index(name))
+        assert one["factor"] == close(factor)
         assert factor > 5
 
 
-def asked(sweep: Sweep, match: re.Match[str]) -> None:
+def asked(sweep: Sweep, one: Claim) -> None:
     points = len(sweep.table[sweep.names].drop_duplicates())
     possible = int(np.prod([sweep.table[name].nunique() for name in sweep.names]))
-    assert (int(match[1]), int(match[2])) == (points, possible)
-    assert match[3] == f"{100 * points / possible:.3g}"
+    assert (one["combinations"], one["possible"]) == (points, possible)
 
 
-CHECKS: dict[str, Callable[[Sweep, re.Match[str]], None]] = {
+CHECKS: dict[str, Callable[[Sweep, Claim], None]] = {
     "Opposed": opposed,
     "Unheld": unheld,
     "Differs": differs,
@@ -335,23 +342,20 @@ CHECKS: dict[str, Callable[[Sweep, re.Match[str]], None]] = {
     "WinWin": win_win,
     "BestLevel": best_level,
     "NoBestLevel": no_best_level,
-    "AtEdge": at_edge,
+    "BestAtEdge": best_at_edge,
     "NoInteraction": no_interaction,
     "Associated": associated,
     "Inflated": inflated,
     "Asked": asked,
 }
-ELSEWHERE = {"MattersMore", "Interacts", "Bent"}
-"""Recomputed in test_claims_effects.py, from a sweep made for them."""
 
 
 def test_every_sentence_says_what_the_runs_say(sweep: Sweep) -> None:
-    for name, line in sweep.found:
-        match = SENTENCES[name].fullmatch(line)
-        assert match is not None
-        if name not in ELSEWHERE:
-            CHECKS[name](sweep, match)
+    checked = [one for one in sweep.found if one["kind"] in CHECKS]
+    for one in checked:
+        CHECKS[one["kind"]](sweep, one)
+    assert len(checked) > 2
 
 
 def test_each_sweep_brings_forth_its_sentences(sweep: Sweep) -> None:
-    assert WANTED[sweep.name] <= {name for name, _ in sweep.found}
+    assert WANTED[sweep.name] <= {one["kind"] for one in sweep.found}

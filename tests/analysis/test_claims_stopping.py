@@ -1,5 +1,7 @@
-"""The section on stopping early: every sentence against figures computed anew."""
+"""The section on stopping early: every claim against figures computed anew."""
 
+import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ import pytest
 from made_sweeps import Load, Ran, grid, write_store
 from scipy import stats
 
-from analysis import report, study
-from analysis.blocks import markdown
-from analysis.sections.stopping import stopping
-from analysis.stopping import good
+from analysis import report
+from analysis.context import ReportContext
+from analysis.page.blocks import markdown
+from analysis.study.table import load as to_study
+from analysis.topics.stopping.replay import good
+from analysis.topics.stopping.section import stopping
 from sae_sweep.records.store import Reader
 
 HALVING = {"metric": "fvu", "first_step": 30, "first_share": None, "factor": 2.0}
@@ -25,6 +29,7 @@ OWN: dict[str, Any] = {
     "halving": HALVING | {"group_by": ["sae.k"], "l0_band": None},
     "budget": {"trials": None, "tokens": None, "seconds": None},
 }  # fmt: skip
+Told = dict[str, list[dict[str, Any]]]
 CONFIG = {"stop": OWN, "search": {"target": None, "target_count": 8.0}}
 
 
@@ -55,12 +60,16 @@ def made(n: int = 24, seeds: int = 1) -> list[Ran]:
     return trials
 
 
-def page(folder: Path, trials: list[Ran], **run: Any) -> tuple[str, pd.DataFrame]:
-    """The section as the whole report shows it, and runs.csv."""
+def page(folder: Path, trials: list[Ran], **run: Any) -> tuple[Told, pd.DataFrame]:
+    """The section's claims by kind, and runs.csv."""
     with Reader(write_store(folder, trials, **run)) as reader:
-        written = report.render(reader.sweep(), folder / "study", reader.history)
-    [section] = re.findall(r"## Stopping early\n.*?(?=\n## )", written.read_text(), re.DOTALL)
-    return section, pd.read_csv(folder / "study" / "data" / "runs.csv")
+        report.render(reader.sweep(), folder / "study", reader.history)
+    data = folder / "study" / "data"
+    told: Told = {}
+    for one in json.loads((data / "claims.json").read_text())["claims"]:
+        if one["section"] == "Stopping early":
+            told.setdefault(one["kind"], []).append(one)
+    return told, pd.read_csv(data / "runs.csv")
 
 
 def unbeaten(table: pd.DataFrame, slack: tuple[float, float] = (0.0, 0.0)) -> set[str]:
@@ -115,42 +124,28 @@ def stopped_at(rule: str, trials: dict[str, Ran]) -> dict[str, int]:
 
 def test_every_sentence_on_the_rules_is_what_the_trials_come_to(tmp_path: Path) -> None:
     trials = made()
-    section, table = page(tmp_path, trials, config=CONFIG)
+    told, table = page(tmp_path, trials, config=CONFIG)
     heard = {one.record.label: one for one in trials if one.status == "done" and one.reports}
     best = unbeaten(table[table.status == "done"]) & set(heard)
-    bullets = re.findall(r"^- (.+)$", section.partition("### Early")[0], re.MULTILINE)
-    first, second, *rules = bullets
-    match = re.fullmatch(
-        r"\*\*Good\*\* are (\d+) of (\d+) finished trials, than which no other is better in one of "
-        r"fvu down and l0 down and not worse in another: (.+)", first
-    )  # fmt: skip
-    assert match
-    assert (int(match[1]), int(match[2])) == (len(best), len(heard))
-    assert set(re.findall(r"`([^`]+)`", match[3])) == best
-    assert second == "Not replayed: 1 done without reports, 1 stopped"
+    (first,) = told["GoodTrials"]
+    assert first["objectives"] == [["fvu", "down"], ["l0", "down"]]
+    assert (first["good"], first["trials"]) == (len(best), len(heard))
+    assert set(first["labels"]) == best
+    (second,) = told["NotReplayed"]
+    assert second["statuses"] == [["done", 1], ["stopped", 1]]
     names = []
-    for bullet in rules:
-        match = re.fullmatch(
-            r"`([^`]+)` would have ended (\d+) of (\d+) good trials?(?: \((.+)\))? and (\d+) of "
-            r"(\d+) others?, and saved ([\d.]+) % of the tokens", bullet
-        )  # fmt: skip
-        assert match, bullet
-        ended = stopped_at(match[1], heard)
-        assert [int(match[i]) for i in (2, 3, 5, 6)] == [
+    for one in told["WouldEnd"]:
+        ended = stopped_at(one["rule"], heard)
+        assert [one[name] for name in ("good_ended", "good", "others_ended", "others")] == [
             len(best & set(ended)),
             len(best),
             len(set(ended) - best),
             len(set(heard) - best),
         ]
-        assert set(re.findall(r"`([^`]+)`", match[4] or "")) == best & set(ended)
+        assert set(one["labels"]) == best & set(ended)
         saved = sum(100 - step for step in ended.values()) / len(heard)
-        assert match[7] == f"{saved:.1f}"
-        [row] = [line for line in section.splitlines() if line.startswith(f"| `{match[1]}` |")]
-        cells = [cell.strip() for cell in row.split("|")[3:-1]]
-        good_ended, good_all, others_ended, others_all = (int(match[i]) for i in (2, 3, 5, 6))
-        kept = good_all - good_ended, others_all - others_ended
-        assert cells == [*map(str, (good_ended, kept[0], others_ended, kept[1])), f"{match[7]} %"]
-        names.append(match[1])
+        assert one["saved"] == pytest.approx(saved / 100)
+        names.append(one["rule"])
     shipped = ["stop=early_warnings", "stop=plateau", "stop=halving"]
     own = ["the sweep's warnings", "the sweep's plateau", "the sweep's halving"]
     assert names == [*shipped, *own]
@@ -158,7 +153,9 @@ def test_every_sentence_on_the_rules_is_what_the_trials_come_to(tmp_path: Path) 
 
 
 def test_the_rules_are_named_with_their_moment_unit_and_and_or_or(tmp_path: Path) -> None:
-    section, _ = page(tmp_path, made(), config=CONFIG)
+    with Reader(write_store(tmp_path, made(), config=CONFIG)) as reader:
+        study = dataclasses.replace(to_study(reader.sweep()), history=reader.history)
+        section = markdown(stopping(ReportContext(study)))
     for words in [
         "fvu &gt; 2 or dead_features &gt; 0.95 at 10 % of the steps",
         "l0 &gt; 12 and fvu &gt; 0.25 at step 40",
@@ -170,28 +167,21 @@ def test_the_rules_are_named_with_their_moment_unit_and_and_or_or(tmp_path: Path
 
 def test_every_sentence_on_early_signals_is_what_the_trials_come_to(tmp_path: Path) -> None:
     trials = made()
-    section, table = page(tmp_path, trials)
-    bullets = re.findall(r"^- (.+)$", section.partition("### Early")[2], re.MULTILINE)
+    told, table = page(tmp_path, trials)
     heard = {one.record.uid: one for one in trials if one.status == "done" and one.reports}
     final = table.set_index("uid").loc[list(heard)]
     met = []
-    for bullet, metric in zip(bullets, ["fvu", "dead_features", "l0"], strict=True):
-        match = re.fullmatch(
-            rf"{metric}: (?:Spearman with the final value lies above 0\.9 from (\d+) % of the "
-            r"steps on \(|at no share up to (\d+) % of the steps does Spearman with the final "
-            r"value certainly exceed 0\.9 \(at 50 %: )([-.\d]+), 95 % interval ([-.\d]+) to "
-            r"([-.\d]+), (\d+) configurations\)", bullet
-        )  # fmt: skip
-        assert match, bullet
-        share = int(match[1] or match[2])
-        early = [one.reports[metric][share // 10 - 1] for one in heard.values()]
+    for one, metric in zip(told["KnownFrom"], ["fvu", "dead_features", "l0"], strict=True):
+        assert one["metric"] == metric
+        at = round(10 * one["share"]) - 1
+        early = [trial.reports[metric][at] for trial in heard.values()]
         spearman = stats.spearmanr(early, final[metric]).statistic
-        assert float(match[3]) == float(f"{spearman:.3g}")
-        assert int(match[6]) == len(heard)
-        low, high = float(match[4]), float(match[5])
+        assert one["spearman"] == pytest.approx(spearman)
+        assert one["n"] == len(heard)
+        low, high = one["low"], one["high"]
         assert low <= spearman <= high
-        assert (low > 0.9) == (match[1] is not None)
-        met.append(match[1] is not None)
+        assert (low > one["sure"]) == one["met"]
+        met.append(one["met"])
         # the percentile bootstrap, by resampling and ranking anew; ends agree but for chance
         random, drawn = np.random.default_rng(1), []
         for _ in range(999):
@@ -205,7 +195,7 @@ def test_every_sentence_on_early_signals_is_what_the_trials_come_to(tmp_path: Pa
 
 def test_noise_is_allowed_for_in_what_is_good(tmp_path: Path) -> None:
     trials = made(8, seeds=3)
-    section, table = page(tmp_path, trials)
+    told, table = page(tmp_path, trials)
     done = table[table.status == "done"]
     logs = np.log10(done[["fvu", "l0"]]).groupby([done["sae.k"], done["train.lr"]])
     freedom = int((logs.fvu.count() - 1).sum())
@@ -213,16 +203,14 @@ def test_noise_is_allowed_for_in_what_is_good(tmp_path: Path) -> None:
         stats.t.ppf(0.975, freedom) * np.sqrt((of.var() * (of.count() - 1)).sum() / freedom * 2)
         for of in (logs.fvu, logs.l0)
     ]
-    match = re.search(
-        r"\*\*Good\*\* are (\d+) of \d+ finished trials, than which no other is better in one of "
-        r"fvu down and l0 down by more than noise explains \(fvu: a factor of ([\d.]+) and l0: a "
-        r"factor of ([\d.]+)\) and not worse in another by as much", section
-    )  # fmt: skip
-    assert match
-    assert [match[2], match[3]] == [f"{10**one:.4g}" for one in detectable]
+    (one,) = told["GoodTrials"]
+    assert one["tolerances"] == [
+        f"{name}: a factor of {10**each:.4g}"
+        for name, each in zip(["fvu", "l0"], detectable, strict=True)
+    ]
     heard = {one.record.label for one in trials if one.status == "done" and one.reports}
     told_apart = unbeaten(done, (detectable[0], detectable[1])) & heard
-    assert int(match[1]) == len(told_apart)
+    assert one["good"] == len(told_apart)
     assert told_apart != unbeaten(done) & heard
 
 
@@ -230,7 +218,7 @@ def test_without_reports_there_is_nothing_to_replay(tmp_path: Path) -> None:
     for i, trials in enumerate([[], [Ran({"sae.k": 4}, {"fvu": 0.3})]]):
         (tmp_path / str(i)).mkdir()
         with Reader(write_store(tmp_path / str(i), trials)) as reader:
-            assert stopping(study.load(reader.sweep())) == []
+            assert stopping(ReportContext(to_study(reader.sweep()))) == []
 
 
 def alike(final_fvu: float, **reports: list[float]) -> list[Ran]:
@@ -255,9 +243,9 @@ POOR = {
 @pytest.mark.parametrize("name", POOR)
 def test_poor_sweeps_are_told_without_a_number_that_is_none(name: str, load: Load) -> None:
     sweep, reader = load(POOR[name], config=CONFIG)
-    loaded = study.load(sweep)
+    loaded = to_study(sweep)
     object.__setattr__(loaded, "history", reader.history)
-    text = markdown(stopping(loaded))
+    text = markdown(stopping(ReportContext(loaded)))
     assert text.startswith("## Stopping early")
     assert not re.search(r"\b(nan|inf)\b", text)
     assert "**Good** are" in text

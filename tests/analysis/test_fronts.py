@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from made_sweeps import Load, Ran
 from scipy import stats
 
-from analysis import hypervolume, noise
-from analysis.fronts import chance_on_front, chances, costs, fronts, standings
-from analysis.study import load as to_study
+from analysis.findings import noise
+from analysis.findings.fronts import chance_on_front, chances, costs, fronts, standings
+from analysis.statistics import hypervolume
+from analysis.study.table import load as to_study
 from sae_sweep.records import METRICS
 
 GRID = pd.read_csv(Path(__file__).parents[1] / "data" / "topk_grid.csv")

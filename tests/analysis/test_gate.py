@@ -5,9 +5,9 @@ import pytest
 from made_sweeps import Load, Ran
 from scipy import stats
 
-from analysis import gate
-from analysis.study import Study
-from analysis.study import load as to_study
+from analysis.findings import record_checks
+from analysis.study.table import Study
+from analysis.study.table import load as to_study
 
 
 def trials(n: int = 9) -> list[Ran]:
@@ -34,7 +34,7 @@ def test_outliers_keep_their_rank(load: Load) -> None:
     made = trials()
     made[3].final |= {"fvu": 0.9, "explained_variance": 0.1}
     one = study(load, made)
-    found = {item.metric.name: item for item in gate.outliers(one)}["fvu"]
+    found = {item.metric.name: item for item in record_checks.outliers(one)}["fvu"]
     y = np.log10([trial.final["fvu"] for trial in made])
     z = 0.6745 * (y - np.median(y)) / stats.median_abs_deviation(y)
     assert found.z is not None
@@ -48,7 +48,7 @@ def test_without_spread_outliers_are_not_told(load: Load) -> None:
     made = trials()
     for trial in made[:6]:
         trial.final["dead_features"] = 0.0
-    found = {item.metric.name: item for item in gate.outliers(study(load, made))}
+    found = {item.metric.name: item for item in record_checks.outliers(study(load, made))}
     assert found["dead_features"].z is None
 
 
@@ -68,36 +68,36 @@ def test_a_broken_rule_names_its_trials_and_nothing_is_dropped(
     made = trials()
     made[2].final |= change
     one = study(load, made)
-    found = {item.rule: item.uids for item in gate.violations(one)}
+    found = {item.rule: item.uids for item in record_checks.violations(one)}
     assert found[rule] == [made[2].record.uid]
     assert len(one.ranked) == len(made)
 
 
 def test_right_records_break_no_rule(load: Load) -> None:
     one = study(load, trials())
-    assert gate.violations(one) == []
-    assert gate.duplicates(one) == []
-    assert gate.skews(one) == []
-    assert gate.gaps(one) == []
+    assert record_checks.violations(one) == []
+    assert record_checks.duplicates(one) == []
+    assert record_checks.skews(one) == []
+    assert record_checks.gaps(one) == []
 
 
 def test_copies_are_found_but_not_among_seeds(load: Load) -> None:
     made = trials()
     made[5].final = dict(made[1].final)
-    assert gate.duplicates(study(load, made)) == [[made[1].record.uid, made[5].record.uid]]
+    assert record_checks.duplicates(study(load, made)) == [[made[1].record.uid, made[5].record.uid]]
     final = made[0].final
     seeds = [
         Ran({"train.lr": 1e-3, "train.seed_init": s, "train.seed_data": s}, final) for s in (0, 1)
     ]
     run = to_study(load(seeds, name="seeds")[0])
-    assert gate.duplicates(run) == []
+    assert record_checks.duplicates(run) == []
 
 
 def test_a_linear_metric_that_one_trial_decides_is_named(load: Load) -> None:
     made = trials(12)
     made[0].final["dead_features"] = 0.99
     values = [trial.final["dead_features"] for trial in made]
-    (found,) = gate.skews(study(load, made))
+    (found,) = record_checks.skews(study(load, made))
     assert found.metric.name == "dead_features"
     assert found.skewness == pytest.approx(stats.skew(values))
     assert found.max_over_median == pytest.approx(0.99 / np.median(values))
@@ -108,5 +108,5 @@ def test_what_is_not_finite_is_counted(load: Load) -> None:
     made[0].final["dead_features"] = float("nan")
     made[1].final["dead_features"] = float("inf")
     del made[2].final["dead_features"]
-    (found,) = gate.gaps(study(load, made))
+    (found,) = record_checks.gaps(study(load, made))
     assert (found.metric.name, found.missing, found.n) == ("dead_features", 3, len(made))

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.hyperparameters import INACTIVE, MANY, Hyperparameter, find
+from analysis.study.hyperparameters import INACTIVE, MANY, Hyperparameter, find
 from sae_sweep.records import TrialRecord
 from sae_sweep.records.store import Member
 

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from made_sweeps import Build, grid
 
-from analysis import figures
+from analysis import contents
 from analysis.cli import main
 from analysis.foreign import Request, import_sweep
 from analysis.foreign.cells import half_digit
-from analysis.study import load as to_study
+from analysis.study.table import load as to_study
 from sae_sweep.errors import BadInput
 from sae_sweep.records import TrialRecord
 from sae_sweep.rules.dominance import pareto
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(figures, "draw", lambda *_: frozenset())
+    monkeypatch.setattr(contents, "draw", lambda *_: {})
 
 
 def write(rows: Sequence[Row], name: str = "runs.csv") -> Path:

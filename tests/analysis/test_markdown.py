@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from analysis.markdown import code, counted, duration, escaped, listed, number, table
+from analysis.page.markdown import code, counted, duration, escaped, listed, number, table
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.multiplicity import CLAIMED
-from analysis.sections.effect_claims import Differs, Goes
-from analysis.sections.interactions import Interacts
+from analysis.statistics.multiplicity import CLAIMED
+from analysis.topics.effects.claims import Differs, Goes
+from analysis.topics.interactions import Interacts
 from benchmarks.planted import Planted, any_noise, claimed, sweep
 
 SWEEPS = 200

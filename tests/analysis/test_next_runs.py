@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from made_sweeps import Load, Ran
 
-from analysis.next_runs import command, grid, next_runs
-from analysis.study import Study
-from analysis.study import load as to_study
+from analysis.study.table import Study
+from analysis.study.table import load as to_study
+from analysis.topics.next_runs import command, grid, next_runs
 from sae_sweep.cli.compose import compose, validate_run
 from sae_sweep.search import expand
 

@@ -8,12 +8,14 @@ import pytest
 from made_sweeps import Load, Ran, write_store
 from quality_sweeps import published_grid, two_kinds, write_tables
 
-from analysis import grids, groups, report
+from analysis import report
 from analysis.cli import main
-from analysis.figures import style
-from analysis.matched import matched
-from analysis.study import load as to_study
-from analysis.thresholds import load as read_thresholds
+from analysis.findings.thresholds import load as read_thresholds
+from analysis.page import style
+from analysis.study.table import load as to_study
+from analysis.topics import grids
+from analysis.topics.equal_l0 import matched
+from analysis.topics.groups import specific
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Reader
 
@@ -145,7 +147,7 @@ def test_planted_latents_are_found_and_no_others() -> None:
     rates[:4], rates[4:7] = [0.05, 0.0005, 0, 0], [0, 0, 0.05, 0.9]
     rates[7] = [0.002, 0, 0, 0]  # eight tokens: too few to say
     rates[8] = [0.05, 0.01, 0.01, 0]  # only five times as often
-    found = groups.compare(frequencies(rates, sizes, 1), sized(sizes))
+    found = specific.compare(frequencies(rates, sizes, 1), sized(sizes))
     assert found is not None
     told = dict(zip(found.specific["id"], found.specific["group"], strict=True))
     assert told == dict.fromkeys(range(4), "g0") | dict.fromkeys(range(4, 7), "g2")
@@ -154,11 +156,11 @@ def test_planted_latents_are_found_and_no_others() -> None:
 
 
 def test_what_is_expected_by_chance_is_what_chance_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "SPECIFIC", 1.5)
-    monkeypatch.setattr(groups, "LEAST_FIRED", 5)
+    monkeypatch.setattr(specific, "SPECIFIC", 1.5)
+    monkeypatch.setattr(specific, "LEAST_FIRED", 5)
     sizes = np.array([3000, 1000, 1000])
     rates = np.full((2000, 3), 0.005)
-    found = groups.compare(frequencies(rates, sizes, 2), sized(sizes))
+    found = specific.compare(frequencies(rates, sizes, 2), sized(sizes))
     assert found is not None
     fired = np.random.default_rng(3).binomial(sizes, rates) / sizes
     top = np.sort(fired, axis=1)
@@ -171,7 +173,7 @@ def test_what_is_expected_by_chance_is_what_chance_makes(monkeypatch: pytest.Mon
 
 def test_groups_of_few_tokens_are_not_compared() -> None:
     sizes = np.array([1000, 50])
-    assert groups.compare(frequencies(np.full((9, 2), 0.1), sizes, 0), sized(sizes)) is None
+    assert specific.compare(frequencies(np.full((9, 2), 0.1), sizes, 0), sized(sizes)) is None
 
 
 def test_the_figures_are_drawn_and_come_out_the_same_twice(tmp_path: Path) -> None:

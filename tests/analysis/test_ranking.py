@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_sweeps import Load, grid
 
-from analysis.fronts import fronts
-from analysis.ranking import balanced, leaders, lowest, picks
-from analysis.study import Study
-from analysis.study import load as to_study
+from analysis.findings.fronts import fronts
+from analysis.findings.ranking import balanced, leaders, lowest, picks
+from analysis.study.table import Study
+from analysis.study.table import load as to_study
 from sae_sweep.records import TrialRecord
 from sae_sweep.records.store import Member, Run, Sweep
 

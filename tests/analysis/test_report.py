@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from made_sweeps import Load, Ran, grid, write_store
 
-from analysis import figures, report
-from analysis.figures.heatmap import cells
-from analysis.study import load as to_study
+from analysis import contents, report
+from analysis.study.table import load as to_study
+from analysis.topics.interactions import cells
 from sae_sweep.errors import BadInput
 from sae_sweep.records import METRICS
 from sae_sweep.records.store import Reader, Sweep
@@ -24,7 +24,7 @@ def render(loaded: tuple[Sweep, Reader], folder: Path) -> Path:
     return report.render(sweep, folder, reader.history)
 
 
-def contents(folder: Path) -> dict[str, str]:
+def hashes(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
@@ -39,7 +39,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "draw", lambda *_: frozenset())
+    monkeypatch.setattr(contents, "draw", lambda *_: {})
 
 
 def test_the_report_is_the_golden_one(rendered: Path) -> None:
@@ -49,16 +49,16 @@ def test_the_report_is_the_golden_one(rendered: Path) -> None:
 
 
 def test_a_second_rendering_is_byte_for_byte_the_first(rendered: Path, load: Load) -> None:
-    first = contents(rendered)
+    first = hashes(rendered)
     render(load(grid()), rendered)
-    assert contents(rendered) == first
+    assert hashes(rendered) == first
     assert {"report.md", "data/runs.csv", "figures/pareto_frontier.png"} <= set(first)
     assert [path.name for path in rendered.parent.iterdir()] == ["study"]
 
 
 def test_every_figure_and_data_file_that_the_page_names_exists(rendered: Path) -> None:
     names = set(re.findall(r"(?:figures|data)/\w+\.\w+", (rendered / "report.md").read_text()))
-    assert names == {name for name in contents(rendered) if name != "report.md"}
+    assert names == {name for name in hashes(rendered) if name != "report.md"}
 
 
 def test_every_entry_of_the_contents_is_a_heading(rendered: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_rendering_that_dies_leaves_the_old_report(
 ) -> None:
     sweep, reader = load(grid())
     report.render(sweep, tmp_path / "out" / "study", reader.history)
-    before = contents(tmp_path / "out")
+    before = hashes(tmp_path / "out")
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -267,7 +267,7 @@ def test_a_rendering_that_dies_leaves_the_old_report(
     monkeypatch.setattr(report.data, "write", die)
     with pytest.raises(KeyboardInterrupt):
         report.render(sweep, tmp_path / "out" / "study", reader.history)
-    assert contents(tmp_path / "out") == before
+    assert hashes(tmp_path / "out") == before
 
 
 def test_a_figure_that_is_no_more_goes(load: Load, tmp_path: Path) -> None:
@@ -323,5 +323,5 @@ def test_a_heatmap_cell_is_the_median_of_its_ranked_trials(load: Load) -> None:
 def test_figures_are_drawn_for_what_there_is(load: Load, tmp_path: Path) -> None:
     sweep, reader = load([Ran({"sae.k": k}, status="running", curve=[0.9, 0.8]) for k in (4, 8)])
     study = dataclasses.replace(to_study(sweep), history=reader.history)
-    drawn = figures.draw(study, tmp_path)
-    assert drawn == {"status_map", "curves_fvu", "curves_dead_features", "curves_loss"}
+    drawn = contents.draw(study, tmp_path)
+    assert set(drawn) == {"status_map", "curves_fvu", "curves_dead_features", "curves_loss"}

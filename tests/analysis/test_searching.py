@@ -5,16 +5,17 @@ from typing import Any
 
 from made_sweeps import Ran, write_store
 
-from analysis import study
-from analysis.blocks import markdown
-from analysis.sections.searching import search
+from analysis.context import ReportContext
+from analysis.page.blocks import markdown
+from analysis.study.table import load
+from analysis.topics.searching import search
 from sae_sweep.records.store import Reader
 
 
 def section(folder: Path, trials: list[Ran], **settings: Any) -> str:
     config = {"search": {"trials": 9, "tolerance": 0.1, **settings}}
     with Reader(write_store(folder, trials, config=config)) as reader:
-        return markdown(search(study.load(reader.sweep("study"))))
+        return markdown(search(ReportContext(load(reader.sweep("study")))))
 
 
 def ran(alpha: float, l0: float, **fields: Any) -> Ran:

@@ -8,12 +8,14 @@ import pytest
 from made_sweeps import Load, Ran, grid
 from scipy import stats
 
-from analysis import contrast, noise, samples, scales, verdicts
-from analysis.effects import correlation_interval
-from analysis.levels import expected_least, levels
-from analysis.study import Study
-from analysis.study import load as to_study
-from analysis.verdicts import Effect
+from analysis.findings import noise, verdicts
+from analysis.findings.verdicts import Effect
+from analysis.statistics.correlations import correlation_interval
+from analysis.study import samples, scales
+from analysis.study.table import Study
+from analysis.study.table import load as to_study
+from analysis.topics import switches
+from analysis.topics.levels import expected_least, levels
 from sae_sweep.records import METRICS, Metric
 
 FVU, DEAD = METRICS["fvu"], METRICS["dead_features"]
@@ -161,7 +163,7 @@ def test_what_a_logarithm_cannot_take_is_missing() -> None:
 
 def test_the_contrast_pairs_trials_that_are_otherwise_equal(load: Load) -> None:
     trials = grid()
-    found = {one.metric.name: one for one in contrast.contrasts(study(load, trials))}
+    found = {one.metric.name: one for one in switches.contrasts(study(load, trials))}
     # of the six pairs, one has lost its trial with the loss off (2), one that with it on (5);
     # 8 and 9 lost both
     whole = [(0, 1), (6, 7), (10, 11)]
@@ -182,7 +184,7 @@ def test_seeds_and_degrees_of_on_make_one_block(load: Load) -> None:
         for on in (0, 0.1, 0.3)
         for s in (0, 1)
     ]
-    (fvu, _) = contrast.contrasts(study(load, trials))
+    (fvu, _) = switches.contrasts(study(load, trials))
     assert (fvu.pairs, fvu.blocks) == (8, 2)
     assert fvu.median == pytest.approx(0.2)
 
@@ -193,7 +195,7 @@ def test_a_setting_that_is_none_in_some_trials_is_a_switch(load: Load) -> None:
         for k in (4, 8, 16)
         for every in (None, 100)
     ]
-    (found,) = contrast.contrasts(study(load, trials))
+    (found,) = switches.contrasts(study(load, trials))
     assert (found.hyperparameter.name, found.pairs) == ("resample_every", 3)
 
 
@@ -205,7 +207,7 @@ def test_the_signed_rank_test_is_scipys(n: int, tied: bool) -> None:
         changes = np.round(changes) + 0.5
         if n > 9:
             return  # there scipy falls back on the normal distribution
-    assert contrast.signed_rank_p(changes) == pytest.approx(
+    assert switches.signed_rank_p(changes) == pytest.approx(
         stats.wilcoxon(changes).pvalue, abs=0.02
     )
 
@@ -213,19 +215,19 @@ def test_the_signed_rank_test_is_scipys(n: int, tied: bool) -> None:
 @pytest.mark.parametrize("n", [6, 12, 60])
 def test_the_interval_of_a_change_is_what_the_signed_rank_test_does_not_refuse(n: int) -> None:
     changes = np.random.default_rng(n).normal(0.3, 1, size=n)
-    found = contrast.hodges_lehmann(changes)
+    found = switches.hodges_lehmann(changes)
     assert found is not None
     for bound, inside in ((found[0], 1e-6), (found[1], -1e-6)):
-        assert contrast.signed_rank_p(changes - bound - inside) > 0.05
-        assert contrast.signed_rank_p(changes - bound + inside) <= 0.05
+        assert switches.signed_rank_p(changes - bound - inside) > 0.05
+        assert switches.signed_rank_p(changes - bound + inside) <= 0.05
 
 
 def test_below_six_blocks_there_is_no_interval() -> None:
-    assert contrast.hodges_lehmann(np.arange(1.0, 6.0)) is None
+    assert switches.hodges_lehmann(np.arange(1.0, 6.0)) is None
 
 
 def test_without_both_sides_there_is_no_contrast(load: Load) -> None:
-    assert contrast.contrasts(study(load, random_trials(4))) == []
+    assert switches.contrasts(study(load, random_trials(4))) == []
 
 
 def test_the_noise_floor_pools_the_variances_within_configurations(load: Load) -> None:

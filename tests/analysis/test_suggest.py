@@ -8,7 +8,7 @@ import pytest
 from made_sweeps import Ran, write_store
 
 from analysis.cli import main
-from analysis.suggest import Wanted, suggest
+from analysis.topics.response.suggest import Wanted, suggest
 from sae_sweep.errors import BadInput
 from sae_sweep.records import TrialRecord
 

@@ -392,7 +392,7 @@ def test_bf16_without_fused_kernels_is_refused(refused) -> None:
 def test_the_usage_loss_has_no_fused_form(refused) -> None:
     refused(
         *("train.kernels=fused", "sae.aux_kind=usage", "sae.aux_coeff=1", "sae.aux_target=0.02"),
-        message="sae.aux_kind=usage with train.kernels=fused: there is no fused form",
+        message="train.kernels=fused with sae.aux_kind=usage: there is no fused form",
     )
 
 

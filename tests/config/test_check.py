@@ -13,8 +13,8 @@ SYNTHETIC = {"synthetic": {}, "d": 32, "train_tokens": 100_000}
     ("change", "message"),
     [
         ({"sae": {"kind": "topk", "kk": 3}}, r"sae\.kk=3: no such setting; did you mean sae\.k"),
-        ({"sae": {"k": 3}}, r"sae\.kind is missing: choose topk or l1"),
-        ({"sae": {"kind": "l2"}}, r"sae\.kind=l2: choose topk or l1"),
+        ({"sae": {"k": 3}}, r"sae\.kind is missing: choose one of topk, l1"),
+        ({"sae": {"kind": "l2"}}, r"sae\.kind=l2: choose one of topk, l1"),
         ({"sae": {"kind": "topk", "k": 0}}, r"sae\.k=0: input should be greater than 0"),
         ({"sae": {"kind": "topk", "k": -5}}, r"sae\.k=-5: input should be greater than 0"),
         ({"sae": {"kind": "topk", "k": 1.5}}, r"sae\.k=1\.5: input should be a valid integer"),

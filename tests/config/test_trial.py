@@ -1,10 +1,20 @@
 """Resolution and identity: what acts counts, how it was written does not."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
-from sae_sweep.config import Source, Trial, TrialConfig, resolve, risks, validate
+from sae_sweep.config import (
+    ARCHITECTURES,
+    Source,
+    Trial,
+    TrialConfig,
+    resolve,
+    risks,
+    validate,
+)
 from sae_sweep.errors import BadInput
 
 SOURCE = Source("f" * 12, 64, 100_000, {"layer": 3})
@@ -28,7 +38,6 @@ SAME = [
     ({"aux_coeff": 0, "aux_kind": "auxk"}, {}, {"aux_coeff": 0, "aux_kind": "usage"}, {}),
     ({"aux_coeff": 0, "aux_target": 0.02}, {}, {"aux_coeff": 0}, {}),
     ({"aux_target": 0.02}, {}, {}, {}),
-    ({}, {"resample_every": 100}, {}, {}),
     ({}, {"l1_warmup_fraction": 0.5}, {}, {}),
     ({}, {"precision": "fp32"}, {}, {}),
     ({}, {"latents": "auto"}, {}, {}),
@@ -111,6 +120,30 @@ def test_settings_that_came_later_leave_the_uids_of_earlier_trials(sae, uid) -> 
     assert resolved(sae).uid == uid
 
 
+IDENTITIES = Path(__file__).parents[1] / "data" / "identities.json"
+"""Settings of trials with the uid and label that they were given when they were first trained."""
+
+
+def test_every_trial_keeps_its_uid_and_label() -> None:
+    for one in json.loads(IDENTITIES.read_text(encoding="utf-8")):
+        groups = {key: one[key] for key in ("sae", "train")}
+        groups["activations"] = {"synthetic": {}, "d": 64}
+        trial = resolve(validate(TrialConfig, groups), SOURCE)
+        assert (trial.uid, trial.label) == (one["uid"], one["label"]), one
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_setting_that_a_fused_form_does_not_know_is_refused(kind: str) -> None:
+    """Kernels know what `forms` names: a later setting is not trained as something else."""
+
+    class Later(ARCHITECTURES[kind]):
+        later: float = 1.0
+
+    lacking = Later().lacks("fused")
+    assert lacking is not None
+    assert lacking.name in {"later", "kind"}
+
+
 def test_other_activations_are_another_trial() -> None:
     assert resolved(source=SOURCE._replace(fingerprint="e" * 12)).uid != resolved().uid
 
@@ -179,7 +212,17 @@ def test_the_label_reads_like_the_settings(sae, train, label) -> None:
         (
             {"always_on_coeff": 0.5},
             {"kernels": "fused"},
-            r"sae\.always_on_coeff=0\.5 with train\.kernels=fused: .*or sae\.always_on_coeff=0",
+            r"train\.kernels=fused with sae\.always_on_coeff=0\.5: .*or sae\.always_on_coeff=0",
+        ),
+        (
+            {"aux_kind": "usage", "aux_target": 0.02},
+            {"kernels": "fused"},
+            r"train\.kernels=fused with sae\.aux_kind=usage: .*or sae\.aux_kind=auxk",
+        ),
+        (
+            {},
+            {"resample_every": 100},
+            r"train\.resample_every=100 with sae\.kind=topk: .*resample_every=null or sae\.kind=l1",
         ),
         (
             {"kind": "l1", "l1_alpha": 0},

@@ -1,12 +1,14 @@
 """What every architecture promises."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.config import L1Config, TopKConfig
-from sae_sweep.sae import AbstractSae, build, calibrate
-from sae_sweep.sae.initialise import TOPK_SHARE
+from sae_sweep.config import ARCHITECTURES, L1Config, TopKConfig
+from sae_sweep.records import L0_SETTINGS
+from sae_sweep.sae import AbstractSae, build, calibrate, load, save
 
 N, D, M, K = 32, 8, 20, 4
 CONFIGS = {
@@ -20,7 +22,13 @@ CONFIGS = {
     "l1": L1Config(n_latents=M, l1_alpha=0.5),
     "l1 unit": L1Config(n_latents=M, l1_alpha=0.5, l1_norm="unit"),
 }
-UNIT_ROWS = ("topk", "topk always on", "topk without aux", "topk usage", "l1 unit")
+SMALL = {"n_latents": M, "k": K}
+CONFIGS |= {
+    f"default {kind}": one.model_validate(
+        {name: value for name, value in SMALL.items() if name in one.model_fields}
+    )
+    for kind, one in ARCHITECTURES.items()
+}
 
 
 def batch() -> Tensor:
@@ -43,9 +51,39 @@ def sae(name: str) -> AbstractSae:
     return built
 
 
-def test_parameters_have_their_names_and_shapes(sae: AbstractSae) -> None:
-    shapes = {name: tuple(parameter.shape) for name, parameter in sae.named_parameters()}
-    assert shapes == {"w_enc": (M, D), "b_enc": (M,), "w_dec": (M, D), "b_dec": (D,)}
+def test_rows_of_encoder_and_decoder_belong_to_latents(sae: AbstractSae) -> None:
+    assert (tuple(sae.w_enc.shape), tuple(sae.w_dec.shape)) == ((M, D), (M, D))
+    assert tuple(sae.b_dec.shape) == (D,)
+
+
+def test_search_and_report_know_what_moves_the_l0_of_every_kind() -> None:
+    assert L0_SETTINGS.keys() == ARCHITECTURES.keys()
+    for kind, names in L0_SETTINGS.items():
+        assert set(names) <= ARCHITECTURES[kind].model_fields.keys(), kind
+
+
+def test_every_kind_can_be_chosen_by_name() -> None:
+    folder = Path(__file__).parents[2] / "conf" / "sae"
+    written = {path.stem: path.read_text() for path in folder.glob("*.yaml")}
+    assert written == {kind: f"kind: {kind}\n" for kind in ARCHITECTURES}
+
+
+def test_gradients_by_hand_are_there_where_they_are_declared(sae: AbstractSae) -> None:
+    has = type(sae).gradients_by_hand is not AbstractSae.gradients_by_hand
+    assert has == ("by_hand" in sae.config.forms)
+    assert has == (type(sae).read_by_hand is not AbstractSae.read_by_hand)
+
+
+def test_every_tensor_comes_back_from_disk(tmp_path: Path, sae: AbstractSae) -> None:
+    with torch.no_grad():
+        for i, tensor in enumerate(sae.state_dict().values()):
+            tensor.copy_(torch.full_like(tensor, i + 1.0))
+    save(tmp_path, sae, {"sae": sae.config.active()})
+    back = load(tmp_path)
+    assert back.config == sae.config
+    assert back.state_dict().keys() == sae.state_dict().keys()
+    for name, tensor in back.state_dict().items():
+        assert torch.equal(tensor, sae.state_dict()[name]), name
 
 
 def test_encode_gives_non_negative_latents_for_every_token(sae: AbstractSae) -> None:
@@ -102,7 +140,7 @@ def test_equal_seeds_give_equal_bits_whatever_was_drawn_between(name: str) -> No
     assert not torch.equal(first.w_dec, other.w_dec)
 
 
-def test_a_descent_step_keeps_the_constraint(name: str, sae: AbstractSae) -> None:
+def test_a_descent_step_keeps_the_constraint(sae: AbstractSae) -> None:
     sae(batch(), dead(), 1.0).loss.backward()
     assert sae.w_dec.grad is not None
     free = sae.w_dec.grad.clone()
@@ -112,7 +150,7 @@ def test_a_descent_step_keeps_the_constraint(name: str, sae: AbstractSae) -> Non
         sae.w_dec.sub_(0.5 * sae.w_dec.grad)
     moved = sae.w_dec.detach().clone()
     sae.renormalise()
-    if name in UNIT_ROWS:
+    if sae.config.unit_rows:
         torch.testing.assert_close(along, torch.zeros(M), atol=1e-5, rtol=0)
         torch.testing.assert_close(sae.w_dec.norm(dim=1), torch.ones(M))
     else:
@@ -124,9 +162,8 @@ def test_calibration_finds_the_encoder_scale_of_least_error(name: str) -> None:
     x = batch()
     sae = build(CONFIGS[name], D, seed=0)
     calibrate(sae, x, "mean")
-    if isinstance(sae.config, TopKConfig):  # it starts at a share of that scale
-        with torch.no_grad():
-            sae.w_enc.div_(TOPK_SHARE)
+    with torch.no_grad():
+        sae.w_enc.div_(sae.config.initial_scale)
 
     def error(factor: float) -> float:
         scaled = build(CONFIGS[name], D, seed=0)

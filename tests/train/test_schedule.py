@@ -2,7 +2,7 @@
 
 import pytest
 
-from sae_sweep.train.schedule import l0_target, l1_scale, lr_scale
+from sae_sweep.train.schedule import l0_target, lr_scale, sparsity_scale
 
 
 def test_lr_rises_stays_and_falls() -> None:
@@ -22,8 +22,17 @@ def test_every_update_moves(steps: int) -> None:
 
 
 def test_sparsity_rises_and_stays() -> None:
-    assert [l1_scale(step, 8, 0.5) for step in range(1, 9)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
-    assert l1_scale(1, 8, 0.0) == 1
+    assert [sparsity_scale(step, 8, 0.5) for step in range(1, 9)] == [
+        0.25,
+        0.5,
+        0.75,
+        1,
+        1,
+        1,
+        1,
+        1,
+    ]
+    assert sparsity_scale(1, 8, 0.0) == 1
 
 
 def test_the_target_moves_evenly_in_its_logarithm_and_then_stays() -> None:

@@ -1,0 +1,95 @@
+"""The report's contents: its topics in the order of the page, answers first."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from analysis.page import style
+from analysis.page.blocks import Section
+from analysis.page.style import Drawn
+from analysis.study.table import Study
+from analysis.topics import (
+    best,
+    comparison,
+    coverage,
+    curves,
+    equal_l0,
+    grids,
+    importance,
+    imported,
+    interactions,
+    levels,
+    limitations,
+    next_runs,
+    noise,
+    overview,
+    pareto,
+    recommended,
+    records,
+    reproducibility,
+    searching,
+    switches,
+    tradeoffs,
+)
+from analysis.topics.effects import section as effects
+from analysis.topics.groups import section as groups
+from analysis.topics.response import section as response
+from analysis.topics.scorecard import section as scorecard
+from analysis.topics.stopping import early
+from analysis.topics.stopping import section as stopping
+
+
+class Topic(NamedTuple):
+    """A section of the report and its figures."""
+
+    section: Section
+    draw: Callable[[Study, Path], Iterable[Drawn]] | None = None
+    """Draws what the sweep has data for into a folder."""
+
+
+TOPICS = (
+    Topic(overview.header),
+    Topic(imported.imported),
+    Topic(recommended.recommended),
+    Topic(searching.search),
+    Topic(response.l1_response, response.draw),
+    Topic(pareto.pareto_front, pareto.draw),
+    Topic(equal_l0.equal_sparsity, equal_l0.draw),
+    Topic(best.top_tables, best.draw),
+    Topic(noise.noise_floor),
+    Topic(effects.effects, effects.draw),
+    Topic(tradeoffs.tradeoffs),
+    Topic(levels.level_tables, levels.draw),
+    Topic(switches.switches),
+    Topic(interactions.interaction_section, interactions.draw),
+    Topic(importance.importance, importance.draw),
+    Topic(coverage.coverage),
+    Topic(interactions.heatmaps),
+    Topic(grids.grid_tables),
+    Topic(grids.utilisation),
+    Topic(scorecard.quality),
+    Topic(groups.by_group, groups.draw),
+    Topic(comparison.side_by_side),
+    Topic(curves.training_curves, curves.draw),
+    Topic(stopping.stopping, early.draw),
+    Topic(limitations.limits),
+    Topic(next_runs.next_steps),
+    Topic(records.status, records.draw),
+    Topic(records.checks),
+    Topic(overview.statistics),
+    Topic(overview.definitions),
+    Topic(reproducibility.files),
+    Topic(reproducibility.reproducibility),
+)
+
+
+def draw(study: Study, folder: Path) -> dict[str, str]:
+    """Draw every topic's figures as PNG; the same records give the same bytes.
+
+    Returns:
+        Each figure's caption by its name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with style.applied():
+        drawn = [one for topic in TOPICS if topic.draw for one in topic.draw(study, folder)]
+    return {one.name: one.caption for one in drawn}

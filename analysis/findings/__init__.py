@@ -1,0 +1,1 @@
+"""What several topics share: noise, fronts, ranks, verdicts."""

@@ -1,0 +1,1 @@
+"""Markdown, sentences and figures, whatever they are about."""

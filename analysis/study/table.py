@@ -1,0 +1,239 @@
+"""A sweep as a table: one row a trial, ready for every section and figure."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+from analysis.foreign.imported import Imported
+from analysis.page.markdown import number
+from analysis.study import configurations, hyperparameters, scales
+from analysis.study.hyperparameters import Hyperparameter
+from sae_sweep.records import METRICS, Metric, TrialRecord
+from sae_sweep.records.store import Member, Run, Sweep
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+RANKED_BY = ("fvu", "dead_features")
+SAME_TASK = ("fingerprint", "train_tokens")
+"""Settings of activations that may differ within one task."""
+L0_VARIES_FROM = 1.01
+"""Largest over smallest l0 from which sparsity is an outcome of the sweep."""
+
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""Steps and values of one trial."""
+
+History = Callable[[Iterable[str], str], dict[str, Curve]]
+"""From uids and a metric's name to the curves of the trials that reported it."""
+
+
+def no_history(_uids: Iterable[str], _metric: str) -> dict[str, Curve]:
+    """The course of trials that were not trained here."""
+    return {}
+
+
+def remembered(history: History) -> History:
+    """The same history, which asks for each curve once."""
+    known: dict[str, dict[str, Curve | None]] = {}
+
+    def read(uids: Iterable[str], metric: str) -> dict[str, Curve]:
+        of, wanted = known.setdefault(metric, {}), list(uids)
+        fresh = [uid for uid in wanted if uid not in of]
+        of |= {**dict.fromkeys(fresh), **history(fresh, metric)}
+        return {uid: curve for uid in wanted if (curve := of[uid]) is not None}
+
+    return read
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One run of a sweep, as analysis sees it."""
+
+    run: Run
+    digest: str
+    members: list[Member]
+    trials: pd.DataFrame
+    """Index: uid. Columns: label, status, ranked, configuration, seconds, tokens, and the metrics
+    (float, NaN where missing or not finite)."""
+    scaled: pd.DataFrame
+    """The metrics of `trials` on their declared scales."""
+    hyperparameters: list[Hyperparameter]
+    metrics: list[Metric]
+    """Those that any trial has, in the registry's order; costs left out."""
+    history: History = no_history
+    """The course of a metric during training."""
+    trials_folder: Path | None = None
+    """Where the trials' weights and latents lie, if they do."""
+    imported: Imported | None = None
+    """Where the records come from, if the sweep was run elsewhere."""
+    kept: dict[object, Any] = field(default_factory=dict, repr=False)
+    """Results of functions that are `once`."""
+
+    def member(self, uid: str) -> Member:
+        """A trial as the sweep asked for it."""
+        return self.members[int(self.trials.index.get_indexer(pd.Index([uid]))[0])]
+
+    def value(self, uid: str, metric: str) -> float:
+        """A trial's metric or cost."""
+        return float(self.trials[metric].loc[uid])
+
+    def values(self, uid: str) -> list[str]:
+        """A trial's main metrics in words: name and value."""
+        return [f"{one.name} {number(self.value(uid, one.name))}" for one in self.main_metrics]
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """The trials' records, in the order of the rows."""
+        return [member.trial for member in self.members]
+
+    @property
+    def ranked(self) -> pd.DataFrame:
+        """The trials that statistics, ranks and fronts are about."""
+        return self.trials[self.trials["ranked"]]
+
+    @cached_property
+    def configurations(self) -> pd.DataFrame:
+        """The ranked trials with their seeds averaged: what ranks, scores and fronts compare.
+
+        None where the trials are of several tasks: what is best is a question within each.
+        """
+        compared = self.ranked if self.tasks <= 1 else self.ranked.head(0)
+        return configurations.averaged(compared, self.metrics)
+
+    @cached_property
+    def tasks(self) -> int:
+        """Different activations, but for how many of them: layers, models, texts."""
+        sources = [one.config.get("activations", {}) for one in self.records]
+        kept = [{k: v for k, v in one.items() if k not in SAME_TASK} for one in sources]
+        return len({str(sorted(one.items(), key=str)) for one in kept})
+
+    @property
+    def main_metrics(self) -> list[Metric]:
+        """Reconstruction and dead latents, and sparsity where it varies."""
+        names = [*RANKED_BY, *(["l0"] if self.l0_varies else [])]
+        known = {metric.name for metric in self.metrics}
+        return [METRICS[name] for name in names if name in known]
+
+    @property
+    def l0_varies(self) -> bool:
+        """Whether sparsity differs between trials by more than a trifle."""
+        if "l0" not in self.ranked:
+            return False
+        l0 = self.ranked["l0"].dropna()
+        return bool(len(l0) and l0.max() > L0_VARIES_FROM * l0.min())
+
+    @property
+    def seeds(self) -> list[tuple[int, int]]:
+        """Every trial's seeds: of the initial weights, of the data order."""
+        return _seeds(self.records)
+
+    @property
+    def worse_than_mean(self) -> Bool[np.ndarray, " n"]:
+        """Finished trials that reconstruct no better than the mean: listed, not ranked."""
+        return np.array([record.worse_than_mean for record in self.records], dtype=bool)
+
+    def where(self, status: str) -> Bool[np.ndarray, " n"]:
+        """The trials of a status."""
+        return (self.trials["status"] == status).to_numpy()
+
+
+def once(compute: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
+    """Keep a function's result with the study that it is about: many topics ask for it."""
+
+    @wraps(compute)
+    def kept(study: Study, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (compute, args, tuple(kwargs.items()))
+        if key not in study.kept:
+            study.kept[key] = compute(study, *args, **kwargs)
+        result: T = study.kept[key]
+        return result
+
+    return kept
+
+
+def load(sweep: Sweep) -> Study:
+    """Bring a sweep's records into a table; nothing is dropped, `ranked` says what counts.
+
+    Ranked are trials that are done with a finite fvu below 1, which is what predicting the mean
+    scores.
+    """
+    records = [member.trial for member in sweep.members]
+    names = {name for record in records for name in record.final}
+    metrics = [one for one in METRICS.values() if one.name in names and one.kind != "cost"]
+    varied = hyperparameters.find(sweep.members)
+    trials = pd.DataFrame(
+        {
+            "label": pd.Series([record.label for record in records], dtype=object),
+            "status": pd.Series([record.status for record in records], dtype=object),
+            "seconds": _floats([record.seconds for record in records]),
+            "tokens": _floats([tokens(record) for record in records]),
+            "configuration": _configurations(varied, _seeds(records)),
+            **{one.name: _floats([r.final.get(one.name) for r in records]) for one in metrics},
+            **{name: _floats([_cost(r, name) for r in records]) for name in ("k", "n_latents")},
+        }
+    )
+    trials.index = pd.Index([record.uid for record in records], dtype=object)
+    if "l0" in trials:
+        trials["l0"] = np.maximum(trials["l0"].to_numpy(), _smallest_l0(records))
+    fvu = trials["fvu"] if "fvu" in trials else pd.Series(np.nan, index=trials.index)
+    trials["ranked"] = (trials["status"] == "done") & (fvu < 1)
+    return Study(
+        sweep.run, sweep.digest, sweep.members, trials, _scaled(trials, metrics), varied, metrics
+    )
+
+
+def tokens(record: TrialRecord) -> float | None:
+    """Tokens that a trial is trained on, repeats counted."""
+    train = record.config.get("train", {})
+    steps, batch_size = train.get("steps"), train.get("batch_size")
+    return None if steps is None or batch_size is None else float(steps * batch_size)
+
+
+def _floats(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _cost(record: TrialRecord, name: str) -> float | None:
+    return record.config.get("sae", {}).get(name)
+
+
+def _seeds(records: list[TrialRecord]) -> list[tuple[int, int]]:
+    trains = [record.config.get("train", {}) for record in records]
+    return [(train.get("seed_init", 0), train.get("seed_data", 0)) for train in trains]
+
+
+def _configurations(varied: list[Hyperparameter], seeds: list[tuple[int, int]]) -> np.ndarray:
+    """A number for every distinct configuration: equal but for the seeds.
+
+    Trials that are equal in their seeds too differ in something that no record holds (imported
+    rows can): they are no repetitions, so each begins a configuration of its own.
+    """
+    settings = [tuple(str(one.given[i]) for one in varied) for i in range(len(seeds))]
+    earlier: Counter[object] = Counter()
+    points = []
+    for point, seed in zip(settings, seeds, strict=True):
+        points.append((point, earlier[point, seed]))
+        earlier[point, seed] += 1
+    known = {point: i for i, point in enumerate(dict.fromkeys(points))}
+    return np.array([known[point] for point in points], dtype=np.int64)
+
+
+def _smallest_l0(records: list[TrialRecord]) -> np.ndarray:
+    """One latent in all validation tokens: less cannot be told from none."""
+    sizes = [record.config.get("activations", {}).get("validation_tokens") for record in records]
+    return np.array([1.0 / size if size else 0.0 for size in sizes])
+
+
+def _scaled(trials: pd.DataFrame, metrics: list[Metric]) -> pd.DataFrame:
+    columns = {
+        one.name: scales.onto(one, trials[one.name].to_numpy(dtype=np.float64)) for one in metrics
+    }
+    return pd.DataFrame(columns, index=trials.index)

@@ -1,0 +1,1 @@
+"""One topic of the report in each module: computation, sentences, section, figures."""

@@ -1,0 +1,243 @@
+"""What each hyperparameter goes with, by itself and with the others held."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from analysis.context import ReportContext
+from analysis.findings import verdicts
+from analysis.findings.verdicts import Effect, Effects
+from analysis.page import style, wording
+from analysis.page.blocks import Block
+from analysis.page.markdown import MISSING, counted, escaped, listed, table
+from analysis.statistics.adjusted import FEWEST_RESIDUAL, Change
+from analysis.statistics.correlations import PERMUTED_UP_TO, Correlation
+from analysis.statistics.resampling import FEWEST, RESAMPLES
+from analysis.study import scales
+from analysis.study.hyperparameters import Hyperparameter
+from analysis.study.table import Study
+from analysis.topics.effects import claims
+from sae_sweep.records import Metric
+
+
+def effects(context: ReportContext) -> list[Block]:
+    """Two tables a main metric, alone and with the others held, and what they allow to say."""
+    study = context.study
+    title = "## Effects of the hyperparameters"
+    if not study.hyperparameters:
+        return [f"{title}\n\nNo setting varies in this sweep."]
+    if study.ranked.empty:
+        return [f"{title}\n\nNo trial is ranked yet."]
+    judged = verdicts.judge(study)
+    parts: list[Block] = [title, _note(study, judged), *claims.general(judged)]
+    for metric in verdicts.outcomes(study):
+        better = "higher" if metric.direction == "up" else "lower"
+        found = judged.of(metric)
+        parts += [
+            f"### {metric.name} ({better} is better)",
+            *claims.of_metric(metric, found),
+            *_tables(found),
+            *context.picture(f"effects_{metric.name}", f"{metric.name} by hyperparameter"),
+            *context.picture(f"forest_{metric.name}", f"{metric.name}: raw and adjusted changes"),
+        ]
+    return parts
+
+
+def _note(study: Study, judged: Effects) -> str:
+    logs = [one.name for one in study.hyperparameters if one.is_log]
+    scale = f", of {escaped(listed(logs))} the logarithm" if logs else ""
+    lines = [
+        "An observation is a configuration: the mean of its ranked seeds on the metric's scale"
+        f"{scale}. In brackets: 95 % intervals by bootstrap over configurations ({RESAMPLES} draws"
+        f"; none below {FEWEST} or where too many draws lack a level). Each q is a p-value adjusted"
+        f" for all of its column (Benjamini-Yekutieli; {judged.raw_tests} correlations, "
+        f"{judged.tests} effects): where no setting matters, the chance that this page claims any "
+        "effect is at most 5 %.",
+    ]
+    if len(study.hyperparameters) > 1:
+        lines.append(
+            "**Alone:** plain correlations; other settings may differ between the levels. "
+            "p by permutation of the ranks (by the t distribution above "
+            f"{PERMUTED_UP_TO} configurations), Kruskal-Wallis for categories. **Others held:** "
+            "an additive model of all hyperparameters' levels; the change from the first level to "
+            "the last, raw and adjusted; q of the type-II F-test. It needs "
+            f"{FEWEST_RESIDUAL} configurations more than parameters. An effect is claimed at "
+            "q < 0.05, a direction where raw and adjusted agree on it. Words go by the size of "
+            "Spearman's correlation: strongly from 0.5, moderately from 0.3, weakly from 0.1, "
+            "faintly below."
+        )
+    return "\n\n".join(lines)
+
+
+def _tables(found: list[Effect]) -> Iterator[str]:
+    rows = [_alone(one) for one in found]
+    single = len(found) == 1
+    title = [] if single else ["**Alone**"]
+    yield from title
+    yield table(["hyperparameter", "n", "Pearson", "Spearman", "q", "note"], rows)
+    if any(one.adjusted is not None for one in found):
+        yield from [] if single else ["**Others held**"]
+        header = ["hyperparameter", "from, to", "raw", "adjusted", "F", "partial η²", "q", "note"]
+        yield table(header, [_held(one) for one in found])
+
+
+def _alone(one: Effect) -> list[str]:
+    found = one.correlation
+    return [
+        escaped(one.hyperparameter.name),
+        f"{found.n:,}",
+        wording.correlation(found.pearson) + wording.bracketed(found.pearson_interval),
+        wording.correlation(found.spearman) + wording.bracketed(found.spearman_interval),
+        wording.probability(one.raw_q),
+        "; ".join(_remarks(one, found)),
+    ]
+
+
+def _remarks(one: Effect, found: Correlation) -> Iterator[str]:
+    if found.remark:
+        yield found.remark
+    if found.epsilon_squared == found.epsilon_squared:
+        yield f"categories: ε² = {found.epsilon_squared:.2f}"
+    if one.hyperparameter.kind == "conditional" and not found.remark:
+        yield "where active"
+    if found.disagree:
+        yield "the two disagree: outliers or shape, trust Spearman"
+
+
+def _held(one: Effect) -> list[str]:
+    held = one.adjusted
+    name = escaped(one.hyperparameter.name)
+    if held is None:
+        return [name, *[MISSING] * 6, one.reason]
+    test = [
+        f"{held.f:.3g} ({held.df}, {held.residual_df})",
+        f"{held.partial_eta_squared:.2f}",
+        wording.probability(one.q),
+        _held_remark(one),
+    ]
+    if held.change is None:
+        return [
+            name,
+            counted(len(held.means), "category").replace("ys", "ies"),
+            *[MISSING] * 2,
+            *test,
+        ]
+    move = held.change
+    return [
+        name,
+        f"{escaped(move.first)}, {escaped(move.last)}",
+        scales.change(one.metric, move.raw)
+        + wording.change_interval(one.metric, move.raw_interval),
+        scales.change(one.metric, move.adjusted)
+        + wording.change_interval(one.metric, move.adjusted_interval),
+        *test,
+    ]
+
+
+def _held_remark(one: Effect) -> str:
+    shown = {"opposed": "**sign change**", "bent": "not monotone", "unheld": "not when held"}
+    return one.reason or shown.get(one.verdict, "")
+
+
+COLUMNS = 3
+FOREST = "raw and adjusted changes with their intervals"
+
+
+def draw(study: Study, folder: Path) -> list[style.Drawn]:
+    """One figure a main metric; none where nothing varies or nothing is ranked."""
+    if not study.hyperparameters or study.ranked.empty:
+        return []
+    drawn = [_draw(study, metric, folder) for metric in study.main_metrics]
+    return drawn + [
+        one for metric in verdicts.outcomes(study) for one in _forest(study, metric, folder)
+    ]
+
+
+def _draw(study: Study, metric: Metric, folder: Path) -> style.Drawn:
+    n = len(study.hyperparameters)
+    columns = min(COLUMNS, n)
+    rows = -(-n // columns)
+    figure, panels = style.new(rows, columns, (1 + 3.4 * columns, 0.4 + 2.9 * rows))
+    for axes, hyperparameter in zip(panels, study.hyperparameters, strict=False):
+        _panel(study, metric, hyperparameter, axes)
+    for axes in panels[n:]:
+        axes.set_axis_off()
+    title = f"{metric.name}: a dot a ranked trial, a bar each level's median"
+    if len(study.trials[study.where("diverged") | study.worse_than_mean]):
+        title += ", x at the edge: diverged or fvu >= 1"
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    if handles := style.width_legend(study):
+        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
+    return style.save(
+        figure, folder, f"effects_{metric.name}", "every trial over each hyperparameter"
+    )
+
+
+def _panel(study: Study, metric: Metric, hyperparameter: Hyperparameter, axes: Axes) -> None:
+    order = hyperparameter.order
+    places = np.array([order.index(level) for level in hyperparameter.levels], dtype=float)
+    values = study.trials[metric.name].to_numpy(dtype=np.float64)
+    counted = study.trials["ranked"].to_numpy() & ~np.isnan(values)
+    # spread by golden ratio: dots of one level do not cover each other, and always lie the same
+    spread = (np.arange(len(places)) * 0.618 % 1 - 0.5) * 0.5
+    size, alpha = (14, 0.6) if counted.sum() < 300 else (4, 0.3)
+    dots = (places + spread)[counted]
+    shades = style.shades(study, study.trials["n_latents"][counted])
+    axes.scatter(dots, values[counted], s=size, color=shades, alpha=alpha)
+    for i, level in enumerate(order):
+        inside = values[counted & hyperparameter.at(level)]
+        if len(inside):
+            axes.hlines(np.median(inside), i - 0.36, i + 0.36, color=style.BLACK, linewidth=2)
+    axes.margins(y=0.1)
+    style.metric_axis(axes, metric, bool((values[counted] > 0).all()))
+    lost = study.where("diverged") | study.worse_than_mean
+    axes.scatter(
+        (places + spread)[lost],
+        np.full(lost.sum(), 0.98),
+        transform=axes.get_xaxis_transform(),
+        s=20,
+        marker="x",
+        color=style.RED,
+    )
+    slanted = max(map(len, order)) * len(order) > 34
+    axes.set_xticks(
+        range(len(order)), order, rotation=30 if slanted else 0, ha="right" if slanted else "center"
+    )
+    axes.set_xlim(-0.6, len(order) - 0.4)
+    axes.set_xlabel(hyperparameter.name)
+
+
+def _forest(study: Study, metric: Metric, folder: Path) -> list[style.Drawn]:
+    """A row a hyperparameter: the change from its first to its last level, both ways."""
+    effects = verdicts.judge(study).of(metric)
+    rows = [
+        (one.hyperparameter.name, one.adjusted.change)
+        for one in effects
+        if one.adjusted is not None and one.adjusted.change is not None
+    ]
+    if len(rows) < 2:
+        return []
+    figure, (axes,) = style.new(1, 1, (6.4, 1.6 + 0.55 * len(rows)))
+    for i, (_, change) in enumerate(rows):
+        style.interval_bar(axes, i - 0.13, change.raw, change.raw_interval, style.GREY)
+        style.interval_bar(
+            axes, i + 0.13, change.adjusted, change.adjusted_interval, style.COLOURS[0]
+        )
+    axes.axvline(0, color=style.BLACK, linewidth=1)
+    axes.set_yticks(range(len(rows)), [_row_name(name, change) for name, change in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.xaxis.set_major_formatter(lambda value, _: scales.change(metric, value))
+    axes.tick_params(axis="x", labelrotation=30)
+    axes.set_xlabel(f"change of {metric.name}")
+    figure.suptitle(f"{metric.name}: first to last level", fontsize=11, x=0.01, ha="left")
+    names = {"raw": style.GREY, "with the others held": style.COLOURS[0]}
+    handles = [Line2D([], [], color=colour, marker="o", label=of) for of, colour in names.items()]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2)
+    return [style.save(figure, folder, f"forest_{metric.name}", FOREST)]
+
+
+def _row_name(name: str, change: Change) -> str:
+    return f"{name}\n{change.first} to {change.last}"

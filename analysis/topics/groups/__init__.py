@@ -1,0 +1,1 @@
+"""Metrics and latents by group of tokens."""

@@ -1,0 +1,285 @@
+"""The answer in the first screen; what the metrics mean and how they lie."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from analysis.context import ReportContext
+from analysis.findings import verdicts
+from analysis.page.blocks import Block, Claim
+from analysis.page.markdown import MISSING, counted, duration, escaped, listed, number, table
+from analysis.study import scales, settings
+from analysis.study.table import Study
+from analysis.topics import noise, searching
+from analysis.topics.best import first
+from analysis.topics.effects import claims
+from analysis.topics.limitations import limitations
+from analysis.topics.pareto import on_front
+from analysis.topics.recommended import recommendations
+from sae_sweep.records import METRICS, STATUSES, Metric
+
+MOST_LIMITS = 4
+MOST_EFFECTS = 4
+"""Limitations in the first screen; all have their section."""
+
+ACTIVATIONS = {
+    "model": "{model}, layer {layer}, over {text}",
+    "files": "the files of {files}",
+    "synthetic": "a synthetic dictionary",
+}
+"""How each kind of source is called, from its settings."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the trials."""
+
+    trials: int
+    configurations: int
+    statuses: tuple[tuple[str, int], ...]
+    ranked: int
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        total = counted(self.trials, "trial")
+        if not self.trials:
+            return f"{total}."
+        parts = listed([f"{n:,} {status}" for status, n in self.statuses])
+        verb = "is" if self.ranked == 1 else "are"
+        return (
+            f"{total} of {counted(self.configurations, 'configuration')}: {parts}. {self.ranked:,} "
+            f"{verb} ranked: done, with a finite fvu below 1."
+        )
+
+
+@dataclass(frozen=True)
+class Varied:
+    """The axes, each with its levels."""
+
+    axes: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        if not self.axes:
+            return "No setting varies but the seeds."
+        parts = "; ".join(
+            f"{escaped(name)} {escaped(', '.join(levels))}" for name, levels in self.axes
+        )
+        return f"Varied: {parts}."
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the SAEs were trained on."""
+
+    source: str
+    d: int
+    train_tokens: int
+    validation_tokens: int
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        return (
+            f"Activations: {escaped(self.source)}, d = {self.d:,}, {self.train_tokens:,} training "
+            f"and {self.validation_tokens:,} validation rows."
+        )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How long a trial is trained."""
+
+    low: int
+    high: int
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        extent = f"{self.low:,}" if self.low == self.high else f"{self.low:,} to {self.high:,}"
+        return f"A trial is trained on {extent} tokens, repeats counted."
+
+
+@dataclass(frozen=True)
+class Time:
+    """What the trials took."""
+
+    seconds: float
+    trials: int
+    median: float
+    devices: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        place = f", on {escaped(listed(self.devices))}" if self.devices else ""
+        return (
+            f"Training and evaluation took {duration(self.seconds)} over "
+            f"{counted(self.trials, 'trial')}, {duration(self.median)} in the median{place}."
+        )
+
+
+@dataclass(frozen=True)
+class NothingRanked:
+    """No trial can be compared."""
+
+    trials: int
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        return f"No trial of {self.trials:,} is ranked: there is nothing to compare."
+
+
+def _lowest(context: ReportContext) -> list[Claim]:
+    study = context.study
+    rows = study.configurations
+    names = [name for name in ("fvu", "dead_features") if name in rows and rows[name].notna().any()]
+    return [first(study, METRICS[name]) for name in names]
+
+
+def _fronts(context: ReportContext) -> list[Claim]:
+    return [on_front(context.study, one) for one in context.fronts]
+
+
+def _noise(context: ReportContext) -> Sequence[Claim]:
+    return noise.detectable(context.study, METRICS["fvu"])
+
+
+def _effects(context: ReportContext) -> list[Claim]:
+    """The claimed effects, those with the largest share of variance first; else why there are none.
+
+    Without a claim it is what is said of the first metric.
+    """
+    study = context.study
+    if not study.hyperparameters:
+        return []
+    judged = verdicts.judge(study)
+    claimed = [one for one in judged.found if one.is_claimed]
+    if not claimed:
+        metrics = verdicts.outcomes(study)[:1]
+        silent = [claim for one in metrics for claim in claims.of_metric(one, judged.of(one))]
+        return [*claims.general(judged), *silent][:MOST_EFFECTS]
+    claimed.sort(key=lambda one: -(one.adjusted.partial_eta_squared if one.adjusted else 0))
+    return [
+        claims.claim_of(one, held=len(study.hyperparameters) > 1) for one in claimed[:MOST_EFFECTS]
+    ]
+
+
+def _search(context: ReportContext) -> list[Claim]:
+    return [block for block in searching.search(context) if not isinstance(block, str)]
+
+
+FINDINGS: tuple[Callable[[ReportContext], Sequence[Claim]], ...] = (
+    _search,
+    _effects,
+    _lowest,
+    _fronts,
+    _noise,
+)
+"""What was found, in the order of the first screen; each says nothing where nothing is known."""
+
+
+def header(context: ReportContext) -> list[Block]:
+    """The question, and its answer: what was run, found, recommended, and what cannot be said."""
+    study = context.study
+    where = "`sweep.question`" if study.imported is None else "`--question`"
+    question = escaped(study.run.question) or f"none was written down ({where})."
+    parts: list[Block] = [f"# {escaped(study.run.name)}", f"**Question:** {question}"]
+    parts += ["**What was run**", *_extent(study)]
+    if study.ranked.empty:
+        return [*parts, "**What was found**", NothingRanked(len(study.trials))]
+    found = itertools.chain.from_iterable(finding(context) for finding in FINDINGS)
+    parts += ["**What was found**", *found]
+    if chosen := recommendations(study):
+        parts += ["**What is recommended**", *chosen]
+    limits = limitations(study)[:MOST_LIMITS]
+    return [*parts, "**What cannot be said**", *limits] if limits else parts
+
+
+def _extent(study: Study) -> list[Claim]:
+    counts = Counter(study.trials["status"])
+    statuses = tuple((status, counts[status]) for status in STATUSES if counts[status])
+    configurations = study.trials["configuration"].nunique()
+    claims: list[Claim] = [
+        Counts(len(study.trials), int(configurations), statuses, len(study.ranked))
+    ]
+    axes = tuple((one.name, tuple(one.order)) for one in study.hyperparameters)
+    claims += [Varied(axes), *_activations(study)] if len(study.trials) else []
+    tokens = study.trials["tokens"].dropna()
+    if len(tokens):
+        claims.append(Tokens(int(tokens.min()), int(tokens.max())))
+    seconds = study.trials["seconds"].dropna()
+    if len(seconds):
+        devices = tuple(sorted({one.device for one in study.records if one.device}))
+        total, middle = float(seconds.sum()), float(seconds.median())
+        claims.append(Time(total, len(seconds), middle, devices))
+    return claims
+
+
+def _activations(study: Study) -> list[Claim]:
+    """What the SAEs were trained on, where all trials share it."""
+    sources = [one.config.get("activations", {}) for one in study.records]
+    said = sources[0]
+    kind = next((kind for kind in ACTIVATIONS if kind in said), None)
+    sizes = ("d", "train_tokens", "validation_tokens")
+    if any(one != said for one in sources) or kind is None or not set(sizes) <= said.keys():
+        return []
+    words = {key: settings.shown(value) for key, value in said.items()}
+    return [Source(ACTIVATIONS[kind].format(**words), *(int(said[key]) for key in sizes))]
+
+
+def definitions(context: ReportContext) -> list[Block]:
+    """The metrics that occur, as the registry defines them."""
+    study = context.study
+    if not study.metrics:
+        return []
+    better = {"down": "lower", "up": "higher", "none": MISSING}
+    known = _definitions(study)
+    rows = [
+        [one.name, one.unit, better[one.direction], one.scale, escaped(known[one.name])]
+        for one in study.metrics
+    ]
+    note = "Means and correlations are taken on the scale named here."
+    if study.imported is not None:
+        note += (
+            " What a metric is, on which data and at which moment of training it was taken, is as "
+            "the tool that wrote the file has it: figures of different tools need not compare."
+        )
+    header = ["metric", "unit", "better", "scale", "definition"]
+    return ["## Metrics", note, table(header, rows, left=5)]
+
+
+def _definitions(study: Study) -> dict[str, str]:
+    """Each metric as the registry defines it, or as an imported file gave it."""
+    if study.imported is not None:
+        return study.imported.definitions
+    return {one.name: one.definition for one in study.metrics}
+
+
+def statistics(context: ReportContext) -> list[Block]:
+    """How each metric is distributed over the ranked trials."""
+    study = context.study
+    if study.ranked.empty:
+        return ["## Summary statistics", NothingRanked(len(study.trials))]
+    rows = [_distribution(study, metric) for metric in study.metrics]
+    header = ["metric", "n", "mean", "sd", "median", "min", "max", "geometric mean"]
+    note = (
+        "Over the ranked trials that have the metric; the geometric mean for metrics of log scale "
+        "that are positive throughout."
+    )
+    return ["## Summary statistics", note, table(header, rows)]
+
+
+def _distribution(study: Study, metric: Metric) -> list[str]:
+    values = study.ranked[metric.name].dropna()
+    # the sd of equal numbers is rounding noise, not 0
+    sd = 0.0 if values.nunique() == 1 and len(values) > 1 else values.std()
+    moments = [values.mean(), sd, values.median(), values.min(), values.max()]
+    centre = float("nan")
+    if metric.scale == "log" and len(values):
+        centre = scales.back(metric, study.scaled.loc[values.index, metric.name].mean(skipna=False))
+    return [metric.name, f"{len(values):,}", *map(number, moments), number(centre)]

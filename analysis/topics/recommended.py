@@ -1,0 +1,138 @@
+"""Whole configurations to start from, what cannot be said, and what to run next."""
+
+from dataclasses import dataclass
+
+from analysis.context import ReportContext
+from analysis.findings.ranking import FIRST, lowest, mode, picks, tied_with_first
+from analysis.page.blocks import Block, Claim
+from analysis.page.markdown import MISSING, code, counted, escaped, number, table
+from analysis.study.table import Study
+from sae_sweep.records import METRICS
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One configuration, and everything that it is recommended for."""
+
+    uses: tuple[tuple[str, str], ...]
+    """Title, and by what it was chosen."""
+    label: str
+    uid: str
+    seeds: int
+    values: tuple[tuple[str, float | None], ...]
+    """Main metrics, means over its seeds."""
+    tied: int | None
+    """Other configurations that noise does not tell from it in the metric by which it was chosen
+    first; None where noise is unknown, or the choice is by no single metric."""
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        titles = "; ".join(f"{title} ({criterion})" for title, criterion in self.uses)
+        values = ", ".join(f"{name} {number(value)}" for name, value in self.values)
+        seeds = f", means of {self.seeds} seeds" if self.seeds > 1 else ""
+        tied = ""
+        if self.tied is not None:
+            others = counted(self.tied, "other") if self.tied else "no other"
+            tied = f"; tied with {others} within the noise"
+        return f"**{titles}:** {code(self.label)} ({code(self.uid)}), {values}{seeds}{tied}."
+
+
+@dataclass(frozen=True)
+class CommonLevels:
+    """The most common level of each hyperparameter among the first: no recommendation."""
+
+    first: int
+    n: int
+    levels: tuple[tuple[str, str], ...]
+    label: str | None
+    """The configuration with all of them, where it was run and ranked."""
+    rank: int | None
+    values: tuple[tuple[str, float | None], ...]
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        levels = ", ".join(f"{escaped(name)} {escaped(level)}" for name, level in self.levels)
+        what = (
+            f"The most common levels among the first {self.first} balanced configurations "
+            f"({levels}) are no recommendation"
+        )
+        if self.label is None:
+            return f"{what}: no ranked configuration has them all."
+        values = ", ".join(f"{name} {number(value)}" for name, value in self.values)
+        return (
+            f"{what}: together they are {code(self.label)}, {self.rank:,} of {self.n:,} by the "
+            f"balanced score, {values}."
+        )
+
+
+def recommendations(study: Study) -> list[Recommendation]:
+    """Every recommended configuration once, with its uses."""
+    found = picks(study)
+    claims = []
+    for uid in dict.fromkeys(pick.uid for pick in found):
+        mine = [pick for pick in found if pick.uid == uid]
+        metrics = [pick.metric for pick in mine if pick.metric is not None]
+        claims.append(
+            Recommendation(
+                tuple((pick.title, pick.criterion) for pick in mine),
+                study.member(uid).trial.label,
+                uid,
+                int(study.configurations["seeds"][uid]),
+                _values(study, uid),
+                _tied(study, metrics[0]) if metrics else None,
+            )
+        )
+    return claims
+
+
+def _values(study: Study, uid: str) -> tuple[tuple[str, float | None], ...]:
+    rows = study.configurations
+    values = [(one.name, float(rows[one.name][uid])) for one in study.main_metrics]
+    return tuple((name, value if value == value else None) for name, value in values)
+
+
+def _tied(study: Study, metric: str) -> int | None:
+    found = tied_with_first(study, METRICS[metric], lowest(study, metric))
+    return None if found is None else int(found.sum()) - 1
+
+
+def recommended(context: ReportContext) -> list[Block]:
+    """Whole existing configurations to start from, by use."""
+    study = context.study
+    found = picks(study)
+    if not found:
+        return []
+    note = (
+        "Each is one configuration of this sweep, with all its settings, that no other ranked one "
+        "beats in the objectives named, by means over seeds; none is put together from the levels "
+        "of several."
+    )
+    header = ["use", "by", "trial", "uid", "unbeaten in", "folder", "note"]
+    names = [one.name for one in study.main_metrics]
+    parts: list[Block] = ["## Recommended trials", note]
+    return [*parts, table([*header, *names], _rows(study), left=7), *_common(study)]
+
+
+def _rows(study: Study) -> list[list[str]]:
+    rows: list[list[str]] = []
+    titles: dict[str, str] = {}
+    for pick in picks(study):
+        trial = study.member(pick.uid).trial
+        same = f"same run as “{titles[pick.uid]}”" if pick.uid in titles else ""
+        titles.setdefault(pick.uid, pick.title)
+        words = [pick.title, pick.criterion, code(trial.label), code(pick.uid)]
+        folder = code(f"../trials/{trial.folder}/") if study.imported is None else MISSING
+        values = [number(value) for _, value in _values(study, pick.uid)]
+        rows.append([*words, pick.undominated_in, folder, same, *values])
+    return rows
+
+
+def _common(study: Study) -> list[Claim]:
+    found = mode(study)
+    if found is None:
+        return []
+    label = None if found.uid is None else study.member(found.uid).trial.label
+    values = () if found.uid is None else _values(study, found.uid)
+    return [CommonLevels(FIRST, found.n, tuple(found.levels), label, found.rank, values)]

@@ -1,0 +1,1 @@
+"""How l0 depends on l1_alpha."""

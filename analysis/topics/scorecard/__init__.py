@@ -1,0 +1,1 @@
+"""Metrics of trials against a table of bands."""

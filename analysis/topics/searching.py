@@ -1,0 +1,198 @@
+"""How a search went: each trial, its result against what was sought, and what followed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.context import ReportContext
+from analysis.findings.fronts import front
+from analysis.page.blocks import Block
+from analysis.page.markdown import MISSING, code, counted, escaped, listed, number, table
+from analysis.study.settings import text
+from analysis.study.table import Study
+from sae_sweep.records import METRICS
+from sae_sweep.records.store import Member
+
+ALPHA = "sae.l1_alpha"
+KINDS = ("optuna", "target")
+
+
+@dataclass(frozen=True)
+class Targeted:
+    """A search for a sparsity, and whether a trial met it."""
+
+    kind_of_search: str
+    metric: str
+    target: float
+    trials: int
+    at_most: int
+    tolerance: float
+    """Share of the target by which a trial may miss it."""
+    first: int | None
+    """Place of the first trial within the tolerance, from 1."""
+    hits: int
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        within = f"within {100 * self.tolerance:g} %"
+        met = (
+            f"none came {within}"
+            if self.first is None
+            else f"{self.hits:,} came {within}, trial {self.first:,} the first"
+        )
+        return (
+            f"Sought by {self.kind_of_search}: {self.metric} {self.target:g}; "
+            f"{counted(self.trials, 'trial')} of at most {self.at_most:,}; {met}."
+        )
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """A search for the best of one or more metrics, and what no other trial beats."""
+
+    sampler: str
+    objectives: tuple[tuple[str, str], ...]
+    """Metric and direction."""
+    constraints: tuple[str, ...]
+    trials: int
+    at_most: int
+    undominated: int
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        sought = listed([f"{name} {direction}" for name, direction in self.objectives])
+        bounds = escaped("; ".join(self.constraints))
+        under = f", under the constraints {bounds}" if bounds else ""
+        return (
+            f"Sought by Optuna's {self.sampler}: {sought}{under}; "
+            f"{counted(self.trials, 'trial')} of at most {self.at_most:,}, "
+            f"{self.undominated:,} undominated."
+        )
+
+
+def search(context: ReportContext) -> list[Block]:
+    """The trials of a search in the order in which it asked for them."""
+    study = context.study
+    settings = study.run.config.get("search", {})
+    if settings.get("kind") not in KINDS:
+        return []
+    has_target = settings.get("target") is not None or settings.get("target_count") is not None
+    body = _target(study, settings) if has_target else _objectives(study, settings)
+    return ["## Search", *body]
+
+
+def _target(study: Study, settings: dict[str, Any]) -> list[Block]:
+    """Every trial's L0 against the target."""
+    metric = "l0_fraction" if settings.get("target") is not None else "l0"
+    target = settings.get("target") or settings["target_count"]
+    tolerance = settings.get("tolerance", 0.1)
+    names = _axes(study)
+    rows, hits = [], []
+    for i, member in enumerate(study.members):
+        l0 = member.trial.final.get(metric)
+        off = None if l0 is None else l0 / target - 1
+        if off is not None and abs(off) <= tolerance:
+            hits.append(i)
+        mean = member.trial.final.get("l0_fraction_last_half")
+        rows.append(
+            [
+                str(i + 1),
+                code(member.trial.label),
+                *_values(member, names),
+                number(l0),
+                MISSING if off is None else f"{100 * off:+.1f} %",
+                number(mean),
+                _diagnosis(member, off, tolerance),
+                _decision(study.members, i, names),
+            ]
+        )
+    note = (
+        f"The target is of the final validation's {metric}. The mean of l0_fraction over the last "
+        "half of training stands beside it, not in its place."
+    )
+    claim = Targeted(
+        kind_of_search=settings["kind"],
+        metric=metric,
+        target=target,
+        trials=len(study.members),
+        at_most=settings["trials"],
+        tolerance=tolerance,
+        first=hits[0] + 1 if hits else None,
+        hits=len(hits),
+    )
+    header = ["#", "trial", *map(escaped, names), metric, "off target", "mean, last half"]
+    return [note, claim, table([*header, "diagnosis", "decision"], rows, left=2)]
+
+
+def _objectives(study: Study, settings: dict[str, Any]) -> list[Block]:
+    """Every trial's objectives and constraints."""
+    objectives = [METRICS[name] for name in settings["objective"]]
+    names, wanted = _axes(study), [one.name for one in objectives]
+    known = [name for name in wanted if name in study.trials]
+    best = set(front(study, known).uids) if len(known) == len(wanted) else set()
+    rows = [
+        [
+            str(i + 1),
+            code(member.trial.label),
+            *_values(member, names),
+            *(number(_metric(member, name)) for name in wanted),
+            "undominated" if member.trial.uid in best else _ended(member),
+        ]
+        for i, member in enumerate(study.members)
+    ]
+    bounds = settings.get("constraints") or []
+    note = "Undominated: no ranked trial is at least as good in every objective and better in one."
+    if bounds:
+        note += " The constraints are not applied there."
+    claim = Optimised(
+        sampler=settings.get("sampler", "tpe"),
+        objectives=tuple((one.name, one.direction) for one in objectives),
+        constraints=tuple(bounds),
+        trials=len(study.members),
+        at_most=settings["trials"],
+        undominated=len(best),
+    )
+    header = ["#", "trial", *map(escaped, names), *wanted, "diagnosis"]
+    return [note, claim, table(header, rows, left=2)]
+
+
+def _axes(study: Study) -> list[str]:
+    return list(dict.fromkeys(key for member in study.members for key in member.assignment))
+
+
+def _values(member: Member, names: Sequence[str]) -> list[str]:
+    return [escaped(text(member.assignment.get(name))) for name in names]
+
+
+def _metric(member: Member, name: str) -> float | None:
+    return member.trial.final.get(name, member.trial.config.get("sae", {}).get(name))
+
+
+def _ended(member: Member) -> str:
+    if member.trial.worse_than_mean:
+        return "fvu not below 1: no better than the mean"
+    return "" if member.trial.status == "done" else member.trial.status
+
+
+def _diagnosis(member: Member, off: float | None, tolerance: float) -> str:
+    if off is None:
+        return member.trial.status
+    worse = "; fvu not below 1" if member.trial.worse_than_mean else ""
+    if abs(off) <= tolerance:
+        return f"on target{worse}"
+    return f"{'too dense' if off > 0 else 'too sparse'}{worse}"
+
+
+def _decision(members: Sequence[Member], i: int, names: Sequence[str]) -> str:
+    """What the search asked for next where all other axes are equal."""
+    fixed = [name for name in names if name != ALPHA]
+    here = members[i].assignment
+    for later in members[i + 1 :]:
+        if all(later.assignment.get(name) == here.get(name) for name in fixed):
+            before, after = here.get(ALPHA), later.assignment.get(ALPHA)
+            if not before or not after:
+                return "next"
+            return f"{number(after / before, 3)} times the l1_alpha"
+    return "end"

@@ -1,0 +1,122 @@
+"""How well the order of trials early in training foretells their order at the end."""
+
+import math
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from analysis.page import style
+from analysis.statistics.correlations import correlation_interval
+from analysis.statistics.resampling import FEWEST
+from analysis.study import scales
+from analysis.study.table import Study, once
+from sae_sweep.records import Metric
+
+CAPTION = "how soon the order of trials is that of the end"
+SHARES = (0.05, 0.1, 0.2, 0.5)
+"""Of a trial's steps."""
+
+
+class Signal(NamedTuple):
+    """A metric at one moment against its final value, over the ranked trials."""
+
+    metric: Metric
+    share: float
+    n: int
+    """Configurations with both values, of ranked trials; seeds are averaged."""
+    spearman: float
+    """NaN where `remark` says why."""
+    interval: tuple[float, float] | None
+    """95 %, by a bootstrap of configurations."""
+    remark: str
+    """Why there is no correlation or no interval; empty otherwise."""
+
+
+@once
+def signals(study: Study) -> list[Signal]:
+    """Each main metric at each early share; none where no ranked trial has reported it.
+
+    None either where the trials are of several tasks: their order is not sought.
+    """
+    if study.tasks > 1:
+        return []
+    ranked = study.trials["ranked"].to_numpy()
+    uids = [str(uid) for uid in study.trials.index[ranked]]
+    steps = [record.config.get("train", {}).get("steps") for record in study.records]
+    lengths = dict(zip(map(str, study.trials.index), steps, strict=True))
+    configuration = study.trials.loc[ranked, "configuration"].to_numpy()
+    found = []
+    for metric in study.main_metrics:
+        curves = study.history(uids, metric.name)
+        if not curves:
+            continue
+        final = study.scaled.loc[ranked, metric.name].to_numpy(dtype=np.float64)
+        for share in SHARES:
+            early = np.full(len(uids), np.nan)
+            for i, uid in enumerate(uids):
+                if uid in curves and lengths[uid] is not None:
+                    early[i] = _last_before(*curves[uid], share * lengths[uid])
+            both = pd.DataFrame({"early": scales.onto(metric, early), "final": final}).dropna()
+            means = both.groupby(configuration[both.index]).mean()
+            found.append(_signal(metric, share, *means.to_numpy().T))
+    return found
+
+
+def _last_before(
+    steps: Float[np.ndarray, " t"], values: Float[np.ndarray, " t"], moment: float
+) -> float:
+    """What was last reported up to a moment; NaN before the first report."""
+    place = int(np.searchsorted(steps, moment, side="right")) - 1
+    return float(values[place]) if place >= 0 else math.nan
+
+
+def _signal(
+    metric: Metric,
+    share: float,
+    early: Float[np.ndarray, " n"],
+    final: Float[np.ndarray, " n"],
+) -> Signal:
+    n = len(early)
+    if n < 2 or np.ptp(early) == 0 or np.ptp(final) == 0:
+        remark = "not reported by then" if n == 0 else "n too small" if n < 2 else "metric constant"
+        return Signal(metric, share, n, math.nan, None, remark)
+    ranks = stats.rankdata(early), stats.rankdata(final)
+    spearman = float(np.corrcoef(*ranks)[0, 1])
+    interval = correlation_interval(*ranks)
+    remark = "" if interval else f"n too small for an interval (under {FEWEST})"
+    return Signal(metric, share, n, spearman, interval, remark)
+
+
+def draw(study: Study, folder: Path) -> list[style.Drawn]:
+    """Spearman's correlation with the final metric by share of training, a line a metric."""
+    known = [one for one in signals(study) if not np.isnan(one.spearman)]
+    if not known:
+        return []
+    figure, (axes,) = style.new(1, 1, (6.4, 3.8))
+    for i, (name, found) in enumerate(groupby(known, key=lambda one: one.metric.name)):
+        of = list(found)
+        # side by side, or the intervals of metrics would cover each other
+        x = np.array([100 * one.share for one in of]) * 1.04**i
+        y = np.array([one.spearman for one in of])
+        ends = np.array([one.interval or (one.spearman, one.spearman) for one in of])
+        colour, dashes = style.COLOURS[i], style.DASHES[i]
+        axes.plot(x, y, color=colour, linestyle=dashes, marker="o", markersize=4, label=name)
+        axes.vlines(x, ends[:, 0], ends[:, 1], color=colour, linewidth=1.2, alpha=0.7)
+    axes.axhline(0, color=style.BLACK, linewidth=0.8)
+    axes.set_ylim(top=1.05)
+    axes.set_xscale("log")
+    ticks = sorted({100 * one.share for one in known})
+    axes.set_xticks(ticks, [f"{one:g}" for one in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("% of a trial's steps")
+    axes.set_ylabel("Spearman with the final value")
+    n = sorted({one.n for one in known})
+    counts = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    axes.set_title(f"early against final metrics ({counts} configurations)", loc="left")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    return [style.save(figure, folder, "early_signals", CAPTION)]

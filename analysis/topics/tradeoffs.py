@@ -1,0 +1,100 @@
+"""What a hyperparameter improves at the cost of something else."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+from analysis.context import ReportContext
+from analysis.findings import verdicts
+from analysis.findings.verdicts import Effect
+from analysis.page import wording
+from analysis.page.blocks import Block, Claim
+from analysis.page.markdown import escaped, table
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """Larger is better for one metric and worse for another."""
+
+    hyperparameter: str
+    better: str
+    worse: str
+    q_better: float
+    q_worse: float
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        return (
+            f"**{escaped(self.hyperparameter)}, a trade-off:** larger goes with better "
+            f"{self.better} (q {wording.equals(self.q_better)}) and with worse {self.worse} "
+            f"(q {wording.equals(self.q_worse)})."
+        )
+
+
+@dataclass(frozen=True)
+class WinWin:
+    """One direction is better for two metrics."""
+
+    hyperparameter: str
+    larger: bool
+    """Whether larger is better, not smaller."""
+    first: str
+    second: str
+    q_first: float
+    q_second: float
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        return (
+            f"**{escaped(self.hyperparameter)}:** {'larger' if self.larger else 'smaller'} goes "
+            f"with better {self.first} (q {wording.equals(self.q_first)}) and with better "
+            f"{self.second} (q {wording.equals(self.q_second)})."
+        )
+
+
+def tradeoffs(context: ReportContext) -> list[Block]:
+    """A row a hyperparameter with a claimed direction; sentences where two of them are claimed."""
+    study = context.study
+    if not study.hyperparameters or study.ranked.empty:
+        return []
+    judged = verdicts.judge(study)
+    signed = [one for one in judged.found if _sign(one)]
+    claims = [
+        claim
+        for one in study.hyperparameters
+        for claim in _claims([effect for effect in signed if effect.hyperparameter is one])
+    ]
+    if not claims:
+        return []
+    metrics = [one.name for one in verdicts.outcomes(study)]
+    rows = []
+    for one in study.hyperparameters:
+        cells = {
+            effect.metric.name: "better" if _sign(effect) > 0 else "worse"
+            for effect in signed
+            if effect.hyperparameter is one
+        }
+        rows.append([escaped(one.name), *(cells.get(name, "not claimed") for name in metrics)])
+    note = "What a larger value goes with; only effects whose direction is claimed above."
+    return ["## Trade-offs", note, *claims, table(["hyperparameter", *metrics], rows, left=9)]
+
+
+def _sign(one: Effect) -> int:
+    """1 where larger is better, -1 where worse, 0 where no direction is claimed."""
+    if one.verdict != "monotone" or one.metric.direction == "none":
+        return 0
+    rises = one.correlation.spearman > 0
+    return 1 if rises == (one.metric.direction == "up") else -1
+
+
+def _claims(signed: list[Effect]) -> Iterator[Claim]:
+    for a, b in combinations(signed, 2):
+        name = a.hyperparameter.name
+        if _sign(a) == _sign(b):
+            names = a.metric.name, b.metric.name
+            yield WinWin(name, _sign(a) > 0, *names, a.q, b.q)
+        else:
+            better, worse = (a, b) if _sign(a) > 0 else (b, a)
+            yield TradeOff(name, better.metric.name, worse.metric.name, better.q, worse.q)

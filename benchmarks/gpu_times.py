@@ -1,0 +1,296 @@
+"""How long the fused kernels take on this device, beside the floor measured in the same call."""
+
+import concurrent.futures
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks import gpu_cases
+from benchmarks.gpu_cases import (
+    FULL,
+    SHAPES,
+    TUTORIAL,
+    UPDATE_BYTES,
+    Packs,
+    RandomRows,
+    Row,
+    Shape,
+    bytes_a_second,
+    floor_ms,
+    peak_bytes,
+    product_seconds,
+    released,
+    seconds_of,
+    settle,
+    synchronise,
+    timed,
+)
+from benchmarks.gpu_checks import BIT_CASES, CASES, Case
+from sae_sweep.config import Trial
+from sae_sweep.records import Outcome
+from sae_sweep.train import Engine
+from sae_sweep.tune.plan import memory_bytes
+
+L1 = {"kind": "l1", "l1_alpha": 1.0}
+L1_SHAPE = Shape(768, 8192, 1, 1024)
+
+
+def compile_kernels(shapes: tuple[Shape, ...] = SHAPES, processes: int = 12) -> Iterator[Row]:
+    """Let many processes fill Triton's cache at once: later parts then compile almost nothing.
+
+    A kernel's code depends on width, batch and precision, hardly on the number of latents.
+    """
+    cases = {(case.shape.d, case.shape.batch, case.name): case for case in (*CASES, *BIT_CASES)}
+    for shape in shapes:
+        cases[shape.d, shape.batch, ""] = Case("TopK", shape)
+    wanted = [(case, precision) for case in cases.values() for precision in ("bf16", "fp32")]
+    spawned = multiprocessing.get_context("spawn")
+    began = time.perf_counter()
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=spawned) as pool:
+        done = {pool.submit(compile_case, *one): one for one in wanted}
+        for future in concurrent.futures.as_completed(done):
+            case, precision = done[future]
+            if future.exception():
+                yield {"case": case.name, "precision": precision, "error": str(future.exception())}
+    yield {"cases": len(wanted), "seconds": time.perf_counter() - began}
+
+
+def compile_case(case: Case, precision: str) -> None:
+    """Make one update of few latents."""
+    shape = case.shape._replace(n_latents=2 * case.shape.k + 126)
+    settings = {"precision": precision, "reproducible": case.exact}
+    sparse = case.shape.k <= case.shape.n_latents / 100 and case.sae is None
+    if sparse:
+        settings["latents"] = "sparse"
+    trial = settle(shape, steps=100, sae=case.sae, **settings)
+    Packs([trial], RandomRows(shape.d, shape.batch)).advance(1)
+
+
+def ceilings() -> Iterator[Row]:
+    """The device's own limits: copy, product, selection."""
+    yield {"what": "copy", "size": "1 GiB", "measured": bytes_a_second() / 1e12, "unit": "TB/s"}
+    for shape in (*SHAPES, Shape(8192, 8192, 1, 8192)):
+        m, n, k = shape.batch, shape.n_latents, shape.d
+        rate = 2 * m * n * k / product_seconds(m, n, k) / 1e12
+        size = f"{m} x {n} x {k}"
+        yield {"what": "bf16 product", "size": size, "measured": rate, "unit": "TFLOP/s"}
+    for rows, n, k in ((4096, 65_536, 32), (4096, 131_072, 1024)):
+        pre = torch.randn(rows, n, device=gpu_cases.DEVICE)
+        seconds = seconds_of(lambda pre=pre, k=k: torch.topk(pre, k, sorted=False), repeats=5)
+        size = f"{rows} x {n}, k {k}"
+        yield {"what": "torch.topk", "size": size, "measured": 1e3 * seconds, "unit": "ms"}
+
+
+def steps(shapes: tuple[Shape, ...] = SHAPES, count: int = 30) -> Iterator[Row]:
+    """A training step of one trial, optimiser included, and the memory that it takes."""
+    for precision in ("bf16", "fp32"):
+        for shape in shapes:
+            dense = shape.k > shape.n_latents / 100
+            yield _step(settle(shape, steps=10**6, precision=precision), shape, count, dense=dense)
+    for members in (1, 8):
+        shape = L1_SHAPE
+        saes = [{"kind": "l1", "l1_alpha": 2.0**i} for i in range(members)]
+        trials = [settle(shape, steps=10**5, sae=sae) for sae in saes]
+        row = _step(trials[0], shape, count, trials, dense=True)
+        yield row | {"minutes of 100,000 steps": row["wall ms"] * 1e5 / 6e4}
+
+
+def _step(
+    trial: Trial, shape: Shape, count: int, trials: list[Trial] | None = None, *, dense: bool
+) -> Row:
+    trials = trials or [trial]
+    rows = RandomRows(shape.d, 8 * shape.batch)
+    # a dense l1 trial may go by active latents after 256 steps: time it as it begins and after
+    start = released()
+    packs = Packs(trials, rows)
+    times = timed(packs.advance, warm_up=10, steps=count, rounds=5)
+    peak = peak_bytes() - start
+    floor = len(trials) * floor_ms(shape, dense=dense)
+    estimate = sum(memory_bytes(one) for one in trials)
+    return {
+        "trials": f"{len(trials)} {trial.sae.kind}",
+        "shape": str(shape),
+        "precision": trial.train.precision,
+        "wall ms": times.wall,
+        "device ms": times.device,
+        "floor ms": floor,
+        "to floor": times.device / floor,
+        "peak MB": peak / 1e6,
+        "estimate MB": estimate / 1e6,
+        "estimate to peak": estimate / peak if peak else None,
+    }
+
+
+def kernels(
+    shapes: tuple[tuple[str, Shape], ...] = (
+        ("topk", FULL),
+        ("l1", L1_SHAPE),
+        ("topk", Shape(2048, 2048, 100, 256)),
+    ),
+    count: int = 20,
+) -> Iterator[Row]:
+    """Time of each kernel in a step, as torch's profiler saw it."""
+    activity = torch.profiler.ProfilerActivity
+    seen = activity.CUDA if gpu_cases.DEVICE.type == "cuda" else activity.CPU
+    for kind, shape in shapes:
+        released()
+        rows = RandomRows(shape.d, 8 * shape.batch)
+        trial = settle(shape, steps=10**6, sae=L1 if kind == "l1" else None)
+        packs = Packs([trial], rows)
+        packs.advance(10)
+        synchronise()
+        with torch.profiler.profile(activities=[seen]) as profile:
+            packs.advance(count)
+        update = 1e3 * UPDATE_BYTES * shape.n_latents * shape.d / bytes_a_second()
+        product = 1e3 * product_seconds(shape.batch, shape.n_latents, shape.d)
+        floors = {"update_kernel": update, "multiply_pages": product, "multiply_by_tma": product}
+        averages = profile.key_averages()
+        total = sum(_device_us(one) for one in averages) / count / 1e3
+        listed = sorted(averages, key=_device_us, reverse=True)[:24]
+        for one in listed:
+            yield {
+                "trial": f"{kind}, {shape}",
+                "kernel": one.key[:60],
+                "launches a step": one.count / count,
+                "us a step": _device_us(one) / count,
+                "floor us": 1e3 * floors[one.key] if one.key in floors else None,
+            }
+        yield {"trial": f"{kind}, {shape}", "busy ms a step": total}
+
+
+def _device_us(average: object) -> float:
+    return float(getattr(average, "self_device_time_total", 0.0))
+
+
+GRID = tuple((k, n) for n in (512, 1024, 2048) for k in (5, 10, 20, 100))
+
+
+def grid(
+    cells: tuple[tuple[int, int], ...] = GRID, d: int = 2048, n_rows: int = 5978, batch: int = 256
+) -> Iterator[Row]:
+    """The published 12 cells, 25 passes over 5,978 rows, through the engine.
+
+    Together; and each joining 37 updates after the one before, as a refilled slot's members are
+    apart. Weights are drawn as in a sweep; evaluation and files are in the time.
+    """
+    n_steps = 25 * n_rows // batch
+    rows = RandomRows(d, n_rows)
+    trials = [settle(Shape(d, n, k, batch), steps=n_steps, report_every=200) for k, n in cells]
+    packs = Packs(trials, rows)
+    packs.advance(3)
+    floor = sum(floor_ms(Shape(d, n, k, batch), dense=k > n / 100) for k, n in cells)
+    times = timed(packs.advance, warm_up=5, steps=max(1, (n_steps - 8) // 3), rounds=3)
+    del packs
+    yield {
+        "way": "one pack, training alone",
+        "trials": len(cells),
+        "steps each": n_steps,
+        "seconds": times.wall * n_steps / 1e3,
+        "floor s": floor * n_steps / 1e3,
+        "ms a step": times.wall,
+    }
+    for way, apart in (("engine, together", 0), ("engine, 37 steps apart", 37)):
+        released()
+        began = time.perf_counter()
+        outcomes = _through_the_engine(trials, rows, apart)
+        seconds = time.perf_counter() - began
+        trained = sum(outcome.seconds for outcome in outcomes)
+        yield {
+            "way": way,
+            "trials": len(outcomes),
+            "steps each": n_steps,
+            "seconds": seconds,
+            "seconds in updates": trained,
+            "floor s": floor * n_steps / 1e3,
+            "statuses": ", ".join(sorted({outcome.status for outcome in outcomes})),
+        }
+
+
+def _through_the_engine(trials: list[Trial], rows: RandomRows, apart: int) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(rows, Path(folder), gpu_cases.DEVICE, threads=torch.get_num_threads())
+        waiting = list(trials)
+        while waiting or engine.uids:
+            for trial in waiting[: 1 if apart else len(waiting)]:
+                engine.add(trial)
+                waiting.remove(trial)
+            events = engine.advance(apart if waiting else 10**9)
+            outcomes += [event for event in events if isinstance(event, Outcome)]
+    synchronise()
+    return outcomes
+
+
+def forms(
+    shapes: tuple[tuple[int, int, int], ...] = ((2048, 16_384, 1024), (768, 8192, 1024)),
+    densities: tuple[float, ...] = (1 / 400, 1 / 200, 1 / 100, 1 / 64, 1 / 32),
+    count: int = 20,
+) -> Iterator[Row]:
+    """A TopK step by active latents beside one by whole rows: where do they cross?"""
+    for d, n, b in shapes:
+        for density in densities:
+            shape = Shape(d, n, max(1, int(n * density)), b)
+            rows = RandomRows(d, 4 * b)
+            ms = {}
+            for latents in ("sparse", "dense"):
+                released()
+                packs = Packs([settle(shape, steps=10**6, latents=latents)], rows)
+                ms[latents] = timed(packs.advance, warm_up=5, steps=count, rounds=3).device
+                del packs
+            yield {
+                "shape": str(shape),
+                "share active": shape.k / n,
+                "sparse ms": ms["sparse"],
+                "dense ms": ms["dense"],
+                "sparse to dense": ms["sparse"] / ms["dense"],
+            }
+
+
+def fusion(
+    dictionaries: tuple[int, ...] = (512, 2048, 8192),
+    counts: tuple[int, ...] = (1, 4, 16, 64),
+    d: int = 2048,
+    batch: int = 256,
+) -> Iterator[Row]:
+    """What company saves: a step of M trials together beside M steps of one."""
+    for n_latents in dictionaries:
+        shape = Shape(d, n_latents, max(1, n_latents // 128), batch)
+        rows = RandomRows(shape.d, 16 * shape.batch)
+        alone = None
+        for members in counts:
+            released()
+            trials = [settle(shape, steps=10**6, seed_init=seed) for seed in range(members)]
+            packs = Packs(trials, rows)
+            times = timed(packs.advance, warm_up=10, steps=50, rounds=3)
+            del packs
+            alone = alone or times.wall
+            yield {
+                "shape": str(shape),
+                "trials": members,
+                "wall ms": times.wall,
+                "device ms": times.device,
+                "floor ms": members * floor_ms(shape),
+                "to one alone": alone * members / times.wall,
+            }
+
+
+def library(shapes: tuple[Shape, ...] = (FULL, TUTORIAL), count: int = 30) -> Iterator[Row]:
+    """train.reproducible=false beside true: the vendor's product beside ours."""
+    for shape in shapes:
+        rows = RandomRows(shape.d, 8 * shape.batch)
+        for reproducible in (True, False):
+            released()
+            packs = Packs([settle(shape, steps=10**6, reproducible=reproducible)], rows)
+            times = timed(packs.advance, warm_up=10, steps=count, rounds=3)
+            del packs
+            yield {
+                "shape": str(shape),
+                "reproducible": str(reproducible).lower(),
+                "wall ms": times.wall,
+                "device ms": times.device,
+                "floor ms": floor_ms(shape),
+            }
