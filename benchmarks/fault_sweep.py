@@ -72,7 +72,7 @@ class Struck(NamedTuple):
     """Exit code of the last start."""
     still_running: list[str]
     """Processes that outlived the last start."""
-    wrong: list[str] = []
+    wrong: tuple[str, ...] = ()
     """What else is not as it must be."""
 
 

@@ -18,6 +18,9 @@ from sae_sweep.records.store import Reader
 from sae_sweep.records.store.tables import METADATA
 
 STALE_SECONDS = 4.0
+PATIENT_SECONDS = 600.0
+"""For a driver that must not take the other for dead."""
+
 IN_A_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 REFUSED = 2
 
@@ -69,19 +72,24 @@ def frozen(sweep: Sweep, rival: Sweep, *, until_done: int | None) -> Struck:
     when = "when all was done" if until_done is None else f"with {until_done} done"
     running = [*sweep.still_running(), *rival.still_running()]
     what = f"frozen after 1 done, woken {when}"
-    return Struck(what, sweep.said + rival.said, code, 0, last_code, running, wrong)
+    return Struck(what, sweep.said + rival.said, code, 0, last_code, running, tuple(wrong))
 
 
 def not_dead(sweep: Sweep, rival: Sweep, what: str) -> Struck:
-    """Start the same sweep elsewhere while the first driver is at work: it must be refused."""
+    """Start the same sweep elsewhere while the first driver is at work: it must be refused.
+
+    The first one is held up meanwhile, so that it does not end too early.
+    """
     process = sweep.start()
     sweep.wait_until(lambda: sweep.status_counts()["running"], process)
     wrong = []
+    process.send_signal(signal.SIGSTOP)
     refused = rival.start().wait(LIMIT_SECONDS)
+    process.send_signal(signal.SIGCONT)
     if refused != REFUSED or "is being run by process" not in rival.said:
         wrong.append(f"the other driver exits with {refused}: {rival.said[-300:]}")
     struck = sweep.finish(what, process)
-    return struck._replace(wrong=wrong, said=struck.said + rival.said)
+    return struck._replace(wrong=tuple(wrong), said=struck.said + rival.said)
 
 
 def _insist(rival: Sweep) -> subprocess.Popen[bytes]:
