@@ -272,10 +272,9 @@ def _doubts(study: Study) -> list[Claim]:
         ratio = skew.max_over_median
         known = ratio if ratio == ratio else None
         claims.append(Skewed(skew.metric.name, skew.n, skew.skewness, known))
-    lost = record_checks.missing_reports(study)
-    if lost.missing:
-        named = tuple(lost.uids[:MOST_NAMED])
-        claims.append(Unreported(lost.missing, lost.reported, len(lost.uids), named))
+    if (lost := record_checks.missing_reports(study)).missing:
+        first_lost = tuple(lost.uids[:MOST_NAMED])
+        claims.append(Unreported(lost.missing, lost.reported, len(lost.uids), first_lost))
     claims += [Lacking(gap.metric.name, gap.missing, gap.n) for gap in record_checks.gaps(study)]
     return claims
 
