@@ -107,11 +107,11 @@ class Sweep:
             process.wait()
         self._log.unlink()
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the command in a session of its own."""
+    def start(self, *more: str) -> subprocess.Popen[bytes]:
+        """Start the command, with further words, in a session of its own."""
         with self._log.open("wb") as log:
             process = subprocess.Popen(
-                [*self.within, sys.executable, "-m", "sae_sweep", *self._words],
+                [*self.within, sys.executable, "-m", "sae_sweep", *self._words, *more],
                 env=self._environment,
                 stdout=log,
                 stderr=log,
