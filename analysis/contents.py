@@ -1,4 +1,4 @@
-"""The report's contents: its topics in the order of the page, answers first."""
+"""The report's contents: its topics in the order of the page."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -48,7 +48,7 @@ class Topic(NamedTuple):
 
 
 TOPICS = (
-    Topic(overview.header),
+    Topic(overview.what_was_run),
     Topic(imported.imported),
     Topic(recommended.recommended),
     Topic(searching.search),

@@ -14,11 +14,13 @@ from analysis.findings.fronts import refuse_unknown
 from analysis.findings.thresholds import Thresholds
 from analysis.foreign.imported import Imported
 from analysis.page.blocks import Blocks, markdown
-from analysis.study.table import History, load, no_history, remembered
+from analysis.page.markdown import escaped
+from analysis.study.table import History, Study, load, no_history, remembered
+from analysis.topics import summary
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Sweep
 
-PAGE = Path("report.md")
+PAGE, DETAILS = Path("report.md"), Path("details.md")
 WEB_PAGE = Path("report.html")
 RECORD = Path("data", "grid_metrics.json")
 """Says of which records the report is; written last: a half-replaced report is not current."""
@@ -34,7 +36,7 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
     objectives: Sequence[Sequence[str]] = (),
     thresholds: Thresholds | None = None,
 ) -> Path:
-    """Write report.md, figures/ and data/ into a folder and return the page's path.
+    """Write report.md, details.md, figures/ and data/ into a folder; returns the page's path.
 
     With `html` also report.html, the same in one file, its trials to explore.
 
@@ -70,11 +72,12 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
         refuse_unknown(study, objectives)
         figures = contents.draw(study, fresh / "figures")
         context = ReportContext(study, figures, tuple(map(tuple, objectives)), thresholds)
-        sections = compose(context)
-        data.write(context, sections, fresh / "data")
-        (fresh / PAGE).write_text(page(sections), encoding="utf-8")
+        first, sections = summary.summary(context), compose(context)
+        data.write(context, [first, *sections], fresh / "data")
+        (fresh / PAGE).write_text(page(first, sections), encoding="utf-8")
+        (fresh / DETAILS).write_text(details(study, sections), encoding="utf-8")
         if html:
-            whole = web.page(study, sections, fresh / "figures")
+            whole = web.page(study, [first, *sections], fresh / "figures")
             (fresh / WEB_PAGE).write_text(whole, encoding="utf-8")
         _replace(fresh, folder)
     return folder / PAGE
@@ -85,12 +88,22 @@ def compose(context: ReportContext) -> list[Blocks]:
     return [blocks for topic in TOPICS if (blocks := topic.section(context))]
 
 
-def page(sections: Sequence[Blocks]) -> str:
-    """Sections as one page of Markdown with its contents."""
-    header, *others = [markdown(blocks) for blocks in sections]
-    titles = [re.findall(r"^## (.+)$", text, re.MULTILINE)[0] for text in others]
-    contents = " · ".join(f"[{title}](#{_anchor(title)})" for title in titles)
-    return "\n\n".join([header, f"Contents: {contents}", *others]) + "\n"
+def page(first: Blocks, sections: Sequence[Blocks]) -> str:
+    """The first page as Markdown, with links to every topic of the details."""
+    anchors = [(title, _anchor(title)) for title in _titles(sections)]
+    return markdown([*first, *summary.contents(anchors)]) + "\n"
+
+
+def details(study: Study, sections: Sequence[Blocks]) -> str:
+    """Every topic as one page of Markdown with its contents."""
+    links = " · ".join(f"[{title}](#{_anchor(title)})" for title in _titles(sections))
+    header = f"# {escaped(study.run.name)}: details"
+    answer = f"The answer stands in [{PAGE}]({PAGE}). Contents: {links}"
+    return "\n\n".join([header, answer, *map(markdown, sections)]) + "\n"
+
+
+def _titles(sections: Sequence[Blocks]) -> list[str]:
+    return [str(blocks[0]).partition("\n")[0].removeprefix("## ") for blocks in sections]
 
 
 def is_current(sweep: Sweep, folder: Path) -> bool:

@@ -60,7 +60,7 @@ SECTIONS: dict[int, dict[str, Section]] = {
         "A step": Section(gpu_times.steps, 60),
         "Time per kernel": Section(gpu_times.kernels, 40),
         "The tutorial's shape": Section(gpu_peers.tutorial, 40),
-        "The library's product": Section(gpu_times.library, 40),
+        "The encoder's product": Section(gpu_times.products, 40),
         "Sparse and dense": Section(gpu_times.forms, 60),
         "Company": Section(gpu_times.fusion, 60),
         "Others on the same rows": Section(gpu_peers.peers, 150),

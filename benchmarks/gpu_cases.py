@@ -58,6 +58,7 @@ class RandomRows:
     def __init__(self, d: int, n: int) -> None:
         generator = torch.Generator(DEVICE).manual_seed(0)
         self.d, self.n_train, self.n_validation = d, n, min(n, 4096)
+        self.window_rows = n
         self.mean = torch.zeros(d)
         directions = torch.randn(4 * d, d, generator=generator, device=DEVICE)
         directions = F.normalize(directions, dim=1)

@@ -5,7 +5,10 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 
@@ -31,6 +34,7 @@ from benchmarks.gpu_cases import (
 )
 from benchmarks.gpu_checks import BIT_CASES, CASES, Case
 from sae_sweep.config import Trial
+from sae_sweep.kernels.fused import encode
 from sae_sweep.records import Outcome
 from sae_sweep.train import Engine
 from sae_sweep.tune.plan import memory_bytes
@@ -147,7 +151,11 @@ def kernels(
             packs.advance(count)
         update = 1e3 * UPDATE_BYTES * shape.n_latents * shape.d / bytes_a_second()
         product = 1e3 * product_seconds(shape.batch, shape.n_latents, shape.d)
-        floors = {"update_kernel": update, "multiply_pages": product, "multiply_by_tma": product}
+        floors = {
+            "update_kernel": update,
+            "multiply_pages": product,
+            "multiply_by_bulk_copies": product,
+        }
         averages = profile.key_averages()
         total = sum(_device_us(one) for one in averages) / count / 1e3
         listed = sorted(averages, key=_device_us, reverse=True)[:24]
@@ -278,19 +286,29 @@ def fusion(
             }
 
 
-def library(shapes: tuple[Shape, ...] = (FULL, TUTORIAL), count: int = 30) -> Iterator[Row]:
-    """train.reproducible=false beside true: the vendor's product beside ours."""
+def products(shapes: tuple[Shape, ...] = (FULL, TUTORIAL), count: int = 30) -> Iterator[Row]:
+    """The encoder's product three ways: with bulk copies, without, and by the vendor's library.
+
+    The last is train.reproducible=false.
+    """
     for shape in shapes:
         rows = RandomRows(shape.d, 8 * shape.batch)
-        for reproducible in (True, False):
+        for way in ("ours", "ours, without bulk copies", "the library's"):
             released()
-            packs = Packs([settle(shape, steps=10**6, reproducible=reproducible)], rows)
-            times = timed(packs.advance, warm_up=10, steps=count, rounds=3)
+            trial = settle(shape, steps=10**6, reproducible=way != "the library's")
+            with without_bulk_copies() if "without" in way else nullcontext():
+                packs = Packs([trial], rows)
+                times = timed(packs.advance, warm_up=10, steps=count, rounds=3)
             del packs
             yield {
                 "shape": str(shape),
-                "reproducible": str(reproducible).lower(),
+                "product": way,
                 "wall ms": times.wall,
                 "device ms": times.device,
                 "floor ms": floor_ms(shape),
             }
+
+
+def without_bulk_copies() -> AbstractContextManager[Any]:
+    """Encode as on a device older than Hopper."""
+    return mock.patch.object(encode, "programs_with_bulk_copies", return_value=0)

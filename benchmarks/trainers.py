@@ -44,7 +44,9 @@ def batches(trial: Trial, activations: Activations) -> Iterator[Tensor]:
     """Yield every training batch, as our engine takes them."""
     seed, size = trial.train.seed_data, trial.train.batch_size
     for step in range(trial.steps):
-        yield activations.train_rows(batch_indices(seed, step, size, activations.n_train))
+        yield activations.train_rows(
+            batch_indices(seed, step, size, activations.n_train, activations.window_rows)
+        )
 
 
 def reading(sae: Any) -> Autoencoder:

@@ -124,7 +124,7 @@ TABLES = {
     "grid": lambda: gpu_times.grid(((2, 24), (5, 16)), 8, 12, 4),
     "forms": lambda: gpu_times.forms(((8, 24, 4),), (1 / 100,), 1),
     "fusion": lambda: gpu_times.fusion((24,), (1, 2), 8, 4),
-    "library": lambda: gpu_times.library((SPARSE,), 1),
+    "products": lambda: gpu_times.products((SPARSE,), 1),
     "tutorial": lambda: gpu_peers.tutorial(SPARSE, 1, 2),
     "peers": lambda: gpu_peers.peers(
         (SPARSE,), ("ours", "eager", "SAELens-like", "sparsify"), steps=1

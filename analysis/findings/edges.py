@@ -3,58 +3,45 @@
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from analysis.findings.ranking import balanced, lowest, tied_with_first
+from analysis.findings import verdicts
 from analysis.study.hyperparameters import Hyperparameter
 from analysis.study.table import Study
 from sae_sweep.records import METRICS
 
 TRADED = ("sae.k", "sae.l1_alpha", "sae.n_latents", "sae.expansion_factor")
-"""Axes along which reconstruction is bought with sparsity or size: more is always better in one,
-so the balanced score is asked, not fvu."""
-FIRST = 0.05
-"""Share of the configurations, at least one, that must all stand at the edge, with all that equal
-them or are tied with the first within the noise."""
+"""Axes along which reconstruction is bought with sparsity or size."""
 
 
 class Edge(NamedTuple):
-    """A hyperparameter whose first configurations all have its smallest or its largest value."""
+    """A hyperparameter whose best level for fvu is the smallest or the largest that was tried."""
 
     hyperparameter: Hyperparameter
     end: Literal["smallest", "largest"]
     value: float
     given: list[Any]
     """Every value that was asked for, ascending."""
-    criterion: str
-    """By which they are first."""
 
 
 def edges(study: Study) -> list[Edge]:
-    """The axes of numbers, in order, on whose edge the first configurations stand."""
+    """The axes of numbers, in order, whose best level is told apart from all others and at an end.
+
+    Not those along which more is always better: there the edge says nothing.
+    """
+    judged = verdicts.judge(study)
     found = []
-    for one in study.hyperparameters:
-        traded = one.key in TRADED
-        rows = balanced(study) if traded else lowest(study, "fvu")
-        criterion = "configuration first by the balanced score" if traded else "lowest fvu"
-        values = sorted({value for value in one.given if value is not None}, key=_order)
-        if one.kind != "numeric" or len(rows) < 2 or len(values) < 2:
+    for one in judged.of(METRICS["fvu"]):
+        axis, best = one.hyperparameter, one.best
+        values = sorted({value for value in axis.given if value is not None}, key=_order)
+        if axis.kind != "numeric" or axis.key in TRADED or len(values) < 2:
             continue
-        first = _first(study, rows, "score" if traded else "fvu")
-        at = {one.given[i] for i in study.trials.index.get_indexer(first)}
-        if at <= {values[0]}:
-            found.append(Edge(one, "smallest", float(values[0]), values, criterion))
-        elif at <= {values[-1]}:
-            found.append(Edge(one, "largest", float(values[-1]), values, criterion))
+        if not one.is_claimed or best is None or not best.is_apart:
+            continue
+        if best.level == axis.order[0]:
+            found.append(Edge(axis, "smallest", float(values[0]), values))
+        elif best.level == axis.order[-1]:
+            found.append(Edge(axis, "largest", float(values[-1]), values))
     return found
-
-
-def _first(study: Study, rows: pd.DataFrame, column: str) -> pd.Index:
-    """The first configurations, and those that nothing tells from them."""
-    last = rows[column].iloc[max(1, int(FIRST * len(rows))) - 1]
-    chosen = rows[column] <= last
-    tied = tied_with_first(study, METRICS[column], rows) if column in METRICS else None
-    return rows.index[chosen if tied is None else chosen | tied]
 
 
 def _order(value: Any) -> tuple[bool, Any]:

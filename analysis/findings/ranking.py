@@ -1,6 +1,5 @@
 """Which configurations stand first, by a score that has a name, and how sure their places are."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,8 +14,6 @@ from analysis.study.table import RANKED_BY, Study
 from sae_sweep.records import METRICS, Metric
 
 DRAWS = 1000
-FIRST = 5
-"""Configurations by the balanced score whose most common levels are looked up."""
 
 
 class Pick(NamedTuple):
@@ -151,34 +148,3 @@ def rank_ranges(
         )
         ranges[uid] = (int(low), int(high))
     return ranges
-
-
-class Mode(NamedTuple):
-    """The most common level of each hyperparameter among the first balanced configurations."""
-
-    levels: list[tuple[str, str]]
-    """Hyperparameter and level."""
-    uid: str | None
-    """The configuration that has them all, if it was run and ranked."""
-    rank: int | None
-    """Its place by the balanced score."""
-    n: int
-
-
-def mode(study: Study) -> Mode | None:
-    """Look up whether the column-wise mode was ever run; None where it would say nothing."""
-    rows = balanced(study)
-    if len(rows) <= FIRST or not study.hyperparameters:
-        return None
-    place = study.trials.index.get_indexer(rows.index)
-    levels = []
-    has_all = np.ones(len(rows), dtype=bool)
-    for one in study.hyperparameters:
-        given = [one.levels[i] for i in place]
-        common = Counter(given[:FIRST]).most_common(1)[0][0]
-        levels.append((one.name, common))
-        has_all &= np.array([level == common for level in given])
-    where = np.flatnonzero(has_all)
-    if not len(where):
-        return Mode(levels, None, None, len(rows))
-    return Mode(levels, str(rows.index[where[0]]), int(where[0]) + 1, len(rows))

@@ -1,4 +1,6 @@
-"""Statistics as text: intervals, q-values, strengths."""
+"""Statistics as text: intervals, q-values, changes."""
+
+import math
 
 from analysis.page.markdown import MISSING
 from analysis.statistics.resampling import Interval
@@ -49,3 +51,25 @@ def outcome(metric: Metric, sign: float) -> str:
     if metric.direction == "none":
         return word
     return f"{word} ({'better' if (sign > 0) == (metric.direction == 'up') else 'worse'})"
+
+
+def percent(metric: Metric, distance: float) -> str:
+    """A change on the metric's scale: percent, from three times on a factor, points of a share."""
+    if metric.scale == "linear":
+        return scales.change(metric, distance)
+    if abs(distance) > math.log10(3):
+        return scales.change(metric, distance)
+    return f"{100 * (10.0**distance - 1):+.3g} %"
+
+
+def percent_interval(metric: Metric, interval: Interval | None) -> str:
+    """The interval of such a change, with a space before it."""
+    if interval is None:
+        return ""
+    return f" [{percent(metric, interval[0])}, {percent(metric, interval[1])}]"
+
+
+def within(metric: Metric, interval: Interval) -> str:
+    """The bound of a change that was not detected: the farther end of its interval."""
+    far = max(interval, key=abs)
+    return f"\N{PLUS-MINUS SIGN}{percent(metric, abs(far)).lstrip('+')}"

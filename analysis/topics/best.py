@@ -1,12 +1,9 @@
-"""Scores of several metrics at once, and how far the first ones depend on which is taken."""
+"""Configurations that stand first by one metric or by several, and how sure their places are."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 
 from analysis.context import ReportContext
@@ -15,74 +12,12 @@ from analysis.findings.ranking import balanced, balanced_name, lowest, rank_rang
 from analysis.page import style
 from analysis.page.blocks import Block
 from analysis.page.markdown import MISSING, code, counted, escaped, number, table
-from analysis.study import configurations
 from analysis.study.settings import text
 from analysis.study.table import Study
 from analysis.topics.noise import short
 from sae_sweep.records import METRICS, Metric
 
 TOP = 10
-QUANTILES = (0.05, 0.95)
-"""Between which utopia distance spans 0 to 1; what lies outside is clipped."""
-
-
-class Sensitivity(NamedTuple):
-    """How many of the first by mean rank are also among the first by another score."""
-
-    top: int
-    """How many are compared; fewer than ten where there are fewer configurations."""
-    n: int
-    with_utopia: int
-    with_minmax: int
-    heaviest: str
-    """The metric that makes most of the differences between the first by raw min-max."""
-    heaviest_share: float
-    """Of the terms' variances there; NaN where these do not differ."""
-
-
-def utopia(study: Study, rows: pd.DataFrame) -> "pd.Series[float]":
-    """Root mean square distance from the ideal, each main metric as 0 to 1 on its scale."""
-    squares = []
-    for one in study.main_metrics:
-        values = configurations.on_scale(rows, one)
-        finite = values[np.isfinite(values)]
-        low, high = np.quantile(finite, QUANTILES) if len(finite) else (0.0, 0.0)
-        span = high - low
-        squares.append(np.clip((values - low) / span, 0, 1) ** 2 if span else np.zeros(len(rows)))
-    distance: np.ndarray = np.sqrt(np.mean(squares, axis=0))
-    return pd.Series(distance.tolist(), index=rows.index, dtype=float)
-
-
-def minmax_terms(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
-    """Each main metric as it stands, between its least and largest value; their sum is the score.
-
-    An outlier in one metric presses all other values of it together: shown to be compared with,
-    not to choose by.
-    """
-    values = rows[[one.name for one in study.main_metrics]]
-    spans = values.max() - values.min()
-    return (values - values.min()) / spans.where(spans > 0, 1.0)
-
-
-def sensitivity(study: Study) -> Sensitivity | None:
-    """Compare the three scores; None where the first of one must be those of another."""
-    rows = balanced(study)
-    top = min(TOP, len(rows) // 2)
-    if not top or len(study.main_metrics) < 2:
-        return None
-    first = set(rows.index[:top])
-    far = utopia(study, rows).sort_values(kind="stable").index[:top]
-    terms = minmax_terms(study, rows)
-    raw = terms.sum(axis=1).sort_values(kind="stable").index[:top]
-    variances = terms.loc[raw].var(ddof=0)
-    heaviest = str(variances.idxmax())
-    total = float(variances.sum())
-    share = float(variances[heaviest]) / total if total else float("nan")
-    return Sensitivity(
-        top, len(rows), len(first & set(far)), len(first & set(raw)), heaviest, share
-    )
-
-
 MOST_SETTINGS = 6
 """Hyperparameters beside a trial's name; the others are in runs.csv."""
 
@@ -120,32 +55,6 @@ class First:
         return f"{what}, tied with {counted(others, 'other configuration')} within the noise."
 
 
-@dataclass(frozen=True)
-class ScoresAgree:
-    """How far the first configurations depend on the score."""
-
-    top: int
-    n: int
-    with_utopia: int
-    with_minmax: int
-    heaviest: str
-    heaviest_share: float | None
-
-    @property
-    def words(self) -> str:
-        """The sentence, as Markdown."""
-        share = ""
-        if self.heaviest_share is not None:
-            share = (
-                f"; in raw min-max, {self.heaviest} makes {100 * self.heaviest_share:.3g} % of the "
-                "variance of its first"
-            )
-        return (
-            f"Of the first {self.top:,} of {self.n:,} by mean rank, {self.with_utopia:,} are also "
-            f"first by utopia distance and {self.with_minmax:,} by raw min-max{share}."
-        )
-
-
 def top_tables(context: ReportContext) -> list[Block]:
     """The first ten by fvu, by dead_features, and by all main metrics."""
     study = context.study
@@ -166,7 +75,6 @@ def top_tables(context: ReportContext) -> list[Block]:
         if ranges:
             extra["rank range"] = _spans(ranges)
         parts += [f"### Balanced: lowest {balanced_name(study)}", trials_table(study, shown, extra)]
-        parts += _agreement(study)
     parts += context.picture("rank_stability", "rank ranges of the first by fvu")
     return parts
 
@@ -226,19 +134,6 @@ def _deviations(study: Study, rows: pd.DataFrame, metric: Metric) -> dict[str, s
 
 def _spans(ranges: dict[str, tuple[int, int]]) -> dict[str, str]:
     return {uid: f"{low} to {high}" for uid, (low, high) in ranges.items()}
-
-
-def _agreement(study: Study) -> Sequence[Block]:
-    found = sensitivity(study)
-    if found is None:
-        return []
-    note = (
-        "Utopia distance: root mean square of the main metrics on their scales, the 5 to 95 % "
-        "quantiles as 0 to 1, clipped. Raw min-max: their sum between least and largest value as "
-        "they stand, which outliers decide; it is shown to be compared with only."
-    )
-    share = found.heaviest_share if found.heaviest_share == found.heaviest_share else None
-    return [note, ScoresAgree(*found[:-1], share)]
 
 
 def trials_table(

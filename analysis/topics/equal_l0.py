@@ -234,6 +234,14 @@ def equal_sparsity(context: ReportContext) -> list[Block]:
     return [title, note, table(header, rows), *claims, *refused, *shown]
 
 
+def at_equal_l0(study: Study) -> list[Claim]:
+    """The classes at the middle of the l0 that all of them cover, and kinds of one width."""
+    found = matched(study)
+    if found is None or not found.common:
+        return []
+    return [_ends(study, found, found.common[len(found.common) // 2]), *_same_width(found)]
+
+
 def _same_width(found: Matched) -> list[Claim]:
     """Every two kinds of each width."""
     return [

@@ -8,7 +8,6 @@ from scipy import stats
 
 from analysis.context import ReportContext
 from analysis.findings import noise
-from analysis.findings.edges import Edge, edges
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import counted, escaped, listed
 from analysis.study.settings import device, distinct, versions
@@ -112,25 +111,6 @@ class Unbalanced:
 
 
 @dataclass(frozen=True)
-class AxisEdge:
-    """The first configurations stand at an end of an axis."""
-
-    name: str
-    end: str
-    """smallest or largest"""
-    value: float
-    criterion: str
-
-    @property
-    def words(self) -> str:
-        """The sentence, as Markdown."""
-        return (
-            f"The {self.criterion} is at the {self.end} {escaped(self.name)} that was run "
-            f"({self.value:g}): a better value may lie beyond."
-        )
-
-
-@dataclass(frozen=True)
 class Mixed:
     """What the trials do not share, though it may move results."""
 
@@ -209,7 +189,7 @@ class OneSource:
 
 def limitations(study: Study) -> list[Claim]:
     """Everything in this sweep that limits what it says."""
-    parts = (_tasks, _noise, _lost, _unbalanced, _at_edges, _mixed, _scale)
+    parts = (_tasks, _noise, _lost, _unbalanced, _mixed, _scale)
     return [claim for part in parts for claim in part(study)]
 
 
@@ -253,15 +233,6 @@ def _unbalanced(study: Study) -> Iterator[Claim]:
     worst = max(found, key=lambda claim: claim.empty / claim.pairs, default=None)
     if worst is not None and worst.empty and place.any():
         yield worst
-
-
-def _at_edges(study: Study) -> Iterator[Claim]:
-    for one in edges(study):
-        yield _axis_edge(one)
-
-
-def _axis_edge(one: Edge) -> AxisEdge:
-    return AxisEdge(one.hyperparameter.name, one.end, one.value, one.criterion)
 
 
 def _mixed(study: Study) -> Iterator[Claim]:

@@ -1,27 +1,14 @@
 """The answer in the first screen; what the metrics mean and how they lie."""
 
-import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from analysis.context import ReportContext
-from analysis.findings import verdicts
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import MISSING, counted, duration, escaped, listed, number, table
 from analysis.study import scales, settings
 from analysis.study.table import Study
-from analysis.topics import noise, searching
-from analysis.topics.best import first
-from analysis.topics.effects import claims
-from analysis.topics.limitations import limitations
-from analysis.topics.pareto import on_front
-from analysis.topics.recommended import recommendations
-from sae_sweep.records import METRICS, STATUSES, Metric
-
-MOST_LIMITS = 4
-MOST_EFFECTS = 4
-"""Limitations in the first screen; all have their section."""
+from sae_sweep.records import STATUSES, Metric
 
 ACTIVATIONS = {
     "model": "{model}, layer {layer}, over {text}",
@@ -122,85 +109,13 @@ class Time:
         )
 
 
-@dataclass(frozen=True)
-class NothingRanked:
-    """No trial can be compared."""
-
-    trials: int
-
-    @property
-    def words(self) -> str:
-        """The sentence, as Markdown."""
-        return f"No trial of {self.trials:,} is ranked: there is nothing to compare."
+def what_was_run(context: ReportContext) -> list[Block]:
+    """Trials, axes, activations, tokens, time."""
+    return ["## What was run", *extent(context.study)]
 
 
-def _lowest(context: ReportContext) -> list[Claim]:
-    study = context.study
-    rows = study.configurations
-    names = [name for name in ("fvu", "dead_features") if name in rows and rows[name].notna().any()]
-    return [first(study, METRICS[name]) for name in names]
-
-
-def _fronts(context: ReportContext) -> list[Claim]:
-    return [on_front(context.study, one) for one in context.fronts]
-
-
-def _noise(context: ReportContext) -> Sequence[Claim]:
-    return noise.detectable(context.study, METRICS["fvu"])
-
-
-def _effects(context: ReportContext) -> list[Claim]:
-    """The claimed effects, those with the largest share of variance first; else why there are none.
-
-    Without a claim it is what is said of the first metric.
-    """
-    study = context.study
-    if not study.hyperparameters:
-        return []
-    judged = verdicts.judge(study)
-    claimed = [one for one in judged.found if one.is_claimed]
-    if not claimed:
-        metrics = verdicts.outcomes(study)[:1]
-        silent = [claim for one in metrics for claim in claims.of_metric(one, judged.of(one))]
-        return [*claims.general(judged), *silent][:MOST_EFFECTS]
-    claimed.sort(key=lambda one: -(one.adjusted.partial_eta_squared if one.adjusted else 0))
-    return [
-        claims.claim_of(one, held=len(study.hyperparameters) > 1) for one in claimed[:MOST_EFFECTS]
-    ]
-
-
-def _search(context: ReportContext) -> list[Claim]:
-    return [block for block in searching.search(context) if not isinstance(block, str)]
-
-
-FINDINGS: tuple[Callable[[ReportContext], Sequence[Claim]], ...] = (
-    _search,
-    _effects,
-    _lowest,
-    _fronts,
-    _noise,
-)
-"""What was found, in the order of the first screen; each says nothing where nothing is known."""
-
-
-def header(context: ReportContext) -> list[Block]:
-    """The question, and its answer: what was run, found, recommended, and what cannot be said."""
-    study = context.study
-    where = "`sweep.question`" if study.imported is None else "`--question`"
-    question = escaped(study.run.question) or f"none was written down ({where})."
-    parts: list[Block] = [f"# {escaped(study.run.name)}", f"**Question:** {question}"]
-    parts += ["**What was run**", *_extent(study)]
-    if study.ranked.empty:
-        return [*parts, "**What was found**", NothingRanked(len(study.trials))]
-    found = itertools.chain.from_iterable(finding(context) for finding in FINDINGS)
-    parts += ["**What was found**", *found]
-    if chosen := recommendations(study):
-        parts += ["**What is recommended**", *chosen]
-    limits = limitations(study)[:MOST_LIMITS]
-    return [*parts, "**What cannot be said**", *limits] if limits else parts
-
-
-def _extent(study: Study) -> list[Claim]:
+def extent(study: Study) -> list[Claim]:
+    """What was run, the counts of trials first."""
     counts = Counter(study.trials["status"])
     statuses = tuple((status, counts[status]) for status in STATUSES if counts[status])
     configurations = study.trials["configuration"].nunique()
@@ -264,7 +179,7 @@ def statistics(context: ReportContext) -> list[Block]:
     """How each metric is distributed over the ranked trials."""
     study = context.study
     if study.ranked.empty:
-        return ["## Summary statistics", NothingRanked(len(study.trials))]
+        return []
     rows = [_distribution(study, metric) for metric in study.metrics]
     header = ["metric", "n", "mean", "sd", "median", "min", "max", "geometric mean"]
     note = (

@@ -13,7 +13,7 @@ from analysis.findings.fronts import Front, chances, costs, fronts, standings
 from analysis.page import style
 from analysis.page.blocks import Block
 from analysis.page.markdown import code, counted, number
-from analysis.statistics import hypervolume
+from analysis.statistics.knee import FLAT, bounds, knee
 from analysis.study.table import Study
 from analysis.topics.best import MOST_SETTINGS, trials_table
 from sae_sweep.records import METRICS
@@ -47,53 +47,21 @@ class OnFront:
 
 
 @dataclass(frozen=True)
-class Volume:
-    """The share of objective space that a front of two objectives covers."""
-
-    objectives: str
-    volume: float
-    bounds: tuple[tuple[str, float, float], ...]
-    """Metric, and the values that are brought to 0 and 1, in its unit."""
-    reference: float
-
-    @property
-    def words(self) -> str:
-        """The sentence, as Markdown."""
-        spans = ", ".join(
-            f"{name} {number(low)} to {number(high)} ({METRICS[name].scale})"
-            for name, low, high in self.bounds
-        )
-        return (
-            f"Hypervolume of ({self.objectives}): {number(self.volume)}, between {spans} as 0 to 1 "
-            f"and the reference {self.reference:g}; comparable only with the same."
-        )
-
-
-@dataclass(frozen=True)
 class Bend:
-    """Where a front bends, on the metrics' scales and as they stand."""
+    """Where a front bends, on the metrics' scales."""
 
     objectives: str
-    label: str | None
-    distance: float | None
-    """From the line between the front's ends, both objectives as 0 to 1; None without a knee."""
-    linear_label: str | None
-    linear_distance: float | None
+    label: str
+    distance: float
+    """From the line between the front's ends, both objectives as 0 to 1."""
 
     @property
     def words(self) -> str:
         """The sentence, as Markdown."""
-        if self.label is None or self.distance is None:
-            what = f"The front ({self.objectives}) has no knee on its scales"
-        else:
-            what = (
-                f"Knee of ({self.objectives}): {code(self.label)}, {number(self.distance, 3)} "
-                "from the line between the ends"
-            )
-        if self.linear_label is None or self.linear_distance is None:
-            return f"{what}; on linear axes there is none."
-        same = "the same" if self.linear_label == self.label else code(self.linear_label)
-        return f"{what}; on linear axes it is {same}, {number(self.linear_distance, 3)}."
+        return (
+            f"Knee of ({self.objectives}): {code(self.label)}, {number(self.distance, 3)} from the "
+            "line between the ends."
+        )
 
 
 def pareto_front(context: ReportContext) -> list[Block]:
@@ -108,8 +76,8 @@ def pareto_front(context: ReportContext) -> list[Block]:
         "front is better by more than the least detectable difference somewhere and nowhere worse "
         "by more; within noise: neither. `P(on front)`: share of draws, with the noise between "
         "seeds added anew (normal, pooled sd, seed 0; fewer draws for large fronts), that leave "
-        "it unbeaten. `adds`: hypervolume that would be lost without it. A knee is farther than "
-        f"{hypervolume.FLAT:g} from the line between the ends of a front of three or more."
+        "it unbeaten. A knee is farther than "
+        f"{FLAT:g} from the line between the ends of a front of three or more."
     )
     parts: list[Block] = ["## Pareto front", note]
     for i, front in enumerate(found):
@@ -136,31 +104,15 @@ def _is_noise_known(study: Study, front: Front) -> bool:
 
 
 def _shape(study: Study, front: Front) -> list[Block]:
-    """Hypervolume and knee, of a front of two objectives whose values have a range."""
+    """The knee of a front of two objectives, where it has one."""
     points = costs(study, front)
-    edges = hypervolume.bounds(points.to_numpy())
+    edges = bounds(points.to_numpy())
     if edges is None or len(front.objectives) != 2:
         return []
-    scaled = pd.DataFrame(edges.normalised(points.to_numpy()), index=points.index)
-    names = [one.name for one in front.objectives]
-    raw = study.configurations.loc[points.index, names]
-    spans = tuple((name, float(raw[name].min()), float(raw[name].max())) for name in names)
-    volume = hypervolume.hypervolume(scaled.to_numpy())
-    claims: list[Block] = [Volume(front.name, volume, spans, hypervolume.REFERENCE)]
-    linear = (raw - raw.min()) / (raw.max() - raw.min())
-    if len(front.uids) > 2:
-        claims.append(Bend(front.name, *_knee(study, front, scaled), *_knee(study, front, linear)))
-    return claims
-
-
-def _knee(
-    study: Study, front: Front, normalised: pd.DataFrame
-) -> tuple[str, float] | tuple[None, None]:
-    """Label of the knee and its distance."""
-    found = hypervolume.knee(normalised.loc[front.uids].to_numpy())
+    found = knee(edges.normalised(points.loc[front.uids].to_numpy()))
     if found is None:
-        return None, None
-    return study.member(front.uids[found.place]).trial.label, found.distance
+        return []
+    return [Bend(front.name, study.member(front.uids[found.place]).trial.label, found.distance)]
 
 
 def _table(study: Study, front: Front) -> str:
@@ -176,11 +128,6 @@ def _table(study: Study, front: Front) -> str:
     if found is not None:
         share, draws = found
         extra[f"P(on front), {draws:,} draws"] = {uid: f"{share[uid]:.2f}" for uid in front.uids}
-    points = costs(study, front)
-    edges = hypervolume.bounds(points.to_numpy())
-    if edges is not None and len(front.objectives) == 2:
-        added = hypervolume.contributions(edges.normalised(points.loc[front.uids].to_numpy()))
-        extra["adds"] = {uid: number(one, 3) for uid, one in zip(front.uids, added, strict=True)}
     return trials_table(study, rows.head(MOST_ON_FRONT), extra)
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from analysis.context import ReportContext
-from analysis.findings.ranking import FIRST, lowest, mode, picks, tied_with_first
-from analysis.page.blocks import Block, Claim
-from analysis.page.markdown import MISSING, code, counted, escaped, number, table
+from analysis.findings.ranking import lowest, picks, tied_with_first
+from analysis.page.blocks import Block
+from analysis.page.markdown import MISSING, code, counted, number, table
 from analysis.study.table import Study
 from sae_sweep.records import METRICS
 
@@ -36,35 +36,6 @@ class Recommendation:
             others = counted(self.tied, "other") if self.tied else "no other"
             tied = f"; tied with {others} within the noise"
         return f"**{titles}:** {code(self.label)} ({code(self.uid)}), {values}{seeds}{tied}."
-
-
-@dataclass(frozen=True)
-class CommonLevels:
-    """The most common level of each hyperparameter among the first: no recommendation."""
-
-    first: int
-    n: int
-    levels: tuple[tuple[str, str], ...]
-    label: str | None
-    """The configuration with all of them, where it was run and ranked."""
-    rank: int | None
-    values: tuple[tuple[str, float | None], ...]
-
-    @property
-    def words(self) -> str:
-        """The sentence, as Markdown."""
-        levels = ", ".join(f"{escaped(name)} {escaped(level)}" for name, level in self.levels)
-        what = (
-            f"The most common levels among the first {self.first} balanced configurations "
-            f"({levels}) are no recommendation"
-        )
-        if self.label is None:
-            return f"{what}: no ranked configuration has them all."
-        values = ", ".join(f"{name} {number(value)}" for name, value in self.values)
-        return (
-            f"{what}: together they are {code(self.label)}, {self.rank:,} of {self.n:,} by the "
-            f"balanced score, {values}."
-        )
 
 
 def recommendations(study: Study) -> list[Recommendation]:
@@ -112,7 +83,7 @@ def recommended(context: ReportContext) -> list[Block]:
     header = ["use", "by", "trial", "uid", "unbeaten in", "folder", "note"]
     names = [one.name for one in study.main_metrics]
     parts: list[Block] = ["## Recommended trials", note]
-    return [*parts, table([*header, *names], _rows(study), left=7), *_common(study)]
+    return [*parts, table([*header, *names], _rows(study), left=7)]
 
 
 def _rows(study: Study) -> list[list[str]]:
@@ -127,12 +98,3 @@ def _rows(study: Study) -> list[list[str]]:
         values = [number(value) for _, value in _values(study, pick.uid)]
         rows.append([*words, pick.undominated_in, folder, same, *values])
     return rows
-
-
-def _common(study: Study) -> list[Claim]:
-    found = mode(study)
-    if found is None:
-        return []
-    label = None if found.uid is None else study.member(found.uid).trial.label
-    values = () if found.uid is None else _values(study, found.uid)
-    return [CommonLevels(FIRST, found.n, tuple(found.levels), label, found.rank, values)]

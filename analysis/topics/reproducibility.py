@@ -12,7 +12,6 @@ from analysis.findings.record_checks import OUTLIER, SKEWED, SPREAD
 from analysis.foreign.imported import Imported
 from analysis.page.blocks import Block
 from analysis.page.markdown import code, counted, duration, escaped, listed, moment, table
-from analysis.statistics.hypervolume import REFERENCE
 from analysis.statistics.resampling import RESAMPLES
 from analysis.study.settings import device, distinct, flattened, shown, versions
 from analysis.study.table import Study
@@ -23,7 +22,7 @@ PACKAGES = ("numpy", "scipy", "pandas", "matplotlib")
 
 DATA = {
     "runs.csv": "a row a trial: settings, status, final metrics, error",
-    "claims.json": "every sentence of this page about the sweep, with the figures that it tells",
+    "claims.json": "every sentence about the sweep, with the figures that it tells",
     "grid_metrics.json": "the same figures with the records' digest",
     "pareto_optimal_configs.json": "the fronts: objectives, trials, settings",
 }
@@ -37,7 +36,10 @@ L1_REDUCTION = "; l1_alpha weighs the batch mean of a sum over latents"
 def files(context: ReportContext) -> list[Block]:
     """Every file beside the report, and the trials' folders."""
     study = context.study
-    rows = [["`report.md`", "this page"]]
+    rows = [
+        ["`report.md`", "the answer on one page"],
+        ["`details.md`", "this page: every topic"],
+    ]
     for name, caption in sorted(context.figures.items()):
         rows.append([code(f"figures/{name}.png"), caption])
     rows += [[code(f"data/{name}"), text] for name, text in DATA.items()]
@@ -165,8 +167,6 @@ def _thresholds() -> dict[str, str]:
             f"{LEVEL:g}; skewed: > {SKEWED:g}, or maximum over median > {SPREAD:g}"
         ),
         "draws": f"bootstrap {RESAMPLES}, ranks {DRAWS:,}, front up to {MOST_DRAWS:,}; seed 0",
-        "hypervolume": f"bounds: extremes of the ranked configurations, printed with each; "
-        f"reference {REFERENCE:g} an axis",
         "versions of the report": versions({one: metadata.version(one) for one in PACKAGES}),
     }
 

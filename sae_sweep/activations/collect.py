@@ -6,6 +6,8 @@ here it is the block's own output, as for every other layer.
 """
 
 import contextlib
+import json
+import time
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
@@ -14,24 +16,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int32, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 from safetensors import SafetensorError
 from torch import Tensor
 
 from sae_sweep.activations import texts
+from sae_sweep.activations.disk import claimed, replacing
 from sae_sweep.activations.facts import FileFacts, checksums
-from sae_sweep.activations.model_folder import model_files, model_folder
+from sae_sweep.activations.model_folder import WEIGHTS, model_files, model_folder
 from sae_sweep.activations.partial import PartialModel, Point
 from sae_sweep.activations.reader import Identity, Origins, Rows, Split
 from sae_sweep.activations.split import require_rows, shuffled
-from sae_sweep.activations.windows import Cut, Windows, cut_windows
+from sae_sweep.activations.windows import Cut, Windows, cut_windows, read_windows
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
+from sae_sweep.records import digest
 
 ACTING = {
     *("model", "revision", "layer", "hook", "target_layer", "target_hook"),
     *("context", "pooling", "position", "train_tokens", "validation_tokens"),
 }
+CUTTING = {"context", "pooling", "position", "train_tokens", "validation_tokens"}
+HALVES = ("bfloat16", "float16")
+SPLITS: tuple[Split, ...] = ("validation", "train")
+PLAN_SCHEMA = 1
+GROUPS, GROUP_NAMES = "groups.npy", "groups.json"
+SECONDS_BETWEEN_LOOKS = 0.2
+"""How often a plan that another process writes is looked for."""
 DOCUMENTS_AT_ONCE = 512
 WINDOWS_AT_ONCE = 256
 """Windows that are sorted by length together, so that batches hold little padding."""
@@ -46,8 +57,9 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
         BadInput: for a model or text that is missing or cannot be read, or a layer out of range.
     """
     folder = model_folder(config)
-    with FileFacts(outputs / "cache" / "models.json", lambda path: _shape(path, config)) as shape:
-        d, n_layers = shape(folder / "config.json")
+    memory = outputs / "cache" / "architectures.json"
+    with FileFacts(memory, lambda path: _shape(path, config)) as shape:
+        d, n_layers, checkpoint = shape(folder / "config.json")
     for name in ("layer", "target_layer"):
         if (getattr(config, name) or 0) > n_layers:
             raise BadInput(
@@ -58,6 +70,8 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
         text_settings, text_content = texts.identify(config, checksum)
         content = {file.name: checksum(file) for file in model_files(folder)}
     settings = {**config.model_dump(include=ACTING, exclude_none=True), **text_settings}
+    if (model_dtype := _model_dtype(config, checkpoint)) != "float32":
+        settings["model_dtype"] = model_dtype
     if config.target_hook is not None and config.target_layer == config.layer:
         del settings["target_layer"]  # as where it is not given
     return Identity(
@@ -66,6 +80,7 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
         settings=settings,
         content={"model": content, "text": text_content},
         has_target=config.has_target,
+        dtype=model_dtype,
     )
 
 
@@ -75,11 +90,12 @@ class ModelReader:
     Sources that differ only in where the model is read share each forward pass.
     """
 
-    def __init__(self, configs: Sequence[ActivationsConfig]) -> None:
+    def __init__(self, configs: Sequence[ActivationsConfig], outputs: Path) -> None:
         """Plan all rows from the text alone; the model is loaded when rows are first read.
 
         Args:
             configs: of the sources, equal but for layers and hooks.
+            outputs: folder below which the plan, the text in windows of tokens, is kept.
 
         Raises:
             BadInput: for a text with too few tokens, or a context that the model cannot take.
@@ -89,18 +105,26 @@ class ModelReader:
         self._places = [_places(one) for one in configs]
         self._points = list(dict.fromkeys(point for places in self._places for point in places))
         self._folder = model_folder(config)
-        source = texts.read(config)
-        self.group_names = source.group_names
-        self._groups = source.groups
+        checkpoint = _shape(self._folder / "config.json", config)[2]
+        self._dtype = _model_dtype(config, checkpoint)
         tokenizer = _tokenizer(self._folder, config)
         self._prefix, self._suffix = _frame(tokenizer, config)
         self._pad_id = tokenizer.pad_token_id or 0
         cut = Cut(self._room(tokenizer), _special_ids(tokenizer), config.pooling, config.position)
-        stream = _tokenised(tokenizer, source)
-        validation = cut_windows(stream, config.validation_tokens, cut)
-        train = cut_windows(stream, config.train_tokens, cut)
-        require_rows(config, validation.n_rows, train.n_rows)
-        self._windows: dict[Split, Windows] = {"train": train, "validation": validation}
+        plan = outputs / "cache" / "texts" / self._plan_name(outputs)
+        while not (plan / GROUPS).exists():
+            with claimed(outputs / "cache" / "locks" / plan.name) as mine:
+                if mine:
+                    _write_plan(plan, config, tokenizer, cut)
+            if not mine:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        self._windows: dict[Split, Windows] = {
+            split: read_windows(plan / split, cut) for split in SPLITS
+        }
+        self._groups = np.load(plan / GROUPS, mmap_mode="r")
+        self.group_names: list[str] = json.loads((plan / GROUP_NAMES).read_text())
+        counts = {split: windows.n_rows for split, windows in self._windows.items()}
+        require_rows(config, counts["validation"], counts["train"])
 
     def read(
         self, split: Split, start: int, stop: int, sources: Sequence[int] = (0,)
@@ -147,7 +171,7 @@ class ModelReader:
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
-                dtype=torch.float32,
+                dtype=getattr(torch, self._dtype),
                 output_loading_info=True,
             )
         # transformers fills what is missing with random numbers; poolers are never read
@@ -158,6 +182,16 @@ class ModelReader:
                 f"parameters of a {type(model).__name__}, e.g. {missing[0]}: give a whole model"
             )
         return PartialModel(model, self._points)
+
+    def _plan_name(self, outputs: Path) -> str:
+        """What the plan depends on: the text, the tokeniser and how it is cut, not the weights."""
+        with checksums(outputs) as checksum:
+            settings, content = texts.identify(self._config, checksum)
+            files = [file for file in model_files(self._folder) if file.suffix != WEIGHTS[1:]]
+            tokenizer = {file.name: checksum(file) for file in files}
+        acting = {name: value for name, value in settings.items() if name != "text"}
+        cut = self._config.model_dump(include=CUTTING)
+        return digest([PLAN_SCHEMA, content, tokenizer, acting, cut])
 
     def _room(self, tokenizer: Any) -> int:
         """Tokens of text that fit into a window."""
@@ -173,7 +207,7 @@ class ModelReader:
 
     def _run(
         self, windows: Windows, chosen: range, points: Collection[int]
-    ) -> dict[int, Float32[Tensor, "rows d"]]:
+    ) -> dict[int, Float[Tensor, "rows d"]]:
         """Run the model over some windows, in batches of similar length; give rows in order."""
         first_rows = windows.first_rows[chosen.start : chosen.stop + 1] - int(
             windows.first_rows[chosen.start]
@@ -185,12 +219,12 @@ class ModelReader:
         while len(longest_first):
             size = max(1, BATCH_TOKENS // int(lengths[longest_first[0]]))
             batch, longest_first = longest_first[:size].tolist(), longest_first[size:]
-            texts_ = [windows.text(chosen[one]) for one in batch]
-            inputs = [[*self._prefix, *text, *self._suffix] for text in texts_]
-            kept = [windows.kept[windows.span(chosen[one])] for one in batch]
+            ids = [windows.text(chosen[one]) for one in batch]
+            inputs = [np.concatenate([self._prefix, text, self._suffix]) for text in ids]
+            kept = [windows.kept(text) for text in ids]
             places = np.concatenate([np.arange(*first_rows[one : one + 2]) for one in batch])
             for number, states in self._model(inputs, self._pad_id, points).items():
-                found = self._pooled(states, kept).float().cpu()
+                found = self._pooled(states, kept).cpu()
                 if number not in rows:
                     rows[number] = found.new_empty(int(first_rows[-1]), found.shape[1])
                 rows[number][torch.from_numpy(places)] = found
@@ -209,12 +243,12 @@ class ModelReader:
             return text
         windows = torch.split(text, [int(one.sum()) for one in kept])
         if self._config.pooling == "mean":
-            pooled = [window.mean(0) for window in windows if len(window)]
+            pooled = [window.float().mean(0) for window in windows if len(window)]
         else:
             place = self._config.position
             assert place is not None
             pooled = [window[place] for window in windows if -len(window) <= place < len(window)]
-        return torch.stack(pooled) if pooled else text[:0]
+        return torch.stack(pooled).to(text.dtype) if pooled else text[:0]
 
 
 def _places(config: ActivationsConfig) -> list[Point]:
@@ -225,6 +259,18 @@ def _places(config: ActivationsConfig) -> list[Point]:
         layer = config.layer if config.target_layer is None else config.target_layer
         places.append(Point(layer, config.target_hook))
     return places
+
+
+def _write_plan(plan: Path, config: ActivationsConfig, tokenizer: Any, cut: Cut) -> None:
+    """Tokenise the text and lay it down in windows; the groups of its documents come last."""
+    source = texts.read(config)
+    stream = _tokenised(tokenizer, source)
+    cut_windows(stream, config.validation_tokens, cut, plan / "validation")
+    cut_windows(stream, config.train_tokens, cut, plan / "train")
+    with replacing(plan / GROUP_NAMES) as temporary:
+        temporary.write_text(json.dumps(source.group_names))
+    with replacing(plan / GROUPS) as temporary, temporary.open("wb") as file:
+        np.save(file, source.groups)
 
 
 def _tokenised(tokenizer: Any, source: texts.Texts) -> Iterator[tuple[int, list[int]]]:
@@ -263,10 +309,18 @@ def _special_ids(tokenizer: Any) -> Int64[np.ndarray, " special"]:
     return np.array(sorted(set(tokenizer.all_special_ids) - unknown), dtype=np.int64)
 
 
-def _shape(config_file: Path, config: ActivationsConfig) -> tuple[int, int]:
-    """Width and number of blocks of a model, from its configuration."""
+def _shape(config_file: Path, config: ActivationsConfig) -> tuple[int, int, str]:
+    """Width, number of blocks and precision of a model, from its configuration."""
     architecture = _architecture(config_file.parent, config)
-    return architecture.hidden_size, architecture.num_hidden_layers
+    checkpoint = str(architecture.dtype or "float32").removeprefix("torch.")
+    return architecture.hidden_size, architecture.num_hidden_layers, checkpoint
+
+
+def _model_dtype(config: ActivationsConfig, checkpoint: str) -> str:
+    """The precision that the model runs in: on a GPU its checkpoint's, where none is asked for."""
+    if config.model_dtype != "auto":
+        return config.model_dtype
+    return checkpoint if torch.cuda.is_available() and checkpoint in HALVES else "float32"
 
 
 def _architecture(folder: Path, config: ActivationsConfig) -> Any:

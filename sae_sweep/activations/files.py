@@ -1,8 +1,18 @@
 """Activations that a user already has: a folder of .safetensors and .npy files.
 
 A .npy file is one array [tokens, d]. Of a .safetensors file the tensor `activation` is read, else
-its first one of two dimensions and a floating type; `document` and `group` (or the tensor that
-`activations.group` names) are integers, one a token, and optional.
+its first one of two dimensions and a floating type. Beside it may lie
+
+- `target`, of its shape: what a transcoder reconstructs;
+- `document` and `group` (or the tensor that `activations.group` names), integers, one per token;
+- `token_ids` and `position`, integers, one per token.
+
+Two layouts of three dimensions are read as well:
+
+- [tokens, layers, d] with `token_ids` [tokens], as vLLM's `extract_hidden_states` writes it: a file
+  is a document and `activations.layer` says which of its layers is read, 0 being the first;
+- [batch, sequence, d] with `attention_mask` [batch, sequence]: a sequence is a document, padding is
+  left out; labels are [batch] or [batch, sequence], `input_ids` is another name of `token_ids`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,13 +21,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sae_sweep.activations.facts import checksums
 from sae_sweep.activations.groups import ONE_GROUP, number_groups
-from sae_sweep.activations.reader import Identity, Rows, Split
+from sae_sweep.activations.reader import Identity, Origins, Rows, Split
 from sae_sweep.activations.split import require_rows, split_rows
 from sae_sweep.activations.stacked import Stacked
 from sae_sweep.config import ActivationsConfig
@@ -31,10 +41,15 @@ class Table(NamedTuple):
     """One file, memory-mapped."""
 
     path: Path
-    activation: Float[Tensor, "tokens d"]
-    document: Int[Tensor, " tokens"] | None
-    """Equal numbers belong together, across files too."""
-    group: Int[Tensor, " tokens"] | None
+    activation: Float[Tensor, "places d"]
+    target: Float[Tensor, "places d"] | None
+    kept: Int64[np.ndarray, " tokens"]
+    """Which places hold tokens, not padding."""
+    labels: dict[str, Int64[np.ndarray, " tokens"]]
+    """`document`, `group`, `token_ids` and `position`, where they are known; equal documents belong
+    together, across files too."""
+    sequences: Int64[np.ndarray, " tokens"] | None
+    """Number of each token's sequence, where the layout says it."""
 
 
 def identify(config: ActivationsConfig, outputs: Path) -> Identity:
@@ -45,13 +60,16 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
             few rows.
     """
     tables = _tables(config)
-    n = sum(len(table.activation) for table in tables)
+    n = sum(len(table.kept) for table in tables)
     require_rows(config, min(n, config.validation_tokens), n - config.validation_tokens)
     with checksums(outputs) as checksum:
         content = [[table.path.suffix, checksum(table.path)] for table in tables]
     acting = {"files", "group", "train_tokens", "validation_tokens"}
+    if tables[0].activation.stride(0) > tables[0].activation.shape[1]:
+        acting.add("layer")  # one of several
     settings = config.model_dump(include=acting, exclude_none=True)
-    return Identity(tables[0].activation.shape[1], settings, content)
+    has_target = tables[0].target is not None
+    return Identity(tables[0].activation.shape[1], settings, content, has_target)
 
 
 class FilesReader:
@@ -64,17 +82,28 @@ class FilesReader:
             BadInput: as `identify`, and when too few rows are left in separate documents.
         """
         tables = _tables(config)
-        self._activation = Stacked([table.activation for table in tables])
-        n = len(self._activation)
-        documents = _column([table.document for table in tables])
-        groups = _column([table.group for table in tables])
+        self._activation = Stacked.of([table.activation for table in tables])
+        targets = [table.target for table in tables if table.target is not None]
+        self._target = Stacked.of(targets) if targets else None
+        begins = np.cumsum([0, *(len(table.activation) for table in tables)])
+        self._places = np.concatenate(
+            [table.kept + begin for table, begin in zip(tables, begins, strict=False)]
+        )
+        n = len(self._places)
+        documents = _column(tables, "document")
+        self._sequences = _sequences(tables)
+        if documents is None:
+            documents = self._sequences
         self._rows = split_rows(documents, n, config)
         self._documents = np.arange(n)
         if documents is not None:
             self._documents = np.unique(documents, return_inverse=True)[1]
+        groups = _column(tables, "group")
         self._groups, self.group_names = np.zeros(n, np.int16), ONE_GROUP
         if groups is not None:
             self._groups, self.group_names = number_groups(groups, config)
+        self._token_ids = _column(tables, "token_ids")
+        self._positions = _column(tables, "position")
 
     def read(
         self, split: Split, start: int, stop: int, sources: Sequence[int] = (0,)
@@ -83,13 +112,25 @@ class FilesReader:
         assert tuple(sources) == (0,)
         for first in range(start, stop, PIECE_ROWS):
             rows = self._rows[split][first : min(first + PIECE_ROWS, stop)]
+            places = torch.from_numpy(self._places[rows])
             yield [
                 Rows(
-                    self._activation.take(torch.from_numpy(rows)).float(),
+                    self._activation.take(places).float(),
                     torch.from_numpy(self._documents[rows]).int(),
                     torch.from_numpy(self._groups[rows]),
+                    None if self._target is None else self._target.take(places).float(),
+                    self._origins(rows),
                 )
             ]
+
+    def _origins(self, rows: Int64[np.ndarray, " rows"]) -> Origins | None:
+        """Tokens of rows, where the files bring them; a sequence is a window."""
+        if self._token_ids is None:
+            return None
+        columns = (self._token_ids, self._positions, self._sequences)
+        nothing = np.full(len(rows), -1)
+        found = [nothing if column is None else column[rows] for column in columns]
+        return Origins(*(torch.from_numpy(column.astype(np.int32)) for column in found))
 
 
 def _tables(config: ActivationsConfig) -> list[Table]:
@@ -111,26 +152,81 @@ def _paths(config: ActivationsConfig) -> list[Path]:
 
 def _table(path: Path, config: ActivationsConfig) -> Table:
     arrays = _arrays(path)
-    labels = {"document": "document", "group": config.group or "group"}
-    found = {role: arrays.pop(name, None) for role, name in labels.items()}
-    if config.group is not None and found["group"] is None:
+    names = {
+        "document": "document",
+        "group": config.group or "group",
+        "token_ids": "input_ids" if "input_ids" in arrays else "token_ids",
+        "position": "position",
+    }
+    found = {role: arrays.pop(name) for role, name in names.items() if name in arrays}
+    if config.group is not None and "group" not in found:
         raise BadInput(f"activations.group={config.group}: {path} has no such tensor")
-    fitting = [name for name, array in arrays.items() if _is_table(array)]
+    mask = arrays.pop("attention_mask", None)
+    target = arrays.pop("target", None) if len(arrays) > 1 else None
+    activation = _activation(path, arrays)
+    if target is not None and target.shape != activation.shape:
+        raise BadInput(
+            f"activations.files: `target` {list(target.shape)} of {path} has not the shape "
+            f"{list(activation.shape)} of its activations: give every token one target of its width"
+        )
+    sequences: Int64[np.ndarray, " tokens"] | None = None
+    shape = tuple(activation.shape[:1])
+    kept = np.arange(len(activation))
+    if activation.ndim == 3 and mask is not None and mask.shape == activation.shape[:2]:
+        shape = tuple(mask.shape)
+        kept = mask.bool().flatten().numpy().nonzero()[0]
+        sequences = kept // shape[1]
+        activation = activation.flatten(0, 1)
+        target = None if target is None else target.flatten(0, 1)
+    elif activation.ndim == 3 and found.get("token_ids", activation).shape == shape:
+        layer = _layer(path, config, activation.shape[1])
+        activation, target = activation[:, layer], None if target is None else target[:, layer]
+        sequences = np.zeros(len(kept), dtype=np.int64)
+    elif activation.ndim == 3:
+        raise BadInput(
+            f"activations.files: {path} holds {list(activation.shape)}: three dimensions are read "
+            "as [batch, sequence, d] with `attention_mask` [batch, sequence], or as "
+            "[tokens, layers, d] with `token_ids` [tokens]: add the one or the other"
+        )
+    labels = {}
+    for role, label in found.items():
+        if label.shape == shape and not label.is_floating_point():
+            labels[role] = label.flatten().long().numpy()[kept]
+        elif label.shape == shape[:1] and sequences is not None and not label.is_floating_point():
+            labels[role] = label.long().numpy()[sequences]
+        else:
+            raise BadInput(
+                f"activations.files: {names[role]} {list(label.shape)} {label.dtype} of {path} "
+                f"does not label {len(kept)} tokens: give one integer a token"
+            )
+    if sequences is not None and "position" not in labels:
+        begins = np.unique(sequences, return_index=True)[1]
+        counts = np.diff([*begins, len(kept)])
+        labels["position"] = np.arange(len(kept)) - begins.repeat(counts)
+    return Table(path, activation, target, kept, labels, sequences)
+
+
+def _activation(path: Path, arrays: dict[str, Tensor]) -> Tensor:
+    """The array of activations among those of a file."""
+    kinds = ([name for name, one in arrays.items() if _is_table(one, n)] for n in (2, 3))
+    fitting = [name for names in kinds for name in names]
     if not fitting:
         shapes = ", ".join(f"{name} {list(a.shape)} {a.dtype}" for name, a in arrays.items())
         raise BadInput(
             f"activations.files: {path} holds no [tokens, d] array of floats but "
             f"{shapes or 'nothing'}: convert or remove it"
         )
-    table = Table(path, arrays["activation" if "activation" in fitting else fitting[0]], **found)
-    for role, labels_found in found.items():
-        if labels_found is not None and not _labels(labels_found, len(table.activation)):
-            raise BadInput(
-                f"activations.files: {labels[role]} {list(labels_found.shape)} "
-                f"{labels_found.dtype} of {path} does not label {len(table.activation)} tokens: "
-                "give one integer a token"
-            )
-    return table
+    return arrays["activation" if "activation" in fitting else fitting[0]]
+
+
+def _layer(path: Path, config: ActivationsConfig, n_layers: int) -> int:
+    layer = 0 if config.layer is None and n_layers == 1 else config.layer
+    if layer is None or layer >= n_layers:
+        raise BadInput(
+            f"activations.layer={config.layer}: {path} holds {n_layers} layers, 0 to "
+            f"{n_layers - 1}: choose one of them"
+        )
+    return layer
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
@@ -148,12 +244,8 @@ def _arrays(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _is_table(array: Tensor) -> bool:
-    return array.ndim == 2 and array.is_floating_point() and array.numel() > 0
-
-
-def _labels(array: Tensor, n: int) -> bool:
-    return array.shape == (n,) and not array.is_floating_point()
+def _is_table(array: Tensor, dimensions: int) -> bool:
+    return array.ndim == dimensions and array.is_floating_point() and array.numel() > 0
 
 
 def _require_alike(first: Table, other: Table) -> None:
@@ -163,14 +255,29 @@ def _require_alike(first: Table, other: Table) -> None:
             f"activations.files: {first.path} is {kinds[0]} and {other.path} is {kinds[1]}: "
             "keep files of one width and type in the folder"
         )
-    for name in ("document", "group"):
-        if (getattr(first, name) is None) != (getattr(other, name) is None):
-            raise BadInput(
-                f"activations.files: of {first.path} and {other.path} only one has a tensor "
-                f"`{name}`: give it to all files or none"
-            )
+    tensors = [
+        {*one.labels, *(() if one.target is None else ("target",))} for one in (first, other)
+    ]
+    for name in sorted(tensors[0] ^ tensors[1]):
+        raise BadInput(
+            f"activations.files: of {first.path} and {other.path} only one has a tensor "
+            f"`{name}`: give it to all files or none"
+        )
 
 
-def _column(parts: list[Tensor | None]) -> Int64[np.ndarray, " rows"] | None:
-    present = [part.long().numpy() for part in parts if part is not None]
-    return np.concatenate(present) if present else None
+def _column(tables: list[Table], name: str) -> Int64[np.ndarray, " rows"] | None:
+    """A label of all rows."""
+    if name not in tables[0].labels:
+        return None
+    return np.concatenate([table.labels[name] for table in tables])
+
+
+def _sequences(tables: list[Table]) -> Int64[np.ndarray, " rows"] | None:
+    """Numbers of sequences, counted on from file to file."""
+    parts, begin = [], 0
+    for table in tables:
+        if table.sequences is None:
+            return None
+        parts.append(table.sequences + begin)
+        begin += int(table.sequences.max(initial=-1)) + 1
+    return np.concatenate(parts)

@@ -23,9 +23,9 @@ class Shard(Strict):
     name: str
     split: Split
     rows: int
-    size: int
-    """Bytes."""
-    sha256: str
+    size: int | None
+    """Bytes; None, as the checksum, of one that was computed later than the manifest."""
+    sha256: str | None
 
 
 class Manifest(Strict):
@@ -35,7 +35,9 @@ class Manifest(Strict):
     fingerprint: str
     settings: dict[str, Any]
     d: int
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    window_rows: int | None = None
+    """Training rows that are shuffled among each other; all where None."""
     mean: list[float]
     """Mean of the training rows, before scaling."""
     scale: float

@@ -1,7 +1,9 @@
 """The order of training: a shuffle without state, so a resume or a neighbour cannot change it."""
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64
@@ -15,29 +17,78 @@ POSITIVE = 2**63 - 1
 GOLDEN = 0x1E3779B97F4A7C15
 
 
-def batch_indices(seed: int, step: int, batch_size: int, n: int) -> Int64[Tensor, " batch"]:
+def batch_indices(
+    seed: int, step: int, batch_size: int, n: int, window_rows: int | None = None
+) -> Int64[Tensor, " batch"]:
     """Rows of one training step; a batch may straddle epochs. Not to be written to."""
     steps = max(1, BLOCK_ROWS // batch_size)
-    block = _block(seed, step // steps * steps * batch_size, steps * batch_size, n)
+    block = _block(seed, step // steps * steps * batch_size, steps * batch_size, n, window_rows)
     return block.narrow(0, step % steps * batch_size, batch_size)
 
 
 @lru_cache(maxsize=64)
-def _block(seed: int, start: int, length: int, n: int) -> Int64[Tensor, " rows"]:
+def _block(
+    seed: int, start: int, length: int, n: int, window_rows: int | None
+) -> Int64[Tensor, " rows"]:
     """Rows of several steps; kept, for the trials beside and after that take the same ones."""
-    return rows_between(seed, start, start + length, n)
+    return rows_between(seed, start, start + length, n, window_rows=window_rows)
 
 
 def rows_between(
-    seed: int, start: int, stop: int, n: int, device: torch.device | str = "cpu"
+    seed: int,
+    start: int,
+    stop: int,
+    n: int,
+    device: torch.device | str = "cpu",
+    *,
+    window_rows: int | None = None,
 ) -> Int64[Tensor, " batch"]:
     """Rows at these positions of training, the same ones on every device.
 
     Position p falls into epoch p // n, and every epoch visits each of the `n` rows once, in an
-    order of its own. Several steps are one call: only positions count.
+    order of its own. Several steps are one call: only positions count. With `window_rows` below
+    `n` an epoch takes one window of neighbouring rows after the other, each shuffled by itself,
+    so that it can be read, or computed, while it is trained on.
     """
-    positions = torch.arange(start, stop, device=device)
-    return permute(positions % n, n, seed, positions // n)
+    if window_rows is None or window_rows >= n:
+        positions = torch.arange(start, stop, device=device)
+        return permute(positions % n, n, seed, positions // n)
+    parts = []
+    for visit in visits(start, stop, n, window_rows):
+        offsets = torch.arange(visit.start, visit.stop, device=device)
+        number = torch.full_like(offsets, visit.number)
+        parts.append(visit.first_row + permute(offsets, visit.rows, seed, number))
+    return torch.cat(parts)
+
+
+class Visit(NamedTuple):
+    """A run of training positions inside one window."""
+
+    number: int
+    """Windows visited before, over all epochs."""
+    window: int
+    """Which window of the set."""
+    first_row: int
+    """The window's first row."""
+    rows: int
+    """Of the window."""
+    start: int
+    """Places inside the window, of its shuffled rows: from here"""
+    stop: int
+    """to before here."""
+
+
+def visits(start: int, stop: int, n: int, window_rows: int) -> Iterator[Visit]:
+    """Cut positions of training into the windows that they fall into."""
+    n_windows = -(-n // window_rows)
+    while start < stop:
+        epoch, place = divmod(start, n)
+        window, inside = divmod(place, window_rows)
+        rows = min(window_rows, n - window * window_rows)
+        count = min(stop - start, rows - inside)
+        number = epoch * n_windows + window
+        yield Visit(number, window, window * window_rows, rows, inside, inside + count)
+        start += count
 
 
 def permute(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -52,7 +53,10 @@ class PartialModel:
 
     @torch.no_grad()
     def __call__(
-        self, windows: list[list[int]], pad_id: int, wanted: Collection[int] = (0,)
+        self,
+        windows: Sequence[Sequence[int] | np.ndarray],
+        pad_id: int,
+        wanted: Collection[int] = (0,),
     ) -> dict[int, Float[Tensor, "windows length d"]]:
         """Run windows of token ids, padded on the right, and give the states on the device.
 
@@ -61,10 +65,12 @@ class PartialModel:
             pad_id: fills the shorter ones up.
             wanted: numbers of the points; the pass ends when all of them have been reached.
         """
-        longest = max(map(len, windows))
-        ids = torch.tensor([ids + [pad_id] * (longest - len(ids)) for ids in windows])
-        lengths = torch.tensor([[len(ids)] for ids in windows])
-        mask = (torch.arange(longest) < lengths).long()
+        lengths = np.array([[len(window)] for window in windows])
+        padded = np.full((len(windows), int(lengths.max())), pad_id, dtype=np.int64)
+        for row, window in zip(padded, windows, strict=True):
+            row[: len(window)] = window
+        ids = torch.from_numpy(padded)
+        mask = torch.from_numpy((np.arange(padded.shape[1]) < lengths).astype(np.int64))
         self._wanted, self._found = wanted, {}
         try:
             self._model(input_ids=ids.to(self._device), attention_mask=mask.to(self._device))

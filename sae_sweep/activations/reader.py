@@ -21,6 +21,8 @@ class Identity(NamedTuple):
     """Checksums and the like: stands in the fingerprint in place of paths and names."""
     has_target: bool = False
     """Whether every row comes with a second one, which a transcoder reconstructs."""
+    dtype: str = "float32"
+    """What rows are computed in."""
 
 
 class Origins(NamedTuple):

@@ -1,10 +1,12 @@
 """Activations on disk: written once, verified, read in place."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
-from jaxtyping import Float32, Int16, Int64
+from jaxtyping import Float, Float32, Int16, Int64
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -12,9 +14,13 @@ from torch import Tensor
 from sae_sweep.activations.disk import replacing
 from sae_sweep.activations.facts import checksums
 from sae_sweep.activations.manifest import read_manifest
+from sae_sweep.activations.order import visits
 from sae_sweep.activations.reader import Origins, Rows, Split
 from sae_sweep.activations.stacked import Stacked
 from sae_sweep.errors import BadInput
+
+if TYPE_CHECKING:
+    from sae_sweep.activations.cache import Cache
 
 
 def write_shard(path: Path, rows: Rows) -> None:
@@ -62,19 +68,24 @@ def _write(path: Path, columns: dict[str, Tensor]) -> None:
 
 
 def verify(folder: Path, outputs: Path) -> None:
-    """Check the manifest, and size and checksum of every shard.
+    """Check the manifest, and size and checksum of every shard that is to be there.
 
     Checksums are remembered in outputs/cache by size and modification time.
 
     Raises:
         BadInput: for a manifest of another schema, or a shard that is missing or damaged.
     """
+    manifest = read_manifest(folder)
     with checksums(outputs) as checksum:
-        for shard in read_manifest(folder).shards:
+        for shard in manifest.shards:
             path = folder / shard.name
             size = path.stat().st_size if path.exists() else None
+            if size is None and manifest.window_rows is not None and shard.split == "train":
+                continue  # it can be computed when it is read
             if size is None:
                 wrong = "is missing"
+            elif shard.size is None:
+                continue
             elif size != shard.size:
                 wrong = f"has {size} bytes instead of {shard.size}"
             elif checksum(path) != shard.sha256:
@@ -86,13 +97,13 @@ def verify(folder: Path, outputs: Path) -> None:
             )
 
 
-def open_activations(folder: Path) -> "Activations":
-    """Open a complete folder of shards.
+def open_activations(folder: Path, cache: "Cache | None" = None) -> "Activations":
+    """Open a complete folder of shards, or one whose training shards come from a cache.
 
     Raises:
         BadInput: when it is not complete, or of another schema.
     """
-    return Activations(folder)
+    return Activations(folder, cache)
 
 
 @final
@@ -103,12 +114,13 @@ class Activations:
     the square root of d. A transcoder's targets are normalised likewise, by their own figures.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cache: "Cache | None" = None) -> None:
         manifest = read_manifest(folder)
         self.fingerprint: str = manifest.fingerprint
         self.d: int = manifest.d
         self.n_train: int = manifest.rows("train")
         self.n_validation: int = manifest.rows("validation")
+        self.window_rows: int = manifest.window_rows or self.n_train
         self.mean: Float32[Tensor, " d"] = torch.tensor(manifest.mean, dtype=torch.float32)
         self.scale: float = manifest.scale
         self.group_names: list[str] = manifest.group_names
@@ -117,20 +129,45 @@ class Activations:
         self.target_scale: float | None = manifest.target_scale
         if manifest.target_mean is not None:
             self.target_mean = torch.tensor(manifest.target_mean, dtype=torch.float32)
-        self._shards: dict[Split, list[Path]] = {"train": [], "validation": []}
+        self._cache = cache
+        paths: dict[Split, list[Path]] = {"train": [], "validation": []}
         for shard in manifest.shards:
-            self._shards[shard.split].append(folder / shard.name)
-        rows = {
-            split: [read_shard(path) for path in paths] for split, paths in self._shards.items()
-        }
-        self._train = Stacked([one.activation for one in rows["train"]])
-        self._validation = Stacked([one.activation for one in rows["validation"]])
-        self._validation_groups = Stacked([one.group for one in rows["validation"]])
-        self._targets = {
-            split: Stacked([one.target for one in parts if one.target is not None])
-            for split, parts in rows.items()
-            if self.has_target
-        }
+            paths[shard.split].append(folder / shard.name)
+        self._validation_paths = paths["validation"]
+        validation = list(map(read_shard, paths["validation"]))
+        shard_at = cache.shard if cache else list(map(read_shard, paths["train"])).__getitem__
+        sizes = [shard.rows for shard in manifest.shards if shard.split == "train"]
+        self._train = Stacked(lambda number: shard_at(number).activation, sizes)
+        self._validation = Stacked.of([one.activation for one in validation])
+        self._validation_groups = Stacked.of([one.group for one in validation])
+        self._train_targets = Stacked(lambda number: _target(shard_at(number)), sizes)
+        if self.has_target:
+            self._validation_targets = Stacked.of([_target(one) for one in validation])
+
+    def reach(self, spans: Sequence[tuple[int, int]]) -> int:
+        """Bring the rows of some positions of training closer, where they come from a cache.
+
+        Args:
+            spans: positions from and to before which rows are about to be read.
+
+        Returns:
+            How many rows can be read from each span's beginning on; 0 where some are still to
+            come, which the next call brings closer.
+        """
+        if self._cache is None:
+            return sys.maxsize
+        windows, ends = [], []
+        for start, stop in spans:
+            visited = list(visits(start, stop, self.n_train, self.window_rows))
+            windows += [visit.window for visit in visited]
+            ends.append(stop - start + visited[-1].rows - visited[-1].stop)
+        self._cache.hold(list(dict.fromkeys(windows)))
+        return min(ends) if self._cache.bring() else 0
+
+    def close(self) -> None:
+        """Let others have the room of what was read."""
+        if self._cache is not None:
+            self._cache.close()
 
     def train_rows(self, indices: Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
         """Training rows at `indices`, in their order, normalised."""
@@ -138,7 +175,7 @@ class Activations:
 
     def train_targets(self, indices: Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
         """What a transcoder is to make of these training rows, normalised."""
-        return self._normalised_targets(self._targets["train"].take(indices))
+        return self._normalised_targets(self._train_targets.take(indices))
 
     def validation_rows(self, start: int, stop: int) -> Float32[Tensor, "n d"]:
         """Validation rows start to stop, normalised."""
@@ -146,7 +183,7 @@ class Activations:
 
     def validation_targets(self, start: int, stop: int) -> Float32[Tensor, "n d"]:
         """What a transcoder is to make of these validation rows, normalised."""
-        return self._normalised_targets(self._targets["validation"].slice(start, stop))
+        return self._normalised_targets(self._validation_targets.slice(start, stop))
 
     def validation_groups(self, start: int, stop: int) -> Int16[Tensor, " n"]:
         """Groups of validation rows start to stop, as places in `group_names`."""
@@ -158,13 +195,18 @@ class Activations:
         Raises:
             BadInput: for activations that do not know them.
         """
-        parts = [read_origins(path) for path in self._shards["validation"]]
+        parts = [read_origins(path) for path in self._validation_paths]
         return Origins(*map(torch.cat, zip(*parts, strict=True)))
 
-    def _normalised(self, x: Float32[Tensor, "n d"]) -> Float32[Tensor, "n d"]:
-        return x.sub_(self.mean).mul_(self.scale)
+    def _normalised(self, x: Float[Tensor, "n d"]) -> Float32[Tensor, "n d"]:
+        return x.float().sub_(self.mean).mul_(self.scale)
 
-    def _normalised_targets(self, y: Float32[Tensor, "n d"]) -> Float32[Tensor, "n d"]:
+    def _normalised_targets(self, y: Float[Tensor, "n d"]) -> Float32[Tensor, "n d"]:
         assert self.target_mean is not None
         assert self.target_scale is not None
-        return y.sub_(self.target_mean).mul_(self.target_scale)
+        return y.float().sub_(self.target_mean).mul_(self.target_scale)
+
+
+def _target(rows: Rows) -> Float[Tensor, "rows d"]:
+    assert rows.target is not None
+    return rows.target

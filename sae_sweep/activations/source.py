@@ -5,6 +5,7 @@ from typing import assert_never
 
 from sae_sweep.activations import collect, files, synthetic
 from sae_sweep.activations.manifest import SCHEMA
+from sae_sweep.activations.plan import Wanted, require_two_windows
 from sae_sweep.activations.reader import Identity
 from sae_sweep.config import ActivationsConfig, Source
 from sae_sweep.errors import BadInput
@@ -28,15 +29,24 @@ def describe(config: ActivationsConfig, outputs: Path) -> Source:
             f"activations.d={config.d}, but the source has {identity.d}: "
             f"set activations.d={identity.d} or leave it out"
         )
-    acting = {key: value for key, value in identity.settings.items() if key not in PLACES}
+    settings = dict(identity.settings)
+    dtype = identity.dtype if config.dtype == "auto" else config.dtype
+    if dtype != "float32":
+        settings["dtype"] = dtype
+    if config.windowed:
+        settings["window_rows"] = config.window_rows
+    acting = {key: value for key, value in settings.items() if key not in PLACES}
     content = {"schema": SCHEMA, "kind": config.kind, "content": identity.content}
-    return Source(
+    source = Source(
         digest({**content, "d": identity.d, "settings": acting}),
         identity.d,
         config.train_tokens,
-        identity.settings,
+        settings,
         identity.has_target,
+        dtype,
     )
+    require_two_windows(Wanted(config, source))
+    return source
 
 
 def declare(config: ActivationsConfig) -> Source:

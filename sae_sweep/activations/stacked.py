@@ -1,6 +1,6 @@
 """Tensors on disk, read as if they were one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import torch
@@ -11,10 +11,23 @@ from torch import Tensor
 class Stacked:
     """Parts that follow each other along the first dimension and stay where they are."""
 
-    def __init__(self, parts: Sequence[Shaped[Tensor, "_ ..."]]) -> None:
-        """Stack memory-mapped tensors of equal type and width."""
-        self._parts = parts
-        self._ends = torch.tensor(list(accumulate(len(part) for part in parts)))
+    def __init__(
+        self, part: Callable[[int], Shaped[Tensor, "_ ..."]], sizes: Sequence[int]
+    ) -> None:
+        """Stack memory-mapped tensors of equal type and width.
+
+        Args:
+            part: gives one by its number, when it is read.
+            sizes: their rows.
+        """
+        self._part = part
+        self._ends = torch.tensor(list(accumulate(sizes)))
+        self._sizes = sizes
+
+    @classmethod
+    def of(cls, parts: Sequence[Shaped[Tensor, "_ ..."]]) -> "Stacked":
+        """Stack tensors that are all at hand."""
+        return cls(parts.__getitem__, [len(part) for part in parts])
 
     def __len__(self) -> int:
         """Rows of all parts."""
@@ -23,9 +36,11 @@ class Stacked:
     def take(self, indices: Int64[Tensor, " n"]) -> Shaped[Tensor, "n ..."]:
         """Copy the rows at `indices`, in their order; nothing else is read."""
         numbers = torch.searchsorted(self._ends, indices.contiguous(), right=True)
-        rows = self._parts[0].new_empty((len(indices), *self._parts[0].shape[1:]))
-        for number in sorted(set(numbers.tolist())):
-            part = self._parts[number]
+        wanted = sorted(set(numbers.tolist())) or [0]
+        parts = {number: self._part(number) for number in wanted}
+        first = parts[wanted[0]]
+        rows = first.new_empty((len(indices), *first.shape[1:]))
+        for number, part in parts.items():
             places = (numbers == number).nonzero()[:, 0]
             rows[places] = part[indices[places] - (self._ends[number] - len(part))]
         return rows

@@ -1,6 +1,8 @@
 """Documents cut into the windows that a model sees, and the rows that each will give."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,32 +23,36 @@ class Cut(NamedTuple):
     """pooling=position: which of a window's tokens, special ones not counted."""
 
 
+COLUMNS = {"ids": np.int32, "starts": np.int64, "first_rows": np.int64, "documents": np.int32}
+"""Files of windows on disk, without headers."""
+
+
 class Windows(NamedTuple):
-    """Windows in the order of their rows."""
+    """Windows in the order of their rows, memory-mapped."""
 
     ids: Int32[np.ndarray, " tokens"]
     """Tokens of all windows, one after the other, without those that the tokeniser adds."""
-    kept: Bool[np.ndarray, " tokens"]
-    """Which tokens are text: not special."""
     starts: Int64[np.ndarray, " ends"]
     """Where each window begins in `ids`, and the end."""
     first_rows: Int64[np.ndarray, " ends"]
     """Number of each window's first row, and the number of rows."""
     documents: Int32[np.ndarray, " windows"]
     """Number of each window's document."""
+    special_ids: Int64[np.ndarray, " _"]
+    """Tokens that are no text."""
 
     @property
     def n_rows(self) -> int:
         """Rows of all windows."""
         return int(self.first_rows[-1])
 
-    def span(self, window: int) -> slice:
-        """Where a window's tokens lie in `ids` and `kept`."""
-        return slice(int(self.starts[window]), int(self.starts[window + 1]))
-
-    def text(self, window: int) -> list[int]:
+    def text(self, window: int) -> Int32[np.ndarray, " tokens"]:
         """The token ids of a window."""
-        return self.ids[self.span(window)].tolist()
+        return self.ids[int(self.starts[window]) : int(self.starts[window + 1])]
+
+    def kept(self, ids: Int32[np.ndarray, " tokens"]) -> Bool[np.ndarray, " tokens"]:
+        """Which of these tokens are text: not special."""
+        return ~np.isin(ids, self.special_ids)
 
     def covering(self, start: int, stop: int) -> range:
         """The windows that give rows start to stop."""
@@ -57,11 +63,11 @@ class Windows(NamedTuple):
         self, chosen: range, pooling: Pooling, position: int | None
     ) -> tuple[Int32[np.ndarray, " rows"], Int32[np.ndarray, " rows"]]:
         """Token id and position of each row of some windows; -1 of a row that many tokens make."""
-        span = slice(int(self.starts[chosen.start]), int(self.starts[chosen.stop]))
-        kept = self.kept[span]
-        begins = self.starts[chosen.start : chosen.stop] - span.start
+        ids = self.ids[int(self.starts[chosen.start]) : int(self.starts[chosen.stop])]
+        kept = self.kept(ids)
+        begins = self.starts[chosen.start : chosen.stop] - self.starts[chosen.start]
         places = np.arange(len(kept)) - begins.repeat(np.diff([*begins, len(kept)]))
-        ids, places = self.ids[span][kept], places[kept].astype(np.int32)
+        ids, places = ids[kept], places[kept].astype(np.int32)
         if pooling == "token":
             return ids, places
         first_rows = self.first_rows[chosen.start : chosen.stop + 1]
@@ -76,31 +82,49 @@ class Windows(NamedTuple):
         return ids[rows], places[rows]
 
 
-def cut_windows(stream: Iterator[tuple[int, list[int]]], n_rows: int, cut: Cut) -> Windows:
+def cut_windows(
+    stream: Iterator[tuple[int, list[int]]], n_rows: int, cut: Cut, folder: Path
+) -> Windows:
     """Take documents (number, token ids) from a stream until they give `n_rows` rows, or it ends.
 
-    A document is taken whole, all of its tokens in windows of at most `cut.room`.
+    A document is taken whole, all of its tokens in windows of at most `cut.room`. Windows are
+    written to `folder` as they come.
     """
-    ids, kept, lengths, rows, documents = [], [], [], [], []
-    missing = n_rows
-    while missing > 0 and (document := next(stream, None)) is not None:
-        number, tokens = document
-        for start in range(0, len(tokens), cut.room):
-            window = np.array(tokens[start : start + cut.room], dtype=np.int32)
-            text = ~np.isin(window, cut.special_ids)
-            ids.append(window)
-            kept.append(text)
-            lengths.append(len(window))
-            rows.append(_count(int(text.sum()), cut))
-            documents.append(number)
-            missing -= rows[-1]
-    return Windows(
-        np.concatenate([np.zeros(0, np.int32), *ids]),
-        np.concatenate([np.zeros(0, bool), *kept]),
-        np.cumsum([0, *lengths], dtype=np.int64),
-        np.cumsum([0, *rows], dtype=np.int64),
-        np.array(documents, dtype=np.int32),
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        files = {
+            name: stack.enter_context((folder / name).open("wb", buffering=2**20))
+            for name in COLUMNS
+        }
+        n_tokens = found = 0
+        for name in ("starts", "first_rows"):
+            files[name].write(np.int64(0).tobytes())
+        while found < n_rows and (document := next(stream, None)) is not None:
+            number, tokens = document
+            ids = np.array(tokens, dtype=np.int32)
+            files["ids"].write(ids.tobytes())
+            text = ~np.isin(ids, cut.special_ids)
+            begins = np.arange(0, len(ids), cut.room)
+            sums = np.add.reduceat(text, begins, dtype=np.int64) if len(ids) else begins
+            rows = found + np.cumsum([_count(int(one), cut) for one in sums], dtype=np.int64)
+            ends = n_tokens + np.minimum(begins + cut.room, len(ids))
+            files["starts"].write(ends.astype(np.int64).tobytes())
+            files["first_rows"].write(rows.tobytes())
+            files["documents"].write(np.full(len(begins), number, dtype=np.int32).tobytes())
+            n_tokens, found = n_tokens + len(ids), int(rows[-1]) if len(rows) else found
+    return read_windows(folder, cut)
+
+
+def read_windows(folder: Path, cut: Cut) -> Windows:
+    """Map windows that lie on disk into memory."""
+    columns = {name: _mapped(folder / name, kind) for name, kind in COLUMNS.items()}
+    return Windows(**columns, special_ids=cut.special_ids)
+
+
+def _mapped(path: Path, kind: type) -> np.ndarray:
+    if not path.stat().st_size:  # nothing cannot be mapped
+        return np.zeros(0, kind)
+    return np.memmap(path, dtype=kind, mode="r")
 
 
 def _count(n_text: int, cut: Cut) -> int:

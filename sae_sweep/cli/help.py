@@ -23,6 +23,10 @@ Commands
       remove the records and folders of trials that ended so, e.g. failed
   python -m sae_sweep export UID --format saelens
       write a trial's weights for another tool
+  python -m sae_sweep submit slurm +sweep=NAME --gpus 8 [--nodes 2] [--time 4h] [--requeue] [--now]
+      write (with --now: submit) one batch script that runs the sweep in a Slurm allocation
+  python -m sae_sweep track NAME --sink wandb
+      copy a sweep to a tracker; sinks=[tensorboard,wandb,trackio,mlflow] does it while it runs
   python -m analysis report|status|watch|export [SWEEP]  or  compare UID UID ...
       read the results, also while a sweep runs
   python -m analysis suggest --target-l0 0.05 --d 384 --n-latents 3072

@@ -42,6 +42,14 @@ def _command(arguments: list[str]) -> int:
             from sae_sweep.cli.forget import forget
 
             return forget(rest)
+        case ["submit", *rest]:
+            from sae_sweep.cli.submit import submit
+
+            return submit(rest)
+        case ["track", *rest]:
+            from sae_sweep.cli.track import track
+
+            return track(rest)
         case ["export", *rest]:
             from sae_sweep.cli.export import export
 

@@ -12,6 +12,8 @@ from sae_sweep.errors import without_passwords
 from sae_sweep.records import Status
 from sae_sweep.records.store import Reader, default_url
 from sae_sweep.search import warnings
+from sae_sweep.sinks import require
+from sae_sweep.sinks.process import SinkProcesses
 from sae_sweep.tune import sweep
 from sae_sweep.tune.estimate import describe_cost
 from sae_sweep.tune.expansion import Expansion, expand_sweep
@@ -34,6 +36,7 @@ def run(settings: dict[str, Any], config: RunConfig, arguments: list[str]) -> in
     Raises:
         BadInput: before any trial starts.
     """
+    require(config.sinks)
     outputs = sweep.outputs_folder(config)
     _keep_caches_inside(outputs)
     expansion = expand_sweep(settings, config, outputs)
@@ -45,11 +48,12 @@ def run(settings: dict[str, Any], config: RunConfig, arguments: list[str]) -> in
         sys.stderr.write(f"merged: {words}\n")
     for words in warnings(config.sweep, config.search):
         sys.stderr.write(f"warning: {words}\n")
-    command = _command(arguments)
-    result = sweep.run(expansion, config, outputs, command)
-    _say_how_it_ended(result, expansion, arguments)
-    if result.lost is None:  # else the other driver renders it
-        _render(config, outputs)
+    url = config.store.url or default_url(outputs)
+    with SinkProcesses(config.sinks, config.sweep.name, outputs, url):
+        result = sweep.run(expansion, config, outputs, _command(arguments))
+        _say_how_it_ended(result, expansion, arguments)
+        if result.lost is None:  # else the other driver renders it
+            _render(config, outputs)
     if result.interrupted:
         return exit_codes.INTERRUPTED
     return exit_codes.FAILED if any(result.counts[status] for status in MISSING) else 0

@@ -4,7 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sae_sweep.config.base import Count, NonNegative, Strict
+from sae_sweep.config.base import Count, NonNegative, Positive, Strict
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class SyntheticConfig(Strict):
@@ -80,6 +82,18 @@ class ActivationsConfig(Strict):
     validation_tokens: Count = 32_768
     """Rows for validation, from other documents."""
 
+    model_dtype: Dtype = "auto"
+    """What the model runs in; auto: its checkpoint's precision on a GPU, float32 on a CPU."""
+
+    dtype: Dtype = "auto"
+    """What shards are stored in; auto: what the model runs in, float32 without a model."""
+
+    window_rows: Count | None = 2**20
+    """Rows that are shuffled among each other, where the set is larger; null: always all."""
+
+    cache_gb: Positive | None = None
+    """Disk for the training shards of each source, in GB; what it cannot hold is computed again."""
+
     group: str | None = None
     """Column that names a row's group (language, domain), for metrics by group."""
 
@@ -98,6 +112,11 @@ class ActivationsConfig(Strict):
                 "model has hooks; files bring a tensor `target`"
             )
         return self
+
+    @property
+    def windowed(self) -> bool:
+        """Whether training takes one window after the other, not all rows at once."""
+        return self.window_rows is not None and self.train_tokens > self.window_rows
 
     @property
     def has_target(self) -> bool:

@@ -1,16 +1,19 @@
 """A whole run: what every trial shares, what varies, and where it runs."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from sae_sweep.config.activations import ActivationsConfig
 from sae_sweep.config.base import Count, Strict
+from sae_sweep.config.names import nearest
 from sae_sweep.config.sae import SaeConfig, TopKConfig
 from sae_sweep.config.search import SearchConfig
 from sae_sweep.config.stop import StopConfig, refuse_impossible
 from sae_sweep.config.train import TrainConfig
 from sae_sweep.records.names import checked_name
+
+SinkName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
 
 class TrialConfig(Strict):
@@ -126,6 +129,9 @@ class RunConfig(TrialConfig):
     store: StoreConfig = StoreConfig()
     """Where results are kept."""
 
+    sinks: list[SinkName] = Field(default_factory=list)
+    """Trackers that every trial is copied to as a run, e.g. [tensorboard,wandb]."""
+
     dry_run: bool = False
     """Print trials, cohorts, memory, time, disk and risks, and start nothing."""
 
@@ -134,6 +140,19 @@ class RunConfig(TrialConfig):
 
     outputs: str = "outputs"
     """Folder for everything that is written."""
+
+    @field_validator("sinks", mode="before")
+    @classmethod
+    def _one_or_several(cls, sinks: Any) -> Any:
+        names = [sinks] if isinstance(sinks, str) else sinks
+        known = list(get_args(SinkName))
+        for name in names if isinstance(names, list) else []:
+            if name not in known:
+                raise ValueError(
+                    f"sinks={name}: there is no such sink; {nearest(str(name), known)} "
+                    f"(there are {', '.join(known)})"
+                )
+        return names
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,12 +1,21 @@
 """What is trained: one settings class an architecture, with all that others have to know of it."""
 
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field, model_validator
 
-from sae_sweep.config.base import Count, Factor, NonNegative, OpenFraction, Product, Strict
-from sae_sweep.records import L0Setting, l0_setting
+from sae_sweep.config.base import (
+    Count,
+    Factor,
+    NonNegative,
+    OpenFraction,
+    Positive,
+    Product,
+    Strict,
+)
+from sae_sweep.records import MOST_PREFIXES, L0Setting, l0_setting
 
 DEFAULT_EXPANSION = 8.0
 
@@ -20,8 +29,13 @@ Forms = Mapping[Form, Mapping[str, Collection[Any] | None]]
 ANY: None = None
 """It knows every value of a setting."""
 
-STARTS = frozenset({"kind", "n_latents", "b_dec_init"})
+STARTS = frozenset({"kind", "n_latents", "b_dec_init", "encoder_scale", "threshold_init"})
 """Settings of where training starts: every form goes on from there."""
+
+ON_PARAMETERS = dict.fromkeys(("decoder_bias", "encoder_l2_coeff", "diversity_coeff"), ANY)
+"""Settings that act on the parameters alone: any way to the gradients of a batch goes with them."""
+
+ALWAYS_ON = dict.fromkeys(("always_on_coeff", "always_on_threshold"), ANY)
 
 
 class Lacking(NamedTuple):
@@ -42,6 +56,14 @@ class FusedStep(NamedTuple):
     """Weight of the L1 penalty before its warm-up."""
     aux_coeff: float
     """Weight of AuxK."""
+    usage_coeff: float
+    """Weight of the usage loss."""
+    usage_target: float
+    """Share of tokens in which that loss wants a latent to be selected."""
+    often_coeff: float
+    """Weight of the price on latents that fire too often."""
+    often_limit: float
+    """Share of tokens up to which they may fire unpriced."""
 
 
 class Architecture(Strict):
@@ -64,6 +86,18 @@ class Architecture(Strict):
     b_dec_init: Literal["mean", "geometric_median"] = "mean"
     """Decoder bias at the start: the training mean, or the first batch's geometric median."""
 
+    encoder_scale: Positive | None = None
+    """First encoder's scale over that of least error; null: 0.5 where k is set, 1 elsewhere."""
+
+    decoder_bias: bool = True
+    """Whether b_dec is trained; false keeps it at 0, the mean of the normalised activations."""
+
+    encoder_l2_coeff: NonNegative = 0.0
+    """Weight of a penalty: mean over latents of their encoder row's squared norm."""
+
+    diversity_coeff: NonNegative = 0.0
+    """Weight of a penalty: mean over pairs of decoder rows of their squared cosine."""
+
     always_on_coeff: NonNegative = 0.0
     """Weight of a penalty on latents that fire in more than always_on_threshold of the tokens."""
 
@@ -73,14 +107,22 @@ class Architecture(Strict):
     forms: ClassVar[Forms] = {}
     """Settings that each faster form knows, and with which values."""
 
+    options: ClassVar[frozenset[str]] = frozenset({*ON_PARAMETERS})
+    """Settings that are left out of a trial's identity at their default."""
+
     resamples: ClassVar[bool] = False
     """Whether train.resample_every restarts its silent latents."""
 
-    initial_scale: ClassVar[float] = 1.0
-    """Scale of the first encoder, as a multiple of the one of least error."""
+    default_scale: ClassVar[float] = 1.0
+    """What encoder_scale is where it is null."""
 
     @model_validator(mode="after")
-    def _one_width(self) -> Self:
+    def _general(self) -> Self:
+        if not self.decoder_bias and self.b_dec_init != "mean":
+            raise ValueError(
+                f"sae.b_dec_init={self.b_dec_init} with sae.decoder_bias=false: there is no bias "
+                "to start from; use sae.b_dec_init=mean or sae.decoder_bias=true"
+            )
         if self.n_latents is not None and self.expansion_factor is not None:
             raise ValueError(
                 f"sae.n_latents={self.n_latents} and sae.expansion_factor="
@@ -99,6 +141,16 @@ class Architecture(Strict):
         found = l0_setting(self.model_dump())
         assert found is not None, f"records.sparsity does not know {self.kind}"
         return found
+
+    @property
+    def initial_scale(self) -> float:
+        """Scale of the first encoder, as a multiple of the one of least error."""
+        return self.encoder_scale or self.default_scale
+
+    @property
+    def signed(self) -> bool:
+        """Whether latents can be negative."""
+        return False
 
     @property
     def warms_up(self) -> bool:
@@ -127,7 +179,9 @@ class Architecture(Strict):
 
     def inactive(self) -> set[str]:
         """Settings that have no effect, beside those that are None."""
-        return set() if self.always_on_coeff else {"always_on_coeff", "always_on_threshold"}
+        fields = type(self).model_fields
+        found = {name for name in self.options if getattr(self, name) == fields[name].default}
+        return found | (set() if self.always_on_coeff else {*ALWAYS_ON})
 
     def active(self) -> dict[str, Any]:
         """The settings that act: what a trial's identity and its record are made of."""
@@ -151,67 +205,132 @@ class Architecture(Strict):
         return []
 
 
-class TopKConfig(Architecture):
-    """k-sparse autoencoder (Gao et al. 2024, arXiv:2406.04093)."""
-
-    kind: Literal["topk"] = "topk"
-    """Architecture"""
+class SelectingConfig(Architecture):
+    """What architectures that select k latents per token have in common."""
 
     k: Count = 32
-    """Active latents per token."""
-
-    aux_kind: Literal["auxk", "usage"] = "auxk"
-    """auxk: dead latents reconstruct the residual; usage: rare latents are pulled up."""
+    """Active latents per token; batchtopk, matryoshka: on average over the batch."""
 
     aux_coeff: NonNegative = 0.03125
     """Weight of the auxiliary loss; 0 switches it off."""
 
-    aux_target: OpenFraction | None = None
-    """usage: the share of tokens in which a latent is to be selected, e.g. 0.02."""
+    l1_coeff: NonNegative = 0.0
+    """Weight of an L1 penalty beside the selection: batch mean of the sum of activations."""
 
-    forms: ClassVar[Forms] = {
-        "by_hand": {
-            **{"k": ANY, "aux_kind": ANY, "aux_coeff": ANY, "aux_target": ANY},
-            **{"always_on_coeff": ANY, "always_on_threshold": ANY},
-        },
-        "bf16_select": {
-            **{"k": ANY, "aux_kind": ("auxk",), "aux_coeff": ANY},
-            **{"always_on_coeff": ANY, "always_on_threshold": ANY},
-        },
-        "fused": {"k": ANY, "aux_kind": ("auxk",), "aux_coeff": ANY},
-    }
-    initial_scale = 0.5
+    options: ClassVar[frozenset[str]] = Architecture.options | {"l1_coeff"}
+    default_scale: ClassVar[float] = 0.5
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _k_fits(self) -> Self:
         if self.n_latents is not None and self.k > self.n_latents:
             raise ValueError(
                 f"sae.k={self.k} exceeds sae.n_latents={self.n_latents}: "
                 f"choose k <= {self.n_latents} or a wider dictionary"
             )
-        if self.aux_coeff > 0 and self.aux_kind == "usage" and self.aux_target is None:
-            raise ValueError(
-                "sae.aux_target=null with aux_kind=usage: give a share of tokens, e.g. 0.02"
-            )
         return self
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether there is a sparsity term, whose weight rises during the warm-up."""
+        return self.l1_coeff > 0
 
     @property
     def dead_coeff(self) -> str | None:
         """The setting that weights a loss of dead latents; None where no such loss acts."""
-        return "aux_coeff" if self.aux_kind == "auxk" and self.aux_coeff > 0 else None
+        return "aux_coeff" if self.aux_coeff > 0 else None
 
     @property
     def label(self) -> list[str]:
         """Parts of a trial's label: the L0 setting, then what else should be seen."""
-        if self.aux_coeff == 0:
-            return [f"k{self.k}", "noaux"]
-        target = [f"tgt{self.aux_target:.0e}"] if self.aux_kind == "usage" else []
-        return [f"k{self.k}", f"aux{self.aux_coeff:.0e}", *target]
+        l1 = [f"l1c{self.l1_coeff:.0e}"] if self.l1_coeff else []
+        return [f"k{self.k}", f"aux{self.aux_coeff:.0e}" if self.aux_coeff else "noaux", *l1]
+
+    def risks(self, d: int) -> list[str]:
+        """Settings that are allowed and rarely meant, each with the reason."""
+        if self.k <= d:
+            return []
+        return [
+            f"sae.k={self.k} is over d={d}: a code denser than its input "
+            "need not be sparse to reconstruct it"
+        ]
+
+
+class TopKConfig(SelectingConfig):
+    """k-sparse autoencoder (Gao et al. 2024, arXiv:2406.04093)."""
+
+    kind: Literal["topk"] = "topk"
+    """Architecture"""
+
+    select: Literal["largest", "magnitude"] = "largest"
+    """largest: after relu; magnitude: by absolute value, so that latents can be negative."""
+
+    aux_kind: Literal["auxk", "usage"] = "auxk"
+    """auxk: dead latents reconstruct the residual; usage: rare latents are pulled up."""
+
+    aux_target: OpenFraction | None = None
+    """usage: the share of tokens in which a latent is to be selected, e.g. 0.02."""
+
+    options: ClassVar[frozenset[str]] = SelectingConfig.options | {"select"}
+    forms: ClassVar[Forms] = {
+        "by_hand": {
+            **{"k": ANY, "aux_kind": ANY, "aux_coeff": ANY, "aux_target": ANY, "l1_coeff": ANY},
+            **ALWAYS_ON,
+            **ON_PARAMETERS,
+        },
+        "bf16_select": {
+            **{"k": ANY, "aux_kind": ("auxk",), "aux_coeff": ANY, "l1_coeff": ANY},
+            **ALWAYS_ON,
+            **ON_PARAMETERS,
+        },
+        "fused": {
+            **{"k": ANY, "aux_kind": ANY, "aux_coeff": ANY, "aux_target": ANY},
+            **ALWAYS_ON,
+        },
+    }
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.aux_coeff > 0 and self.aux_kind == "usage" and self.aux_target is None:
+            raise ValueError(
+                "sae.aux_target=null with aux_kind=usage: give a share of tokens, e.g. 0.02"
+            )
+        if self.aux_coeff > 0 and self.aux_kind == "usage" and self.signed:
+            raise ValueError(
+                "sae.aux_kind=usage with sae.select=magnitude: that loss takes the k largest; "
+                "use sae.aux_kind=auxk or sae.select=largest"
+            )
+        return self
+
+    @property
+    def signed(self) -> bool:
+        """Whether latents can be negative."""
+        return self.select == "magnitude"
+
+    @property
+    def dead_coeff(self) -> str | None:
+        """The setting that weights a loss of dead latents; None where no such loss acts."""
+        return super().dead_coeff if self.aux_kind == "auxk" else None
+
+    @property
+    def label(self) -> list[str]:
+        """Parts of a trial's label: the L0 setting, then what else should be seen."""
+        usage = self.aux_coeff > 0 and self.aux_kind == "usage"
+        target = [f"tgt{self.aux_target:.0e}"] if usage else []
+        return [*super().label, *target, *(["signed"] if self.signed else [])]
 
     @property
     def fused(self) -> FusedStep:
         """What the fused kernels are told."""
-        return FusedStep(k=self.k, penalty=0.0, aux_coeff=self.aux_coeff)
+        usage = self.aux_kind == "usage"
+        return FusedStep(
+            k=self.k,
+            penalty=0.0,
+            aux_coeff=0.0 if usage else self.aux_coeff,
+            usage_coeff=self.aux_coeff if usage else 0.0,
+            usage_target=self.aux_target or 0.0,
+            often_coeff=self.always_on_coeff,
+            often_limit=self.always_on_threshold,
+        )
 
     def inactive(self) -> set[str]:
         """Settings that have no effect, beside those that are None."""
@@ -221,13 +340,8 @@ class TopKConfig(Architecture):
 
     def risks(self, d: int) -> list[str]:
         """Settings that are allowed and rarely meant, each with the reason."""
-        found = []
+        found = super().risks(d)
         assert self.n_latents is not None
-        if self.k > d:
-            found.append(
-                f"sae.k={self.k} is over d={d}: a code denser than its input "
-                "need not be sparse to reconstruct it"
-            )
         share = self.k / self.n_latents
         if self.aux_coeff > 0 and self.aux_kind == "usage" and (self.aux_target or 0) > share:
             found.append(
@@ -235,6 +349,96 @@ class TopKConfig(Architecture):
                 "not every latent can be used that often"
             )
         return found
+
+
+class BatchTopKConfig(SelectingConfig):
+    """BatchTopK autoencoder (Bussmann et al. 2024, arXiv:2412.06410)."""
+
+    kind: Literal["batchtopk"] = "batchtopk"
+    """Architecture"""
+
+    forms: ClassVar[Forms] = {
+        "by_hand": {
+            **{"k": ANY, "aux_coeff": ANY, "l1_coeff": ANY},
+            **ALWAYS_ON,
+            **ON_PARAMETERS,
+        },
+    }
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sizes of the dictionaries that reconstruct: the whole one."""
+        assert self.n_latents is not None
+        return [self.n_latents]
+
+    @property
+    def label(self) -> list[str]:
+        """Parts of a trial's label: the L0 setting, then what else should be seen."""
+        first, *others = super().label
+        return [f"batch{first}", *others]
+
+
+class MatryoshkaConfig(SelectingConfig):
+    """Matryoshka autoencoder: BatchTopK, nested (Bussmann et al. 2025, arXiv:2503.17547)."""
+
+    kind: Literal["matryoshka"] = "matryoshka"
+    """Architecture"""
+
+    prefixes: str | None = None
+    """Sizes of the nested dictionaries, e.g. 128/256/512; null: doubled, from n_latents / 16 on."""
+
+    forms: ClassVar[Forms] = {
+        "by_hand": {
+            **{"k": ANY, "aux_coeff": ANY, "l1_coeff": ANY, "prefixes": ANY},
+            **ALWAYS_ON,
+            **ON_PARAMETERS,
+        },
+    }
+
+    @model_validator(mode="after")
+    def _nested(self) -> Self:
+        if self.prefixes is None:
+            return self
+        words = self.prefixes.split("/")
+        if not all(word.isdecimal() and len(word) < 16 for word in words):
+            raise ValueError(
+                f"sae.prefixes={self.prefixes}: write sizes with / between them, e.g. 128/256/512"
+            )
+        sizes = [int(word) for word in words]
+        if sizes[0] < 1 or any(later <= earlier for earlier, later in pairwise(sizes)):
+            raise ValueError(
+                f"sae.prefixes={self.prefixes}: sizes have to increase, e.g. 128/256/512"
+            )
+        if self.n_latents is not None and sizes[-1] != self.n_latents:
+            raise ValueError(
+                f"sae.prefixes={self.prefixes} ends at {sizes[-1]}, sae.n_latents={self.n_latents}:"
+                f" the last prefix is the whole dictionary; end with /{self.n_latents}"
+            )
+        if len(sizes) > MOST_PREFIXES:
+            raise ValueError(
+                f"sae.prefixes={self.prefixes}: {len(sizes)} prefixes; give at most {MOST_PREFIXES}"
+            )
+        return self
+
+    @property
+    def sizes(self) -> list[int]:
+        """The prefixes of resolved settings, ascending; the last is n_latents."""
+        assert self.prefixes is not None
+        return [int(size) for size in self.prefixes.split("/")]
+
+    def resolved(self, d: int) -> dict[str, Any]:
+        """Values of the settings that follow from others and the width d of the activations."""
+        found = super().resolved(d)
+        if self.prefixes is None:
+            sizes = {max(1, found["n_latents"] >> halvings) for halvings in range(5)}
+            found["prefixes"] = "/".join(map(str, sorted(sizes)))
+        return found
+
+    @property
+    def label(self) -> list[str]:
+        """Parts of a trial's label: the L0 setting, then what else should be seen."""
+        first, *others = super().label
+        return [f"nested{first}", *others, f"p{len(self.sizes)}"]
 
 
 class L1Config(Architecture):
@@ -252,9 +456,10 @@ class L1Config(Architecture):
     forms: ClassVar[Forms] = {
         "by_hand": {
             **{"l1_alpha": ANY, "l1_norm": ANY},
-            **{"always_on_coeff": ANY, "always_on_threshold": ANY},
+            **ALWAYS_ON,
+            **ON_PARAMETERS,
         },
-        "fused": {"l1_alpha": ANY, "l1_norm": ANY},
+        "fused": {"l1_alpha": ANY, "l1_norm": ANY} | ALWAYS_ON,
     }
     resamples = True
 
@@ -271,10 +476,107 @@ class L1Config(Architecture):
     @property
     def fused(self) -> FusedStep:
         """What the fused kernels are told."""
-        return FusedStep(k=0, penalty=self.l1_alpha, aux_coeff=0.0)
+        return FusedStep(
+            k=0,
+            penalty=self.l1_alpha,
+            aux_coeff=0.0,
+            usage_coeff=0.0,
+            usage_target=0.0,
+            often_coeff=self.always_on_coeff,
+            often_limit=self.always_on_threshold,
+        )
 
 
-AnySae = TopKConfig | L1Config
+class JumpReluConfig(Architecture):
+    """JumpReLU autoencoder with an L0 penalty (Rajamanoharan et al. 2024, arXiv:2407.14435)."""
+
+    kind: Literal["jumprelu"] = "jumprelu"
+    """Architecture"""
+
+    target_l0: Positive | None = None
+    """L0 to train towards, by a quadratic penalty; 32 where neither it nor l0_coeff is given."""
+
+    target_coeff: Positive = 1.0
+    """Weight of that penalty: d (l0 / target_l0 - 1)^2, d about the loss of predicting the mean."""
+
+    l0_coeff: NonNegative | None = None
+    """Weight of a plain L0 penalty, batch mean of the count of active latents, without a target."""
+
+    pre_act_coeff: NonNegative = 3e-6
+    """Weight of the pre-activation loss, which lifts dead latents; 0 switches it off."""
+
+    threshold_init: Positive = 0.1
+    """Every threshold at the start, inputs at E||x|| = sqrt(d)."""
+
+    bandwidth: Positive = 1.0
+    """Width of the window around a threshold in which pre-activations move it."""
+
+    forms: ClassVar[Forms] = {
+        "by_hand": {
+            **{"target_l0": ANY, "target_coeff": ANY, "l0_coeff": ANY},
+            **{"pre_act_coeff": ANY, "bandwidth": ANY},
+            **ON_PARAMETERS,
+        },
+    }
+
+    @model_validator(mode="after")
+    def _one_penalty(self) -> Self:
+        target, coeff = self.target_l0, self.l0_coeff
+        if target is not None and coeff is not None:
+            raise ValueError(
+                f"sae.target_l0={target:g} and sae.l0_coeff={coeff:g} both set the L0: "
+                "give one of them"
+            )
+        if target is not None and self.n_latents is not None and target >= self.n_latents:
+            raise ValueError(
+                f"sae.target_l0={target:g} is not below sae.n_latents={self.n_latents}: "
+                "choose a count of latents, e.g. 32, or a wider dictionary"
+            )
+        return self
+
+    def resolved(self, d: int) -> dict[str, Any]:
+        """Values of the settings that follow from others and the width d of the activations."""
+        target = 32.0 if self.target_l0 is None and self.l0_coeff is None else self.target_l0
+        return {**super().resolved(d), "target_l0": target}
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether there is a sparsity term, whose weight rises during the warm-up."""
+        return True
+
+    @property
+    def dead_coeff(self) -> str | None:
+        """The setting that weights a loss of dead latents; None where no such loss acts."""
+        return "pre_act_coeff" if self.pre_act_coeff > 0 else None
+
+    @property
+    def label(self) -> list[str]:
+        """Parts of a trial's label: the L0 setting, then what else should be seen."""
+        if self.target_l0 is not None:
+            return [f"jumpt{self.target_l0:g}"]
+        return [f"jump{self.l0_coeff:.1e}"]
+
+    def inactive(self) -> set[str]:
+        """Settings that have no effect, beside those that are None."""
+        return super().inactive() | ({"target_coeff"} if self.target_l0 is None else set())
+
+
+class GatedConfig(Architecture):
+    """Gated autoencoder (Rajamanoharan et al. 2024, arXiv:2404.16014)."""
+
+    kind: Literal["gated"] = "gated"
+    """Architecture"""
+
+    l1_alpha: NonNegative = 1.0
+    """Weight of the sparsity term: batch mean of the sum of the gate's positive pre-activations."""
+
+    @property
+    def label(self) -> list[str]:
+        """Parts of a trial's label: the L0 setting, then what else should be seen."""
+        return [f"gated{self.l1_alpha:.1e}"]
+
+
+AnySae = TopKConfig | L1Config | BatchTopKConfig | JumpReluConfig | MatryoshkaConfig | GatedConfig
 """Every architecture's settings; what is particular to one stands in its class and its module."""
 
 SaeConfig = Annotated[AnySae, Field(discriminator="kind")]

@@ -5,7 +5,8 @@ active latents a token; w_enc and w_dec are [m d], a row a latent. All operation
 float64, and all but the updates in place are differentiable.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +91,100 @@ def lowest_ties(
     return chosen.nonzero()[:, 1].view(-1, k)
 
 
+class BatchSelection(NamedTuple):
+    """Latents that were selected over a whole batch."""
+
+    latents: Float[Tensor, "n m"]
+    """Zeros included."""
+    threshold: Float[Tensor, ""]
+    """The smallest of the k n largest pre-activations after relu; 0 where fewer are positive."""
+
+
+def batch_top_k(pre: Float[Tensor, "n m"], k: int) -> BatchSelection:
+    """Take relu, then the k n largest of all tokens together; exact ties go to the first ones.
+
+    First by token, then by latent. Bussmann et al. 2024, arXiv:2412.06410, eq. 5.
+    """
+    positive = pre.relu()
+    flat = positive.detach().reshape(-1)
+    count = k * len(pre)
+    threshold = flat.topk(count).values[-1]
+    above = ~(flat <= threshold)  # NaN counts as above, as it does for torch.topk
+    ties = flat == threshold
+    chosen = above | (ties & (ties.cumsum(dim=0) <= count - above.sum()))
+    return BatchSelection(torch.where(chosen.view_as(pre), positive, 0.0), threshold)
+
+
+def top_k_by_magnitude(pre: Float[Tensor, "n m"], k: int) -> SparseLatents:
+    """Take the k largest of each token by absolute value, signs kept; ties to the lowest index."""
+    chosen = top_k(pre.detach().abs(), k).indices
+    return SparseLatents(pre.gather(1, chosen), chosen)
+
+
+class _JumpReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return torch.where(pre <= threshold, 0.0, pre)  # NaN stays, and is seen in the loss
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+        pre, threshold = ctx.saved_tensors
+        near = ((pre - threshold).abs() < ctx.bandwidth / 2) * upstream[0]
+        slope = -threshold / ctx.bandwidth * near.sum(dim=0)
+        return upstream[0] * (pre > threshold), slope, None
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return (pre > threshold).to(pre)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[None, Tensor, None]:
+        pre, threshold = ctx.saved_tensors
+        near = ((pre - threshold).abs() < ctx.bandwidth / 2) * upstream[0]
+        return None, -near.sum(dim=0) / ctx.bandwidth, None
+
+
+def jump_relu(
+    pre: Float[Tensor, "n m"], threshold: Float[Tensor, " m"], bandwidth: float
+) -> Float[Tensor, "n m"]:
+    """Keep the pre-activations above their latent's threshold.
+
+    The gradient reaches `pre` where it is above. That for the threshold is a straight-through
+    estimate: -threshold / bandwidth times the upstream gradient, summed over the pre-activations
+    within bandwidth / 2 of it. Rajamanoharan et al. 2024, arXiv:2407.14435, eq. 11.
+    """
+    return _JumpReLU.apply(pre, threshold, bandwidth)  # type: ignore[no-untyped-call]
+
+
+def mean_l0(
+    pre: Float[Tensor, "n m"], threshold: Float[Tensor, " m"], bandwidth: float
+) -> Float[Tensor, ""]:
+    """Mean count per token of pre-activations above their latent's threshold.
+
+    Its gradient reaches the thresholds alone, by a straight-through estimate: -1 / bandwidth for
+    each pre-activation within bandwidth / 2. Rajamanoharan et al. 2024, arXiv:2407.14435, eq. 12.
+    """
+    return _Step.apply(pre, threshold, bandwidth).sum(dim=1).mean()  # type: ignore[no-untyped-call]
+
+
+def pre_activation_loss(
+    pre: Float[Tensor, "n m"], threshold: Float[Tensor, " m"], dead: Bool[Tensor, " m"]
+) -> Float[Tensor, ""]:
+    """Mean over tokens of the sum over dead latents of max(0, threshold - pre).
+
+    It pulls the pre-activations of dead latents, which nothing else reaches, up to their threshold.
+    Conerly et al. 2025, "Dictionary learning optimization techniques", with unit-norm decoder rows.
+    """
+    ids = dead.nonzero()[:, 0]
+    return (threshold[ids] - pre.index_select(1, ids)).relu().sum(dim=1).mean()
+
+
 def sparse_decode(
     latents: SparseLatents, w_dec: Float[Tensor, "m d"], b_dec: Float[Tensor, " d"] | None = None
 ) -> Float[Tensor, "n d"]:
@@ -103,6 +198,30 @@ def dense_decode(
 ) -> Float[Tensor, "n d"]:
     """Sum all decoder rows, weighted by their activations, and add the bias."""
     return torch.addmm(b_dec, latents, w_dec)
+
+
+def nested_errors(
+    x: Float[Tensor, "n d"],
+    latents: Float[Tensor, "n m"],
+    w_dec: Float[Tensor, "m d"],
+    b_dec: Float[Tensor, " d"],
+    prefixes: Sequence[int],
+) -> list[Float[Tensor, "n d"]]:
+    """x_hat - x for the reconstruction by each prefix of the dictionary, the shortest first.
+
+    Args:
+        x: activations.
+        latents: of all of the dictionary.
+        w_dec: its decoder.
+        b_dec: part of every reconstruction.
+        prefixes: numbers of latents, ascending; the last is m.
+    """
+    errors, error, start = [], b_dec - x, 0
+    for stop in prefixes:
+        error = error + latents[:, start:stop] @ w_dec[start:stop]
+        errors.append(error)
+        start = stop
+    return errors
 
 
 def reconstruction_loss(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
@@ -174,6 +293,17 @@ def usage_loss(pre: Float[Tensor, "n m"], k: int, target: float) -> Float[Tensor
     width = (USAGE_WIDTH * spread).clamp_min(torch.finfo(pre.dtype).tiny)
     usage = torch.sigmoid((pre - threshold) / width).mean(dim=0)
     return (target - usage).relu().square().mean()
+
+
+def diversity_penalty(w_dec: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
+    """Mean over pairs i != j of the squared cosine between decoder rows i and j.
+
+    With u_j = w_j / ||w_j|| and U the matrix of rows u_j: (||U^T U||_F^2 - m) / (m (m - 1)), since
+    ||U U^T||_F = ||U^T U||_F. 0 where all rows are orthogonal, 1 where all are parallel.
+    """
+    m = len(w_dec)
+    unit = F.normalize(w_dec, dim=1)
+    return ((unit.T @ unit).square().sum() - m) / max(1, m * (m - 1))
 
 
 @torch.no_grad()

@@ -5,6 +5,9 @@ Trainer, store, report and search read this table. A metric that is not here doe
 
 from typing import Literal, NamedTuple
 
+MOST_PREFIXES = 10
+"""Of a matryoshka dictionary; each but the last has a metric of its own."""
+
 
 class Metric(NamedTuple):
     """What a metric is and how to read it."""
@@ -37,7 +40,13 @@ _TABLE = (
         "log",
         "mean of (x - x_hat)^2 over validation tokens and dimensions, after normalisation",
     ),
-    Metric("l0", "latents/token", "down", "log", "mean count of latents > 0 a validation token"),
+    Metric(
+        "l0",
+        "latents/token",
+        "down",
+        "log",
+        "mean count of latents that are not 0, per validation token",
+    ),
     Metric("l0_fraction", "share", "down", "log", "l0 / n_latents"),
     Metric(
         "dead_features",
@@ -111,7 +120,8 @@ _TABLE = (
         "objective",
         "down",
         "log",
-        "batch mean of sum over dimensions of (x_hat - x)^2, on a training batch",
+        "batch mean of sum over dimensions of (x_hat - x)^2, on a training batch; of matryoshka "
+        "the mean over its prefixes",
         "diagnostic",
     ),
     Metric(
@@ -155,22 +165,28 @@ _TABLE = (
         "standard deviation of a batch's l0 / n_latents over the last half of training",
         "diagnostic",
     ),
-    Metric(
-        "l1_alpha_final",
-        "weight",
-        "none",
-        "log",
-        "l1_alpha where the L0 controller left it",
-        "diagnostic",
-    ),
-    Metric(
-        "l1_alpha_saturated",
-        "share",
-        "down",
-        "linear",
-        "share of the updates of the last half of training whose l1_alpha stood at its bound: "
-        "above 0 the L0 controller could not go as far as it wanted",
-        "diagnostic",
+    *(
+        metric
+        for weight in ("l1_alpha", "l0_coeff")
+        for metric in (
+            Metric(
+                f"{weight}_final",
+                "weight",
+                "none",
+                "log",
+                f"{weight} where the L0 controller left it",
+                "diagnostic",
+            ),
+            Metric(
+                f"{weight}_saturated",
+                "share",
+                "down",
+                "linear",
+                f"share of the updates of the last half of training whose {weight} stood at its "
+                "bound: above 0 the L0 controller could not go as far as it wanted",
+                "diagnostic",
+            ),
+        )
     ),
     Metric(
         "l0_target_error",
@@ -180,7 +196,19 @@ _TABLE = (
         "|l0_fraction / l0_target - 1| on validation tokens, of a trial with an L0 controller",
         "diagnostic",
     ),
-    Metric("k", "latents/token", "down", "log", "active latents a token, as set", "cost"),
+    *(
+        Metric(
+            f"fvu_prefix_{i}",
+            "ratio",
+            "down",
+            "log",
+            f"fvu of the reconstruction by prefix {i} of a matryoshka dictionary alone, the "
+            "shortest first; the whole dictionary's is fvu",
+            "diagnostic",
+        )
+        for i in range(1, MOST_PREFIXES)
+    ),
+    Metric("k", "latents/token", "down", "log", "active latents per token, as set", "cost"),
     Metric("n_latents", "latents", "down", "log", "dictionary size, as set", "cost"),
 )
 

@@ -6,10 +6,14 @@ from typing import Any, NamedTuple
 L0_SETTINGS: dict[str, tuple[str, ...]] = {
     "topk": ("k",),
     "l1": ("l1_alpha",),
+    "batchtopk": ("k",),
+    "jumprelu": ("target_l0", "l0_coeff"),
+    "matryoshka": ("k",),
+    "gated": ("l1_alpha",),
 }
 """Name below `sae.` by kind; of several the first that is given acts."""
 
-COUNTS = frozenset({"k"})
+COUNTS = frozenset({"k", "target_l0"})
 """Of these L0 is the value itself; the others are weights of a penalty: larger is sparser."""
 
 

@@ -1,6 +1,7 @@
 """What every sparse autoencoder promises."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -30,13 +31,19 @@ class SaeOutput(NamedTuple):
     x_hat: Float[Tensor, "n d"]
     """The reconstruction."""
     l0: Float[Tensor, ""]
-    """Mean count of latents > 0 a token."""
+    """Mean count of active latents per token: those that are not 0."""
     fired: Bool[Tensor, " m"]
-    """Latents > 0 on some token of the batch."""
+    """Active latents on some token of the batch."""
+    threshold: Float[Tensor, ""] | None = None
+    """The smallest latent that was kept, where the batch is selected from as a whole."""
 
     def detached(self) -> "SaeOutput":
         """The same numbers without the graph that led to them."""
-        return SaeOutput(*(part.detach() for part in self))
+        return SaeOutput(*(None if part is None else part.detach() for part in self))  # type: ignore[arg-type]
+
+    def with_penalty(self, penalty: Float[Tensor, ""]) -> "SaeOutput":
+        """The same with one more auxiliary term."""
+        return self._replace(loss=self.loss + penalty, loss_aux=self.loss_aux + penalty)
 
 
 class Reading(NamedTuple):
@@ -53,7 +60,7 @@ class SaelensForm(NamedTuple):
 
     settings: dict[str, Any]
     """Entries of cfg.json."""
-    tensors: dict[str, Float[Tensor, " m"]]
+    tensors: Mapping[str, Float[Tensor, " m"]]
     """Beside W_enc, W_dec and b_dec; one number per latent, untouched by normalisation."""
 
 
@@ -76,8 +83,8 @@ class AbstractSae(nn.Module, ABC):
     """Maps a batch of normalised activations to sparse latents and back.
 
     Row j of `w_enc` and `w_dec` belongs to latent j. A class may have further parameters of any
-    name and shape, and buffers: all of them are trained, kept in checkpoints and saved.
-    `encode`, `decode` and `forward` are enough to train anywhere. `gradients_by_hand` is a faster
+    name and shape, which are trained, and buffers: all of them are kept in checkpoints and saved.
+    `encode`, `decode` and `objective` are enough to train anywhere. `gradients_by_hand` is a faster
     form of a step on a CPU, taken for the settings that `config.forms` declares.
     """
 
@@ -101,16 +108,43 @@ class AbstractSae(nn.Module, ABC):
         """Reconstruct from the latents."""
 
     @abstractmethod
-    def forward(
+    def objective(
         self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
     ) -> SaeOutput:
-        """Reconstruct a training batch and compute its loss.
+        """Reconstruct a training batch and compute its loss, but for terms of parameters alone.
 
         Args:
             x: normalised activations.
             dead: latents that have been silent for too long.
             sparsity_scale: what the weight of the sparsity term is multiplied by at this step.
         """
+
+    def forward(
+        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
+    ) -> SaeOutput:
+        """Reconstruct a training batch and compute its loss; takes what `objective` takes."""
+        out = self.objective(x, dead, sparsity_scale)
+        penalty = self._parameter_penalty()
+        return out if penalty is None else out.with_penalty(penalty)
+
+    def _parameter_penalty(self) -> Float[Tensor, ""] | None:
+        """Terms of the loss that no batch enters; None where there are none."""
+        config = self.config
+        terms = []
+        if config.encoder_l2_coeff > 0:
+            squares = self.w_enc.square().sum(dim=1).mean()
+            terms.append(config.encoder_l2_coeff * squares)
+        if config.diversity_coeff > 0:
+            terms.append(config.diversity_coeff * kernels.diversity_penalty(self.w_dec))
+        return torch.stack(terms).sum() if terms else None
+
+    def always_on_loss(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, ""]:
+        """The penalty on latents >= 0 of unit-norm rows that fire too often; 0 where it is off."""
+        config = self.config
+        if config.always_on_coeff == 0:
+            return latents.new_zeros(())
+        penalty = kernels.always_on_penalty(latents, config.always_on_threshold)
+        return config.always_on_coeff * penalty
 
     def gradients_by_hand(
         self,
@@ -151,9 +185,14 @@ class AbstractSae(nn.Module, ABC):
         """
         if x.device.type == "cpu" and self._has_hand_forms:
             with torch.no_grad():
-                return self.gradients_by_hand(x, dead, sparsity_scale, ways)
+                out = self.gradients_by_hand(x, dead, sparsity_scale, ways)
+            penalty = self._parameter_penalty()
+            if penalty is None:
+                return out
+            penalty.backward()  # type: ignore[no-untyped-call]
+            return out.with_penalty(penalty.detach())
         self.zero_grad(set_to_none=True)
-        out: SaeOutput = self(x, dead, sparsity_scale)
+        out = self.forward(x, dead, sparsity_scale)
         out.loss.backward()  # type: ignore[no-untyped-call]
         return out.detached()
 
@@ -167,6 +206,14 @@ class AbstractSae(nn.Module, ABC):
         """Bring decoder rows back to unit norm, where they have it; called after the update."""
         if self.config.unit_rows:
             kernels.normalise_rows(self.w_dec)
+
+    def observe(self, out: SaeOutput) -> None:
+        """Take over what a training step found that is no gradient; called after the update."""
+
+    def nested(self, latents: Float[Tensor, "n m"]) -> dict[str, Float[Tensor, "n d"]]:
+        """Reconstructions by parts of the dictionary, each by its metric's name."""
+        del latents
+        return {}
 
     @abstractmethod
     def saelens(self) -> SaelensForm:

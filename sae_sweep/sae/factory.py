@@ -4,8 +4,19 @@ from typing import assert_never
 
 import torch
 
-from sae_sweep.config import AnySae, L1Config, TopKConfig
+from sae_sweep.config import (
+    AnySae,
+    BatchTopKConfig,
+    GatedConfig,
+    JumpReluConfig,
+    L1Config,
+    MatryoshkaConfig,
+    TopKConfig,
+)
 from sae_sweep.sae.base import AbstractSae
+from sae_sweep.sae.batchtopk import BatchTopKSae
+from sae_sweep.sae.gated import GatedSae
+from sae_sweep.sae.jumprelu import JumpReluSae
 from sae_sweep.sae.l1 import L1Sae
 from sae_sweep.sae.topk import TopKSae
 
@@ -16,11 +27,22 @@ def build(config: AnySae, d: int, seed: int) -> AbstractSae:
     Decoder rows are random unit directions, the encoder is tied to them, biases are 0; `calibrate`
     then fits the scale. Equal seeds give equal bits, whatever else draws random numbers.
     """
-    generator = torch.Generator().manual_seed(seed)
+    sae = _module(config, d, torch.Generator().manual_seed(seed))
+    sae.b_dec.requires_grad_(config.decoder_bias)
+    return sae
+
+
+def _module(config: AnySae, d: int, generator: torch.Generator) -> AbstractSae:
     match config:
         case TopKConfig():
             return TopKSae(config, d, generator)
         case L1Config():
             return L1Sae(config, d, generator)
+        case BatchTopKConfig() | MatryoshkaConfig():
+            return BatchTopKSae(config, d, generator)
+        case JumpReluConfig():
+            return JumpReluSae(config, d, generator)
+        case GatedConfig():
+            return GatedSae(config, d, generator)
         case _:
             assert_never(config)

@@ -51,7 +51,7 @@ class L1Sae(AbstractSae):
         """Reconstruct from the latents."""
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
-    def forward(
+    def objective(
         self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss; dead latents do not enter."""

@@ -46,32 +46,42 @@ class TopKSae(AbstractSae):
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Compute the latents, zeros included."""
         pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.b_dec)
-        latents = kernels.top_k(pre, self.config.k)
+        latents = self._select(pre)
         return torch.zeros_like(pre).scatter(1, latents.indices, latents.values)
+
+    def _select(self, pre: Float[Tensor, "n m"]) -> kernels.SparseLatents:
+        if self.config.signed:
+            return kernels.top_k_by_magnitude(pre, self.config.k)
+        return kernels.top_k(pre, self.config.k)
 
     def decode(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
         """Reconstruct from the latents."""
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
-    def forward(
+    def objective(
         self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
     ) -> SaeOutput:
-        """Reconstruct a training batch and compute its loss; k is the sparsity."""
-        del sparsity_scale
+        """Reconstruct a training batch and compute its loss.
+
+        Dead latents enter AuxK by their positive pre-activations, however latents are selected.
+        """
         pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.b_dec)
-        latents = kernels.top_k(pre, self.config.k)
+        latents = self._select(pre)
         x_hat = kernels.sparse_decode(latents, self.w_dec, self.b_dec)
         loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
+        loss_sparsity = x.new_zeros(())
+        if self.config.l1_coeff > 0:
+            penalty = latents.values.abs().sum(dim=1).mean()
+            loss_sparsity = self.config.l1_coeff * sparsity_scale * penalty
         loss_aux = self._aux(x - x_hat, pre, dead)
         if self.config.always_on_coeff > 0:
-            written = torch.zeros_like(pre).scatter(1, latents.indices, latents.values)
-            penalty = kernels.always_on_penalty(written, self.config.always_on_threshold)
-            loss_aux = loss_aux + self.config.always_on_coeff * penalty
-        active = latents.values.detach() > 0
+            written = torch.zeros_like(pre).scatter(1, latents.indices, latents.values.abs())
+            loss_aux = loss_aux + self.always_on_loss(written)
+        active = latents.values.detach() != 0
         return SaeOutput(
-            loss=loss_reconstruction + loss_aux,
+            loss=loss_reconstruction + loss_sparsity + loss_aux,
             loss_reconstruction=loss_reconstruction,
-            loss_sparsity=x.new_zeros(()),
+            loss_sparsity=loss_sparsity,
             loss_aux=loss_aux,
             x_hat=x_hat,
             l0=active.sum().to(x) / len(x),
@@ -99,7 +109,6 @@ class TopKSae(AbstractSae):
         ways: cpu.Ways,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
-        del sparsity_scale
         centred = x - self.b_dec
         pre = None
         if self._aux_kind == "usage":
@@ -112,12 +121,17 @@ class TopKSae(AbstractSae):
         x_hat = cpu.decode(latents, self.w_dec, self.b_dec)
         error = x_hat - x
         upstream = error * (2 / len(x))
-        price, penalty = None, None
+        price, penalty, loss_sparsity = None, None, x.new_zeros(())
         if self.config.always_on_coeff > 0:
             threshold = self.config.always_on_threshold
             often = cpu.always_on(chosen, len(self.b_enc), threshold)
             extra = often.excess * self.config.always_on_coeff
             price, penalty = extra / len(x), extra @ often.activity
+        if self.config.l1_coeff > 0:
+            weight = self.config.l1_coeff * float(sparsity_scale)
+            loss_sparsity = weight * chosen.values.sum(dim=1).mean()
+            price = torch.zeros_like(self.b_enc) if price is None else price
+            price = price + weight / len(x)
         found = cpu.gradients(latents, upstream, centred, self.w_dec, price)
         loss_aux = self._aux_by_hand(error, centred, pre, dead, found)
         if penalty is not None:
@@ -128,9 +142,9 @@ class TopKSae(AbstractSae):
         loss_reconstruction = error.square_().sum(dim=1).mean()
         active = chosen.values > 0
         return SaeOutput(
-            loss=loss_reconstruction + loss_aux,
+            loss=loss_reconstruction + loss_sparsity + loss_aux,
             loss_reconstruction=loss_reconstruction,
-            loss_sparsity=x.new_zeros(()),
+            loss_sparsity=loss_sparsity,
             loss_aux=loss_aux,
             x_hat=x_hat,
             l0=active.sum().to(x) / len(x),
@@ -174,7 +188,7 @@ class TopKSae(AbstractSae):
         """What SAELens has to know to compute the same latents from the same pre-activations."""
         # all decoder rows have one norm, 1 / scale: ranking needs no rescaling by it
         settings = {
-            "architecture": "topk",
+            "architecture": "abstopk" if self.config.signed else "topk",
             "k": self.config.k,
             "rescale_acts_by_decoder_norm": False,
         }

@@ -66,7 +66,8 @@ def chunk_rows(n_latents: int) -> int:
 @torch.no_grad()
 def report(sae: AbstractSae, activations: ActivationSource) -> dict[str, float]:
     """Compute `REPORT_METRICS` over the first `REPORT_TOKENS` validation tokens."""
-    found = _evaluate(sae, activations, min(REPORT_TOKENS, activations.n_validation), n_groups=0)
+    tokens = min(REPORT_TOKENS, activations.n_validation)
+    found = _evaluate(sae, activations, tokens, n_groups=0, whole=False)
     return {name: found.metrics[name] for name in REPORT_METRICS}
 
 
@@ -77,21 +78,28 @@ def evaluate(sae: AbstractSae, activations: ActivationSource) -> Evaluation:
     What only training knows (loss parts, dead_train, means over its last half) is not here.
     """
     n_groups = len(activations.group_names)
-    found = _evaluate(sae, activations, activations.n_validation, n_groups)
+    found = _evaluate(sae, activations, activations.n_validation, n_groups, whole=True)
     similarity = _similarity(sae.w_dec[found.frequency > 0])
     return found._replace(metrics=found.metrics | {"similarity": similarity})
 
 
 def _evaluate(
-    sae: AbstractSae, activations: ActivationSource, tokens: int, n_groups: int
+    sae: AbstractSae, activations: ActivationSource, tokens: int, n_groups: int, *, whole: bool
 ) -> Evaluation:
+    """Compute the metrics of the first tokens; those of parts of a dictionary too, if `whole`."""
     m = len(sae.w_dec)
+    nested: dict[str, Tensor] = {}
     sums, group_sums = _zeros(sae), by_group.zeros(n_groups, sae.w_dec)
     peaks = _Peaks(sums.largest.new_empty(0), sums.fired.new_empty(0))
     for start in range(0, tokens, chunk_rows(m)):
         stop = min(start + chunk_rows(m), tokens)
         x = activations.validation_rows(start, stop).to(sae.w_enc)
         latents, x_hat = sae.read(x)
+        for name, part in (sae.nested(latents) if whole else {}).items():
+            error = (x.double() - part.double()).square().sum()
+            nested[name] = nested.get(name, sums.error.new_zeros(())) + error
+        if sae.config.signed:  # what is counted and compared is how strongly latents act
+            latents = latents.abs()
         _add(sums, x, latents, x_hat)
         strongest = latents.max(dim=1)
         peaks = _highest(peaks, _Peaks(strongest.values, strongest.indices))
@@ -100,8 +108,10 @@ def _evaluate(
             by_group.add(group_sums, groups, x, latents, x_hat)
     frequency = sums.fired.double() / tokens
     always_on = (frequency > ALWAYS_ON_SHARE).nonzero()[:, 0].tolist()
+    metrics = _metrics(sums, tokens) | {"diversity": float(len(set(peaks.latents.tolist())))}
+    variance = sums.x_square - sums.x.square().sum() / tokens
     return Evaluation(
-        metrics=_metrics(sums, tokens) | {"diversity": float(len(set(peaks.latents.tolist())))},
+        metrics=metrics | {name: (error / variance).item() for name, error in nested.items()},
         always_on_ids=tuple(always_on),
         frequency=frequency,
         max_activation=sums.largest,

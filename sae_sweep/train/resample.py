@@ -18,7 +18,7 @@ from sae_sweep.config import Trial
 from sae_sweep.kernels import Moments, normalise_rows
 from sae_sweep.sae import AbstractSae
 from sae_sweep.train.evaluation import chunk_rows
-from sae_sweep.train.source import ActivationSource
+from sae_sweep.train.source import ActivationSource, drawn
 
 RESAMPLE_TOKENS = 8192
 ENCODER_SHARE = 0.2
@@ -46,9 +46,7 @@ def resample_silent(
     assert settings.resample_after is not None
     silent = silent_tokens >= settings.resample_after * settings.batch_size
     generator = generator_at(settings.seed_init, step)
-    n = activations.n_train
-    indices = torch.randint(n, (min(n, RESAMPLE_TOKENS),), generator=generator)
-    x = activations.train_rows(indices).to(sae.w_enc.device)
+    x = drawn(activations, settings, step, RESAMPLE_TOKENS, generator).to(sae.w_enc.device)
     resample(sae, moments, silent, x, generator)
     silent_tokens.masked_fill_(silent, 0)
 

@@ -100,6 +100,7 @@ class Solo:
         sae.project_gradient()
         self._adam(step)
         sae.renormalise()
+        sae.observe(out)
         self._count(step, x, out)
         if self._controller is not None:
             self._controller.observe(step, out.l0)
@@ -116,6 +117,8 @@ class Solo:
         )
         adam = Adam(settings.lr * scale, settings.beta1, settings.beta2)
         for name, parameter in self._sae.named_parameters():
+            if not parameter.requires_grad:
+                continue
             assert parameter.grad is not None
             adam_step(parameter, parameter.grad, self._moments[name], step, adam)
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float32, Int16, Int64
-from torch import Tensor
+from torch import Generator, Tensor
 
-from sae_sweep.activations.order import batch_indices
+from sae_sweep.activations.order import batch_indices, visits
 from sae_sweep.config import TrainConfig
 
 
@@ -21,6 +22,10 @@ class ActivationSource(Protocol):
     @property
     def n_train(self) -> int:
         """Rows for training."""
+
+    @property
+    def window_rows(self) -> int:
+        """Training rows that are shuffled among each other; `n_train` where all are."""
 
     @property
     def n_validation(self) -> int:
@@ -50,5 +55,18 @@ class ActivationSource(Protocol):
 
 def batch(activations: ActivationSource, train: TrainConfig, step: int) -> Float32[Tensor, "n d"]:
     """Rows that the update after `step` others is made with; they depend on nothing else."""
-    indices = batch_indices(train.seed_data, step, train.batch_size, activations.n_train)
+    indices = batch_indices(
+        train.seed_data, step, train.batch_size, activations.n_train, activations.window_rows
+    )
     return activations.train_rows(indices)
+
+
+def drawn(
+    activations: ActivationSource, train: TrainConfig, step: int, most: int, generator: Generator
+) -> Float32[Tensor, "n d"]:
+    """Random rows, of the window that the update with this number, 1 being the first, ends in."""
+    n, window_rows = activations.n_train, activations.window_rows
+    position = step * train.batch_size - 1
+    (visit,) = visits(position, position + 1, n, window_rows)
+    indices = torch.randint(visit.rows, (min(visit.rows, most),), generator=generator)
+    return activations.train_rows(visit.first_row + indices)

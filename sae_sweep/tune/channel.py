@@ -1,8 +1,10 @@
 """What a slot and the driver say to each other; the same words inline and through Ray."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from sae_sweep.activations import Wanted
 from sae_sweep.config import Trial
 from sae_sweep.records import Outcome, Row
 from sae_sweep.records.store import Place
@@ -19,6 +21,9 @@ class Job(NamedTuple):
     """Folder below which every trial has its own."""
     threads: int
     """Threads of its arithmetic."""
+    bounded: Sequence[Wanted] = ()
+    """Where a cache bounds the training shards: how they are computed, for this source and for
+    those that the same pass of the model can serve."""
 
 
 class Started(NamedTuple):
@@ -54,7 +59,14 @@ class Room(NamedTuple):
     members: int
 
 
-Item = Started | Row | Outcome | Room
+class Returned(NamedTuple):
+    """A trial for which the slot's memory has no room beside the others: it is to wait."""
+
+    uid: str
+    reason: str
+
+
+Item = Started | Row | Outcome | Room | Returned
 
 
 class Channel(Protocol):

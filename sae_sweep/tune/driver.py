@@ -3,17 +3,19 @@
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
+from sae_sweep.activations import Wanted
 from sae_sweep.config import RunConfig, Trial
 from sae_sweep.records import Outcome, Row, Status
 from sae_sweep.records.store import ClaimLost, Store
 from sae_sweep.tune import trial_folder
-from sae_sweep.tune.channel import Claimed, Item, Job, Orders, Room, Started
-from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key
+from sae_sweep.tune.channel import Claimed, Item, Job, Orders, Returned, Room, Started
+from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key, size_in_memory
 from sae_sweep.tune.stopping import Stopping, ended
 from sae_sweep.tune.watching import Supply, Watcher
 
@@ -36,6 +38,7 @@ class SlotRecord:
         self.capacity = capacity
         self.alone = alone
         """Whether it must not be given more: it finds out which trial kills its process."""
+        self.begun = False
         self.residents: dict[str, Trial] = {}
         self.orders = Orders([], [])
 
@@ -55,7 +58,19 @@ class Driver:
         outputs: Path,
         config: RunConfig,
         watchers: Sequence[Watcher],
+        bounded: Mapping[str, Sequence[Wanted]] = MappingProxyType({}),
     ) -> None:
+        """Begin with an empty queue.
+
+        Args:
+            store: where all is recorded.
+            run: number of this start of the sweep.
+            outputs: folder of all outputs.
+            config: the sweep's settings.
+            watchers: who else is to hear of it.
+            bounded: by fingerprint, the sources whose shards a cache bounds, each followed by those
+                that the same pass of the model can serve.
+        """
         executor = config.executor
         self.slots = executor.slots or 1
         self.threads = executor.threads
@@ -66,6 +81,7 @@ class Driver:
         self._trials_root = outputs / "trials"
         self._activations_root = outputs / "activations"
         self._watchers = list(watchers)
+        self._bounded = bounded
         self._stopping = Stopping(store, run, config)
         self._ended_before = partial(ended, config=config, states=store.states)
         self._supply: Supply | None = None
@@ -204,7 +220,9 @@ class Driver:
         self._next_slot += 1
         self._running[number] = slot
         folder = self._activations_root / slot.key.activations
-        return Job(number, folder, self._trials_root, self.threads)
+        slot.begun = True
+        bounded = self._bounded.get(slot.key.activations, ())
+        return Job(number, folder, self._trials_root, self.threads, bounded)
 
     def _next_slot_record(self) -> SlotRecord | None:
         """A slot with its first trials."""
@@ -219,6 +237,8 @@ class Driver:
             return None
         free = self.slots - len(self._running)
         size = cohort_size(len(self._queues[key]), free, self._limit)
+        if key.activations in self._bounded:
+            size = size_in_memory(self._queues[key], free, self._limit)
         slot = SlotRecord(key, size, alone=False)
         self._fill(slot)
         return slot
@@ -227,6 +247,8 @@ class Driver:
         """Give a slot what it has room for, in the order of the queue."""
         if slot.alone or self.leaving:
             return
+        if slot.begun and slot.key.activations in self._bounded:
+            return  # who joins late would have the first windows computed again
         queue = self._queues.get(slot.key, ())
         alike = [one.residents for one in self._running.values() if one.key == slot.key]
         share = fair_share(len(queue) + sum(map(len, alike)), self.slots)
@@ -248,22 +270,7 @@ class Driver:
         items = self._stopping.read(items, slot.residents)
         self._store.rows(self._run, [item for item in items if isinstance(item, Row)])
         for item in items:
-            match item:
-                case Started():
-                    self._store.running(self._run, item.uid, item.place)
-                    for watcher in self._watchers:
-                        watcher.started(slot.residents[item.uid], item.step)
-                case Row():
-                    for watcher in self._watchers:
-                        watcher.reported(item)
-                case Outcome():
-                    if item.status == "interrupted" and not self.interrupted:
-                        # nobody told it to leave: what it lacks, the others lack too
-                        self._give_up(f"{item.error}: make room there")
-                    self._ended(slot.residents[item.uid], item)
-                    del slot.residents[item.uid]
-                case Room():
-                    slot.capacity = item.members
+            self._take_note(slot, item)
         for one in self._running.values():
             one.orders.stop.extend(self._stopping.to_stop(one.residents))
         self._replenish()
@@ -274,6 +281,28 @@ class Driver:
         """End the sweep: no trial can go on."""
         self.trouble = self.trouble or reason
         self.interrupt()
+
+    def _take_note(self, slot: SlotRecord, item: Item) -> None:
+        match item:
+            case Started():
+                self._store.running(self._run, item.uid, item.place)
+                for watcher in self._watchers:
+                    watcher.started(slot.residents[item.uid], item.step)
+            case Row():
+                for watcher in self._watchers:
+                    watcher.reported(item)
+            case Outcome():
+                if item.status == "interrupted" and not self.interrupted:
+                    # nobody told it to leave: what it lacks, the others lack too
+                    self._give_up(f"{item.error}: make room there")
+                self._ended(slot.residents[item.uid], item)
+                del slot.residents[item.uid]
+            case Room():
+                slot.capacity = item.members
+            case Returned():
+                self._store.event(self._run, "no_room", f"{item.uid}: {item.reason}")
+                trial = slot.residents.pop(item.uid)
+                self._queues.setdefault(shape_key(trial), deque()).appendleft(trial)
 
     def pull(self, number: int) -> Orders:
         """Hand a slot its orders; one that is left without trials is over."""

@@ -237,19 +237,11 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
     require_disk(disk_bytes(expansion, [*todo, *coming], config, outputs), outputs)
     if config.executor.address is not None:
         _require_cluster(config)
-    needed = {trial.source.fingerprint: trial.source for trial in [*todo, *coming]}
-    wanted = [
-        activations.Wanted(expansion.resolver.activations[fingerprint], source)
-        for fingerprint, source in needed.items()
-    ]
-    for together in activations.passes(wanted):
-        what = f"extracting activations {', '.join(one.source.fingerprint for one in together)}"
-        follow_extraction(activations.prepare(together, outputs), what)
-    for fingerprint in needed:
-        activations.verify(outputs / "activations" / fingerprint, outputs)
+    bounded = _extract(start, [*todo, *coming])
     planned = len(expansion.members) + len(coming)
     with SweepDisplay(config.sweep.name, planned, expansion.trials, start.records()) as display:
-        driver = Driver(start.store, start.run, outputs, config, [display, *mirrors])
+        watchers = [display, *mirrors]
+        driver = Driver(start.store, start.run, outputs, config, watchers, bounded)
         driver.add(todo)
         driver.take_from(proposals)
         if config.executor.kind == "inline":
@@ -267,6 +259,29 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
     if driver.lost is not None:
         raise ClaimLost(driver.lost)
     return driver.interrupted
+
+
+def _extract(start: Start, trials: list[Trial]) -> dict[str, list[activations.Wanted]]:
+    """Write what is missing of the activations that trials need.
+
+    Returns:
+        By fingerprint, the sources whose shards a cache bounds, each followed by those that the
+        same pass of the model can serve.
+    """
+    needed = {trial.source.fingerprint: trial.source for trial in trials}
+    configs = start.expansion.resolver.activations
+    wanted = [activations.Wanted(configs[name], source) for name, source in needed.items()]
+    bounded: dict[str, list[activations.Wanted]] = {}
+    for together in activations.passes(wanted):
+        for one in together:
+            if activations.cache_bytes(one) is not None:
+                others = [other for other in together if other is not one]
+                bounded[one.source.fingerprint] = [one, *others]
+        what = f"extracting activations {', '.join(one.source.fingerprint for one in together)}"
+        follow_extraction(activations.prepare(together, start.outputs), what)
+    for one in wanted:
+        activations.verify(one.folder(start.outputs), start.outputs)
+    return bounded
 
 
 def _require_cluster(config: RunConfig) -> None:

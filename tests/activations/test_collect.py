@@ -1,6 +1,7 @@
 import itertools
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,11 @@ from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
 
 Make = Callable[..., ActivationsConfig]
+
+
+def reader_of(configs: list[ActivationsConfig]) -> ModelReader:
+    with tempfile.TemporaryDirectory() as outputs:  # mapped files outlive their names
+        return ModelReader(configs, Path(outputs))
 
 
 def read(reader: ModelReader, split: Split, start: int, stop: int) -> Rows:
@@ -50,7 +56,7 @@ def expected_windows(config: ActivationsConfig) -> list[tuple[int, Tensor]]:
 @pytest.mark.parametrize("kind", ["bert", "llama", "gpt2"])
 def test_rows_are_the_states_of_all_text_tokens_in_order(model_config: Make, kind: str) -> None:
     config = model_config(kind)
-    reader = ModelReader([config])
+    reader = reader_of([config])
     windows = expected_windows(config)
     validation = read(reader, "validation", 0, 100)
     states = torch.cat([states for _, states in windows])
@@ -67,7 +73,7 @@ def test_rows_are_the_states_of_all_text_tokens_in_order(model_config: Make, kin
 
 def test_mean_pooling_gives_the_mean_of_each_windows_text(model_config: Make) -> None:
     config = model_config(pooling="mean", train_tokens=30, validation_tokens=20)
-    rows = read(ModelReader([config]), "validation", 0, 20).activation
+    rows = read(reader_of([config]), "validation", 0, 20).activation
     expected = torch.stack([states.mean(0) for _, states in expected_windows(config)[:20]])
     torch.testing.assert_close(rows, expected, atol=1e-6, rtol=0)
 
@@ -79,7 +85,7 @@ def test_position_pooling_gives_one_token_of_each_window_that_has_it(
     config = model_config(
         pooling="position", position=position, train_tokens=30, validation_tokens=20
     )
-    rows = read(ModelReader([config]), "validation", 0, 20).activation
+    rows = read(reader_of([config]), "validation", 0, 20).activation
     long_enough = (
         states[position]
         for _, states in expected_windows(config)
@@ -94,7 +100,7 @@ def test_any_run_of_rows_is_a_part_of_all_rows(
 ) -> None:
     monkeypatch.setattr(collect, "WINDOWS_AT_ONCE", 5)
     monkeypatch.setattr(collect, "BATCH_TOKENS", 20)
-    reader = ModelReader([model_config()])
+    reader = reader_of([model_config()])
     whole = read(reader, "train", 0, 300)
     for start, stop in ((0, 1), (7, 11), (99, 203), (299, 300)):
         part = read(reader, "train", start, stop)
@@ -108,10 +114,10 @@ def test_special_tokens_that_a_text_spells_out_give_no_rows(
     text = tmp_path / "special.txt"
     text.write_text("sun [SEP] moon unheard-of river\n\nthe a of in")
     # 4 words each, an unknown one among them, and none of [SEP]
-    reader = ModelReader([model_config(text=str(text), train_tokens=4, validation_tokens=4)])
+    reader = reader_of([model_config(text=str(text), train_tokens=4, validation_tokens=4)])
     assert len(read(reader, "train", 0, 4).activation) == 4
     with pytest.raises(BadInput, match="gives 4 and 4 rows"):
-        ModelReader([model_config(text=str(text), train_tokens=5, validation_tokens=4)])
+        reader_of([model_config(text=str(text), train_tokens=5, validation_tokens=4)])
 
 
 def test_groups_follow_their_documents(model_config: Make, tmp_path: Path) -> None:
@@ -119,7 +125,7 @@ def test_groups_follow_their_documents(model_config: Make, tmp_path: Path) -> No
     rows = [{"text": "sun moon", "language": language} for language in "abcabcabcabc"]
     text.write_text("\n".join(map(json.dumps, rows)))
     config = model_config(text=str(text), group="language", train_tokens=6, validation_tokens=6)
-    reader = ModelReader([config])
+    reader = reader_of([config])
     train = read(reader, "train", 0, 6)
     named = [reader.group_names[group] for group in train.group]
     assert named == [rows[document]["language"] for document in train.document]
@@ -130,14 +136,14 @@ def test_too_short_a_text_is_refused_before_the_model_is_loaded(
 ) -> None:
     monkeypatch.setattr(AutoModel, "from_pretrained", None)
     with pytest.raises(BadInput, match=r"activations\.train_tokens=5000 .*lower them or add data"):
-        ModelReader([model_config(train_tokens=5000)])
+        reader_of([model_config(train_tokens=5000)])
 
 
 @pytest.mark.parametrize("context", [2, 33])
 def test_a_context_that_the_model_cannot_take_is_refused(model_config: Make, context: int) -> None:
     message = rf"activations\.context={context}: .* takes windows of 3 to 32 tokens, 2 of them"
     with pytest.raises(BadInput, match=message):
-        ModelReader([model_config(context=context)])
+        reader_of([model_config(context=context)])
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama", "gpt2"])
@@ -198,7 +204,7 @@ def test_damaged_weights_are_refused(
     shutil.copytree(models["bert"], folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    reader = ModelReader([model_config(model=str(folder))])
+    reader = reader_of([model_config(model=str(folder))])
     with pytest.raises(BadInput, match=rf"activations\.model={folder} cannot be loaded"):
         next(reader.read("train", 0, 10))
 
@@ -217,12 +223,12 @@ def test_incomplete_weights_are_refused(
         {"format": "pt"},
     )
     config = model_config(model=str(folder))
-    assert len(read(ModelReader([config]), "train", 0, 10).activation) == 10
+    assert len(read(reader_of([config]), "train", 0, 10).activation) == 10
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     message = r"weights lack 1 parameters of a BertModel, e\.g\. encoder\.layer\.1\.output\.dense"
     with pytest.raises(BadInput, match=message):
-        next(ModelReader([config]).read("train", 0, 10))
+        next(reader_of([config]).read("train", 0, 10))
 
 
 def test_special_tokens_that_cannot_be_told_apart_are_refused(
@@ -234,14 +240,14 @@ def test_special_tokens_that_cannot_be_told_apart_are_refused(
     monkeypatch.setattr(collect, "_tokenizer", lambda _folder, _config: tokenizer)
     message = r"its tokeniser turns 'a' into \[3\], but with special tokens into \[1, 2\]"
     with pytest.raises(BadInput, match=message):
-        ModelReader([model_config()])
+        reader_of([model_config()])
 
 
 def test_extraction_says_nothing(
     model_config: Make, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     identify(model_config(), tmp_path)
-    read(ModelReader([model_config(context=32)]), "train", 0, 300)
+    read(reader_of([model_config(context=32)]), "train", 0, 300)
     captured: Any = capfd.readouterr()
     assert captured.out + captured.err == ""
 
@@ -261,13 +267,15 @@ def test_a_real_model_gives_the_hidden_states_of_transformers(
         train_tokens=600,
         validation_tokens=300,
     )
-    reader = ModelReader([config])
+    reader = reader_of([config])
     rows = read(reader, "train", 0, 600)
     windows = reader._windows["train"]
     folder = str(collect.model_folder(config))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
-    inputs = [[101, *windows.text(window), 102] for window in range(len(windows.documents))]
+    inputs = [
+        [101, *windows.text(window).tolist(), 102] for window in range(len(windows.documents))
+    ]
     batch = tokenizer.pad({"input_ids": inputs}, return_tensors="pt")
     with torch.no_grad():
         states = model(**batch, output_hidden_states=True).hidden_states[layer]

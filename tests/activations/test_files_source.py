@@ -144,3 +144,66 @@ def test_a_missing_group_is_refused(tmp_path: Path) -> None:
 def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     save_file({"x": table(7)}, tmp_path / "a.safetensors")
     refused(r"the source gives 5 and 2 rows", config(tmp_path), tmp_path)
+
+
+def test_a_layer_of_vllms_hidden_states_is_read_with_its_tokens(tmp_path: Path) -> None:
+    # as its connector writes a request: [tokens, layers, d] and the tokens
+    for number, length in enumerate((3, 5, 4)):
+        layers = torch.stack(
+            [table(length, first=10 * number), -table(length, first=10 * number)], 1
+        )
+        ids = torch.arange(length) + 100 * number
+        save_file(
+            {"hidden_states": layers.bfloat16(), "token_ids": ids},
+            tmp_path / f"{number}.safetensors",
+        )
+    for layer in (None, 2):
+        message = rf"activations\.layer={layer}: .* holds 2 layers, 0 to 1: choose one of them"
+        refused(message, config(tmp_path, layer=layer), tmp_path)
+    settings = config(tmp_path, train=5, validation=3, layer=1)
+    assert identify(settings, tmp_path).settings["layer"] == 1
+    train, validation = read(settings)
+    for rows in (train, validation):
+        assert rows.origins is not None
+        places = -rows.activation[:, 0].int()
+        assert torch.equal(rows.document, places // 10)
+        assert torch.equal(rows.origins.token_id, rows.document * 100 + places % 10)
+        assert torch.equal(rows.origins.position, places % 10)
+        assert torch.equal(rows.origins.window, rows.document)
+    assert not set(train.document.tolist()) & set(validation.document.tolist())
+
+
+def test_batches_of_sequences_lose_their_padding(tmp_path: Path) -> None:
+    batch = table(24).view(4, 6, 3)
+    mask = torch.ones(4, 6, dtype=torch.int64)
+    mask[0, 4:] = 0
+    mask[2, :3] = 0  # padded on the left
+    ids, group = torch.arange(24).view(4, 6), torch.tensor([1, 1, 0, 0])
+    columns = {"x": batch, "attention_mask": mask, "input_ids": ids, "group": group}
+    save_file({**columns, "target": batch + 0.5}, tmp_path / "a.safetensors")
+    settings = config(tmp_path, train=8, validation=5)
+    assert identify(settings, tmp_path).has_target
+    for rows in read(settings):
+        assert rows.origins is not None
+        places = rows.activation[:, 0].long()
+        assert mask.flatten()[places].all()
+        assert torch.equal(rows.target, rows.activation + 0.5)
+        assert torch.equal(rows.document.long(), places // 6)
+        assert torch.equal(rows.group.long(), group[places // 6])
+        assert torch.equal(rows.origins.token_id.long(), places)
+        expected = places % 6 - 3 * (places // 6 == 2)
+        assert torch.equal(rows.origins.position.long(), expected)
+
+
+def test_three_dimensions_without_a_mask_are_refused(tmp_path: Path) -> None:
+    save_file({"x": table(8).view(2, 4, 3)}, tmp_path / "a.safetensors")
+    message = (
+        r"a\.safetensors holds \[2, 4, 3\]: three dimensions are read as \[batch, sequence, d\]"
+    )
+    refused(message, config(tmp_path), tmp_path)
+
+
+def test_targets_of_another_shape_are_refused(tmp_path: Path) -> None:
+    save_file({"x": table(8), "target": torch.zeros(8, 4)}, tmp_path / "a.safetensors")
+    message = r"`target` \[8, 4\] of .* has not the shape \[8, 3\] of its activations: give every"
+    refused(message, config(tmp_path), tmp_path)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_sweep.activations.order import batch_indices
+from sae_sweep.activations.order import batch_indices, rows_between
 
 
 def epoch(seed: int, number: int, n: int) -> list[int]:
@@ -64,3 +64,42 @@ def test_neighbours_in_the_data_are_not_neighbours_in_training() -> None:
     for lag in (1, 2, 16, 223, 224, 225, 256):
         correlation = float((centred[:-lag] * centred[lag:]).mean() / rows.var())
         assert abs(correlation) < 5 / n**0.5
+
+
+@given(
+    n=st.integers(1, 400),
+    window_rows=st.integers(1, 450),
+    cuts=st.lists(st.integers(1, 300), min_size=1, max_size=8),
+    seed=st.integers(0, 5),
+)
+def test_windows_follow_each_other_and_every_epoch_visits_each_row_once(
+    n: int, window_rows: int, cuts: list[int], seed: int
+) -> None:
+    parts, start = [], 0
+    for length in cuts:
+        parts.append(rows_between(seed, start, start + length, n, window_rows=window_rows))
+        start += length
+    # however it is cut, it is one sequence
+    whole = rows_between(seed, 0, max(start, 2 * n), n, window_rows=window_rows)
+    assert torch.equal(torch.cat(parts), whole[:start])
+    for number in range(2):
+        rows = whole[number * n : (number + 1) * n]
+        assert sorted(rows.tolist()) == list(range(n))
+        if window_rows < n:
+            assert torch.equal(rows // window_rows, torch.arange(n) // window_rows)
+
+
+def test_a_window_has_an_order_of_its_own_in_every_epoch_and_for_every_seed() -> None:
+    first = [
+        rows_between(0, 100 * start, 100 * start + 100, 300, window_rows=100) % 100
+        for start in range(6)
+    ]
+    other = rows_between(1, 0, 100, 300, window_rows=100)
+    orders = {tuple(one.tolist()) for one in [*first, other]}
+    assert len(orders) == 7
+
+
+def test_a_set_of_one_window_has_the_order_that_it_has_without_windows() -> None:
+    for window_rows in (300, 301):
+        windowed = batch_indices(3, 5, 64, 300, window_rows)
+        assert torch.equal(windowed, batch_indices(3, 5, 64, 300))

@@ -17,7 +17,7 @@ from sae_sweep.activations import (
     describe,
     open_activations,
     passes,
-    preparation,
+    plan,
     prepare,
     verify,
 )
@@ -34,7 +34,7 @@ SHARD_ROWS = 100
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "SHARD_BYTES", SHARD_ROWS * (4 * D + 6))
+    monkeypatch.setattr(plan, "SHARD_BYTES", SHARD_ROWS * (4 * D + 6))
 
 
 def config(**changes: Any) -> ActivationsConfig:
@@ -109,17 +109,17 @@ def test_a_killed_process_leaves_a_folder_that_the_next_one_completes(tmp_path: 
     child = f"""
 import os, signal, sys
 from pathlib import Path
-from sae_sweep.activations import Wanted, describe, preparation, prepare
+from sae_sweep.activations import Wanted, describe, extraction, plan, prepare
 from sae_sweep.config import ActivationsConfig
-preparation.SHARD_BYTES = {preparation.SHARD_BYTES}
+plan.SHARD_BYTES = {plan.SHARD_BYTES}
 config = ActivationsConfig.model_validate_json(sys.argv[1])
 outputs = Path(sys.argv[2])
 def write_half(path, pieces):
     (path.parent / ".half.part").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
-whole = preparation.write_shard
+whole = extraction.write_shard
 for done, _ in prepare([Wanted(config, describe(config, outputs))], outputs):
-    preparation.write_shard = write_half if done > 200 else whole
+    extraction.write_shard = write_half if done > 200 else whole
 """
     killed = tmp_path / "killed"
     arguments = [sys.executable, "-c", child, config().model_dump_json(), str(killed)]

@@ -13,7 +13,7 @@ def test_taking_rows_equals_indexing_the_concatenation(
     whole = torch.cat(parts)
     place = st.integers(0, len(whole) - 1)
     indices = torch.tensor(data.draw(st.lists(place, max_size=20)), dtype=torch.int64)
-    stacked = Stacked(parts)
+    stacked = Stacked.of(parts)
     assert len(stacked) == len(whole)
     assert torch.equal(stacked.take(indices), whole[indices])
     start, stop = data.draw(st.integers(0, 30)), data.draw(st.integers(0, 30))
@@ -22,5 +22,5 @@ def test_taking_rows_equals_indexing_the_concatenation(
 
 def test_taken_rows_are_a_copy() -> None:
     part = torch.zeros(4, 2)
-    Stacked([part]).take(torch.tensor([1, 2])).fill_(1.0)
+    Stacked.of([part]).take(torch.tensor([1, 2])).fill_(1.0)
     assert not part.any()

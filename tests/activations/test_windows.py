@@ -1,17 +1,24 @@
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_sweep.activations.windows import Cut, Pooling, cut_windows
+from sae_sweep.activations.windows import Cut, Pooling, Windows, cut_windows
 
 SPECIAL = 9
 
 
 def cut(room: int = 4, pooling: Pooling = "token", position: int | None = None) -> Cut:
     return Cut(room, np.array([SPECIAL]), pooling, position)
+
+
+def cutting(documents: Iterator[tuple[int, list[int]]], n_rows: int, cut: Cut) -> Windows:
+    with tempfile.TemporaryDirectory() as folder:
+        return cut_windows(documents, n_rows, cut, Path(folder))
 
 
 def stream(*documents: list[int]) -> Iterator[tuple[int, list[int]]]:
@@ -23,34 +30,34 @@ def stream(*documents: list[int]) -> Iterator[tuple[int, list[int]]]:
     room=st.integers(1, 5),
 )
 def test_no_token_of_a_document_is_dropped(documents: list[list[int]], room: int) -> None:
-    windows = cut_windows(stream(*documents), 10**6, cut(room))
+    windows = cutting(stream(*documents), 10**6, cut(room))
     rebuilt: dict[int, list[int]] = {number: [] for number in range(len(documents))}
     for window, document in enumerate(windows.documents):
         assert 1 <= len(windows.text(window)) <= room
-        rebuilt[int(document)] += windows.text(window)
+        rebuilt[int(document)] += windows.text(window).tolist()
     assert list(rebuilt.values()) == documents
     assert windows.n_rows == sum(token != SPECIAL for one in documents for token in one)
 
 
 def test_whole_documents_are_taken_until_there_are_enough_rows() -> None:
     documents = stream([1] * 3, [2] * 6, [3] * 2, [4] * 2)
-    validation = cut_windows(documents, 4, cut())
+    validation = cutting(documents, 4, cut())
     assert validation.documents.tolist() == [0, 1, 1]
-    train = cut_windows(documents, 3, cut())
+    train = cutting(documents, 3, cut())
     assert train.documents.tolist() == [2, 3]
 
 
 def test_a_stream_that_ends_early_gives_what_it_has() -> None:
-    assert cut_windows(stream([1], []), 5, cut()).n_rows == 1
-    assert cut_windows(stream(), 5, cut()).n_rows == 0
+    assert cutting(stream([1], []), 5, cut()).n_rows == 1
+    assert cutting(stream(), 5, cut()).n_rows == 0
 
 
 def test_a_window_of_special_tokens_gives_no_row() -> None:
     documents = [[SPECIAL] * 2, [1, SPECIAL, 2]]
-    token = cut_windows(stream(*documents), 10, cut())
+    token = cutting(stream(*documents), 10, cut())
     assert token.first_rows.tolist() == [0, 0, 2]
-    assert token.kept.tolist() == [False, False, True, False, True]
-    assert cut_windows(stream(*documents), 10, cut(pooling="mean")).first_rows.tolist() == [0, 0, 1]
+    assert token.kept(token.ids).tolist() == [False, False, True, False, True]
+    assert cutting(stream(*documents), 10, cut(pooling="mean")).first_rows.tolist() == [0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +67,7 @@ def test_a_window_too_short_for_the_position_gives_no_row(
     position: int, expected: list[int]
 ) -> None:
     documents = stream([1, 2, 3], [1, 2], [SPECIAL])
-    windows = cut_windows(documents, 10, cut(pooling="position", position=position))
+    windows = cutting(documents, 10, cut(pooling="position", position=position))
     assert np.diff(windows.first_rows).tolist() == expected
 
 
@@ -71,7 +78,7 @@ def test_a_window_too_short_for_the_position_gives_no_row(
 def test_covering_windows_are_those_that_hold_the_rows(
     lengths: list[int], data: st.DataObject
 ) -> None:
-    windows = cut_windows(stream(*[[1] * length for length in lengths]), 10**6, cut())
+    windows = cutting(stream(*[[1] * length for length in lengths]), 10**6, cut())
     start = data.draw(st.integers(0, windows.n_rows - 1))
     stop = data.draw(st.integers(start + 1, windows.n_rows))
     covering = windows.covering(start, stop)

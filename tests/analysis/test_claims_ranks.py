@@ -239,15 +239,6 @@ def unbalanced(runs: Runs, m: Claim) -> None:
     assert (m["empty"], m["pairs"]) == (pairs - (there > 0).sum().sum(), pairs)
 
 
-def edge(runs: Runs, m: Claim) -> None:
-    values = column(runs, m["name"])
-    end = values.min() if m["end"] == "smallest" else values.max()
-    assert m["value"] == pytest.approx(end, rel=1e-4)
-    if m["criterion"] == "lowest fvu":
-        best = runs.means.sort_values("fvu")["uid"].iloc[0]
-        assert values[runs.all["uid"] == best].iloc[0] == end
-
-
 def outlying(runs: Runs, m: Claim) -> None:
     y = runs.ok.set_index("uid")[m["metric"]].dropna()
     y = np.log10(y) if m["metric"] in LOGS else y
@@ -370,7 +361,6 @@ CHECKS: dict[str, Callable[[Runs, Claim], None]] = {
     "Lost": lost,
     "Unfinished": unfinished,
     "Unbalanced": unbalanced,
-    "AxisEdge": edge,
     "SeveralTasks": equal(tasks=lambda r: r.all["activations.layer"].nunique()),
     "Mixed": mixed,
     "ShortTraining": tokens,

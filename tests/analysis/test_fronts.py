@@ -1,19 +1,17 @@
-"""Fronts, what noise makes of them, hypervolume and knee: published figures and brute force."""
+"""Fronts, what noise makes of them, and the knee: published figures and brute force."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from made_sweeps import Load, Ran
 from scipy import stats
 
 from analysis.findings import noise
 from analysis.findings.fronts import chance_on_front, chances, costs, fronts, standings
-from analysis.statistics import hypervolume
+from analysis.statistics.knee import bounds, knee
 from analysis.study.table import load as to_study
 from sae_sweep.records import METRICS
 
@@ -24,7 +22,7 @@ points = st.lists(st.tuples(*[st.floats(0, 1.2)] * 2), min_size=1, max_size=12)
 
 def normalised(*columns: pd.Series) -> np.ndarray:
     values = np.column_stack(columns)
-    edges = hypervolume.bounds(values)
+    edges = bounds(values)
     assert edges is not None
     return edges.normalised(values)
 
@@ -34,53 +32,24 @@ def brute_front(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("columns", "expected"),
-    [
-        ((np.log10(GRID["k"]), UNEXPLAINED), 0.6710),
-        ((GRID["k"], UNEXPLAINED), 0.8076),
-        ((UNEXPLAINED, GRID["death_percent"]), 1.2098),
-    ],
-)
-def test_the_hypervolume_of_the_published_grid(columns, expected: float) -> None:
-    assert hypervolume.hypervolume(normalised(*columns)) == pytest.approx(expected, abs=5e-5)
-
-
-@pytest.mark.parametrize(
     ("k", "expected"), [(np.log10(GRID["k"]), 0.106), (GRID["k"], 0.311)], ids=["log", "linear"]
 )
 def test_the_knee_of_the_published_grid_is_at_k_20(k: pd.Series, expected: float) -> None:
     values = normalised(k, UNEXPLAINED)
     front = np.flatnonzero(brute_front(values))
-    found = hypervolume.knee(values[front])
+    found = knee(values[front])
     assert found is not None
     assert GRID["k"][front[found.place]] == 20
     assert found.distance == pytest.approx(expected, abs=5e-4)
-    turned = hypervolume.knee(values[front][::-1])
+    turned = knee(values[front][::-1])
     assert turned is not None
     assert turned.distance == pytest.approx(found.distance)
 
 
 def test_a_straight_front_a_bulge_and_two_points_have_no_knee() -> None:
-    assert hypervolume.knee(np.array([[0, 1], [0.5, 0.5], [1, 0]])) is None
-    assert hypervolume.knee(np.array([[0, 1], [0.9, 0.9], [1, 0]])) is None
-    assert hypervolume.knee(np.array([[0, 1.0], [1, 0]])) is None
-
-
-@given(points)
-def test_the_hypervolume_is_the_area_that_is_counted_on_a_raster(found) -> None:
-    values = np.array(found)
-    # between all coordinates the indicator is constant: an exact sum over cells
-    xs, ys = (np.unique([*np.clip(values[:, j], 0, 1.1), 0, 1.1]) for j in (0, 1))
-    area = sum(
-        (x1 - x0) * (y1 - y0)
-        for x0, x1 in itertools.pairwise(xs)
-        for y0, y1 in itertools.pairwise(ys)
-        if ((values[:, 0] <= x0) & (values[:, 1] <= y0)).any()
-    )
-    assert hypervolume.hypervolume(values) == pytest.approx(area, abs=1e-9)
-    added = hypervolume.contributions(values)
-    assert (added >= -1e-12).all()
-    assert (added[~brute_front(values)] < 1e-12).all()
+    assert knee(np.array([[0, 1], [0.5, 0.5], [1, 0]])) is None
+    assert knee(np.array([[0, 1], [0.9, 0.9], [1, 0]])) is None
+    assert knee(np.array([[0, 1.0], [1, 0]])) is None
 
 
 def test_the_chances_of_the_published_grid_at_a_noise_of_a_thousandth() -> None:

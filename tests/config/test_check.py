@@ -2,7 +2,15 @@
 
 import pytest
 
-from sae_sweep.config import RunConfig, Source, TrialConfig, resolve, settings, validate
+from sae_sweep.config import (
+    ARCHITECTURES,
+    RunConfig,
+    Source,
+    TrialConfig,
+    resolve,
+    settings,
+    validate,
+)
 from sae_sweep.config.base import LARGEST
 from sae_sweep.errors import BadInput
 
@@ -29,6 +37,53 @@ SYNTHETIC = {"synthetic": {}, "d": 32, "train_tokens": 100_000}
         (
             {"sae": {"kind": "topk", "aux_kind": "usage"}},
             r"sae\.aux_target=null with aux_kind=usage",
+        ),
+        (
+            {"sae": {"kind": "topk", "l1_alpha": 0.1}},
+            r"sae\.l1_alpha=0\.1: a setting of sae\.kind=l1 and gated, not of topk; use",
+        ),
+        (
+            {
+                "sae": {
+                    "kind": "topk",
+                    "aux_kind": "usage",
+                    "aux_target": 0.1,
+                    "select": "magnitude",
+                }
+            },
+            r"sae\.aux_kind=usage with sae\.select=magnitude: .*use sae\.aux_kind=auxk",
+        ),
+        (
+            {"sae": {"kind": "l1", "decoder_bias": False, "b_dec_init": "geometric_median"}},
+            r"sae\.b_dec_init=geometric_median with sae\.decoder_bias=false: .*=mean or",
+        ),
+        (
+            {"sae": {"kind": "batchtopk", "k": 64, "n_latents": 32}},
+            r"sae\.k=64 exceeds sae\.n_latents=32: choose k <= 32 or a wider dictionary",
+        ),
+        (
+            {"sae": {"kind": "matryoshka", "prefixes": "8/8/32"}},
+            r"sae\.prefixes=8/8/32: sizes have to increase",
+        ),
+        (
+            {"sae": {"kind": "matryoshka", "prefixes": "8,16"}},
+            r"sae\.prefixes=8,16: write sizes with / between them",
+        ),
+        (
+            {"sae": {"kind": "matryoshka", "prefixes": "8/16", "n_latents": 64}},
+            r"sae\.prefixes=8/16 ends at 16, sae\.n_latents=64: .*end with /64",
+        ),
+        (
+            {"sae": {"kind": "matryoshka", "prefixes": "1/2/3/4/5/6/7/8/9/10/11"}},
+            r"11 prefixes; give at most 10",
+        ),
+        (
+            {"sae": {"kind": "jumprelu", "target_l0": 64, "n_latents": 64}},
+            r"sae\.target_l0=64 is not below sae\.n_latents=64: choose a count of latents",
+        ),
+        (
+            {"sae": {"kind": "jumprelu", "target_l0": 32, "l0_coeff": 1}},
+            r"sae\.target_l0=32 and sae\.l0_coeff=1 both set the L0: give one of them",
         ),
         ({"train": {"lr": -1e-3}}, r"train\.lr=-0\.001: input should be greater than 0"),
         ({"train": {"lr": float("nan")}}, r"train\.lr=nan: input should be a finite number"),
@@ -113,7 +168,7 @@ def test_the_largest_allowed_factors_can_be_resolved() -> None:
 
 def test_a_choice_of_words_lists_them_over_all_classes() -> None:
     words = {setting.key: setting.choices for setting in settings()}
-    assert words["sae.kind"] == {"topk", "l1"}
+    assert words["sae.kind"] == ARCHITECTURES.keys()
     assert words["sae.aux_kind"] == {"auxk", "usage"}
     assert words["rerun"] == {"failed", "diverged", "all"}
     assert words["activations.text"] == words["sae.k"] == frozenset()

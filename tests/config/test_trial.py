@@ -26,7 +26,7 @@ def resolved(sae: dict | None = None, train: dict | None = None, source: Source 
         "sae": {"kind": "topk", "k": 4, **(sae or {})},
         "train": train or {},
     }
-    if groups["sae"]["kind"] == "l1":
+    if "k" not in ARCHITECTURES[groups["sae"]["kind"]].model_fields:
         del groups["sae"]["k"]
     return resolve(validate(TrialConfig, groups), source)
 
@@ -50,6 +50,14 @@ SAME = [
     ),
     ({"k": 4.0}, {"lr": 1}, {}, {"lr": 1.0}),
     ({"always_on_coeff": 0, "always_on_threshold": 0.5}, {}, {}, {}),
+    ({"select": "largest", "decoder_bias": True, "l1_coeff": 0, "diversity_coeff": 0}, {}, {}, {}),
+    (
+        {"kind": "matryoshka", "n_latents": 64},
+        {},
+        {"kind": "matryoshka", "n_latents": 64, "prefixes": "4/8/16/32/64"},
+        {},
+    ),
+    ({"kind": "jumprelu"}, {}, {"kind": "jumprelu", "target_l0": 32}, {}),
     ({}, {"l0_controller": True, "l0_target": 0.05}, {}, {}),
     (
         {"kind": "l1"},
@@ -73,6 +81,10 @@ DIFFERENT = [
     ({"kind": "l1"}, {}),
     ({"b_dec_init": "geometric_median"}, {}),
     ({"always_on_coeff": 0.1}, {}),
+    ({"select": "magnitude"}, {}),
+    ({"encoder_scale": 0.5}, {}),
+    ({"diversity_coeff": 0.5}, {}),
+    ({"kind": "batchtopk"}, {}),
     ({}, {"lr": 1e-3}),
     ({}, {"beta2": 0.99}),
     ({}, {"seed_init": 1}),
@@ -177,6 +189,11 @@ def test_nothing_is_automatic_after_resolution() -> None:
             {"seed_init": 2, "seed_data": 2},
             "exp8_l1a5.0e+00_lr3e-04_s2",
         ),
+        ({"kind": "batchtopk"}, {}, "exp8_batchk4_lr3e-04_aux3e-02"),
+        ({"kind": "matryoshka"}, {}, "exp8_nestedk4_lr3e-04_aux3e-02_p5"),
+        ({"kind": "jumprelu"}, {}, "exp8_jumpt32_lr3e-04"),
+        ({"kind": "jumprelu", "l0_coeff": 0.5}, {}, "exp8_jump5.0e-01_lr3e-04"),
+        ({"kind": "gated"}, {}, "exp8_gated1.0e+00_lr3e-04"),
         (
             {"kind": "l1"},
             {"l0_controller": True, "l0_target": 0.05},
@@ -205,19 +222,14 @@ def test_the_label_reads_like_the_settings(sae, train, label) -> None:
             r"train\.precision=bf16_select with sae\.aux_kind=usage: .*or sae\.aux_kind=auxk",
         ),
         (
-            {"kind": "l1"},
-            {"l0_controller": True, "l0_target": 0.05, "kernels": "fused"},
-            r"train\.l0_controller=true with train\.kernels=fused: .*use train\.kernels=auto",
+            {"kind": "gated"},
+            {"kernels": "fused"},
+            r"train\.kernels=fused with sae\.kind=gated: there is no fused form .*=topk or l1",
         ),
         (
-            {"always_on_coeff": 0.5},
+            {"l1_coeff": 0.1},
             {"kernels": "fused"},
-            r"train\.kernels=fused with sae\.always_on_coeff=0\.5: .*or sae\.always_on_coeff=0",
-        ),
-        (
-            {"aux_kind": "usage", "aux_target": 0.02},
-            {"kernels": "fused"},
-            r"train\.kernels=fused with sae\.aux_kind=usage: .*or sae\.aux_kind=auxk",
+            r"train\.kernels=fused with sae\.l1_coeff=0\.1: .* or sae\.l1_coeff=0",
         ),
         (
             {},

@@ -8,9 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.config import ActivationsConfig, Source, SyntheticConfig, Trial, TrialConfig, resolve
+from sae_sweep.config import (
+    ARCHITECTURES,
+    ActivationsConfig,
+    Source,
+    SyntheticConfig,
+    Trial,
+    TrialConfig,
+    resolve,
+)
 from sae_sweep.records import Outcome, Row
-from sae_sweep.train import Engine
+from sae_sweep.train import Engine, NoRoom
 
 D, N_FEATURES, N_ACTIVE = 16, 24, 2
 
@@ -35,6 +43,7 @@ class MemoryActivations:
         self.train, self.validation = rows[:n_train], rows[n_train:]
         self.d, self.fingerprint = D, "memory"
         self.n_train, self.n_validation = n_train, n_validation
+        self.window_rows = n_train
         self.group_names: list[str] = []
 
     def train_rows(self, indices: Tensor) -> Tensor:
@@ -55,11 +64,14 @@ class Run:
         self.folder = folder
         self.rows: dict[str, list[Row]] = {}
         self.outcomes: dict[str, Outcome] = {}
+        self.left: list[NoRoom] = []
 
     def advance(self, steps: int) -> None:
         for event in self.engine.advance(steps):
             if isinstance(event, Row):
                 self.rows.setdefault(event.uid, []).append(event)
+            elif isinstance(event, NoRoom):
+                self.left.append(event)
             else:
                 self.outcomes[event.uid] = event
 
@@ -107,7 +119,9 @@ def make_trial() -> Callable[..., Trial]:
     """A resolved trial from the settings of `sae` and `train`."""
 
     def make(sae: dict[str, Any] | None = None, **train: Any) -> Trial:
-        sparsity = {"l1_alpha": 0.5} if (sae or {}).get("kind") == "l1" else {"k": 3}
+        given = {"k": 3, "l1_alpha": 0.5}
+        kind = ARCHITECTURES[(sae or {}).get("kind", "topk")]
+        sparsity = {key: value for key, value in given.items() if key in kind.model_fields}
         config = TrialConfig.model_validate(
             {
                 "activations": ActivationsConfig(synthetic=SyntheticConfig()),
@@ -136,6 +150,11 @@ KINDS = {
             "resample_every": 9,
         },
     ),
+    "batchtopk": ({"kind": "batchtopk"}, {"dead_window_tokens": 128}),
+    "matryoshka": ({"kind": "matryoshka", "prefixes": "4/16/32"}, {"seed_init": 2}),
+    "jumprelu": ({"kind": "jumprelu", "target_l0": 4}, {"lr": 3e-3, "seed_data": 2}),
+    "gated": ({"kind": "gated", "diversity_coeff": 0.5}, {}),
+    "signed": ({"select": "magnitude", "decoder_bias": False, "l1_coeff": 0.1}, {}),
     "geometric": ({"b_dec_init": "geometric_median"}, {"seed_init": 5}),
 }
 

@@ -13,7 +13,7 @@ import torch
 from sae_sweep import sae as sae_package
 from sae_sweep.activations.order import batch_indices
 from sae_sweep.config import Trial
-from sae_sweep.records import METRICS
+from sae_sweep.records import METRICS, MOST_PREFIXES
 from sae_sweep.train import Engine, evaluate
 
 
@@ -25,9 +25,15 @@ def test_a_finished_trial_has_every_metric_and_its_folder(
     outcome = alone(trial).outcomes[trial.uid]
     assert (outcome.status, outcome.step, outcome.error) == ("done", trial.steps, None)
     assert outcome.seconds > 0
-    missing = set() if trial.sae.kind == "topk" else {"k"}
-    if not trial.controlled:
-        missing |= {"l1_alpha_final", "l1_alpha_saturated", "l0_target_error"}
+    moves = trial.sae.l0_setting.name
+    missing = set() if moves == "k" else {"k"}
+    held = (
+        {f"{moves}_final", f"{moves}_saturated", "l0_target_error"} if trial.controlled else set()
+    )
+    missing |= {name for name in METRICS if name.endswith(("_final", "_saturated"))} - held
+    missing |= {"l0_target_error"} - held
+    nested = len(getattr(trial.sae, "sizes", [0]))
+    missing |= {f"fvu_prefix_{i}" for i in range(nested, MOST_PREFIXES)}
     assert outcome.final.keys() == METRICS.keys() - missing
     assert outcome.final["n_latents"] == trial.n_latents
     assert len(outcome.always_on_ids) == outcome.final["always_on"]

@@ -92,7 +92,7 @@ def test_target_search_ends_when_it_has_found_and_says_so(tmp_path) -> None:
     again = sweeps.run(tmp_path, "inline", *target, "sweep.name=again")
     assert "nothing to train" in again
     assert f"{trained} comparable past trials" in again
-    report = (tmp_path / "tiny" / "report.md").read_text()
+    report = (tmp_path / "tiny" / "details.md").read_text()
     assert "## Search" in report
 
 

@@ -232,6 +232,21 @@ def _claims(study: Study, curve: Curve) -> list[Claim]:
     return [*found, *_width_law(study, curve)]
 
 
+def alphas_for_target(study: Study) -> list[Claim]:
+    """The l1_alpha that meets the target of a search, or why none is named."""
+    return [
+        claim
+        for curve in fits.curves(study).shown
+        for claim in _claims(study, curve)
+        if isinstance(claim, AlphaForTarget | TargetOutOfReach | TooFewAlphas | NotMonotone)
+    ]
+
+
+def width_laws(study: Study) -> list[Claim]:
+    """How l1_alpha changes with the width, or why that is not estimable."""
+    return [claim for curve in fits.curves(study).shown for claim in _width_law(study, curve)]
+
+
 def _width_law(study: Study, curve: Curve) -> list[Claim]:
     """The power of the width, where the sweep has several."""
     if len({one.n_latents for one in curve.known}) < 2:

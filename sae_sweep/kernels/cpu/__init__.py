@@ -9,6 +9,7 @@ from sae_sweep.kernels.cpu.forms import AS_MEASURED, Ways
 from sae_sweep.kernels.cpu.gradients import Gradients, Latents, decode, gradients
 from sae_sweep.kernels.cpu.latents import (
     CHUNK_ENTRIES,
+    batch_top_k,
     compact,
     count_active,
     encode,
@@ -29,6 +30,7 @@ __all__ = [
     "adam_step",
     "always_on",
     "aux_k_loss",
+    "batch_top_k",
     "compact",
     "count_active",
     "decode",

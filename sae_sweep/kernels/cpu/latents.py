@@ -8,7 +8,7 @@ from torch import Tensor
 from sae_sweep.kernels.cpu import forms
 from sae_sweep.kernels.cpu.gradients import Latents, by_latent, dot_products
 from sae_sweep.kernels.cpu.products import linear
-from sae_sweep.kernels.reference import SparseLatents, lowest_ties
+from sae_sweep.kernels.reference import BatchSelection, SparseLatents, lowest_ties
 
 CHUNK_ENTRIES = 2**22
 """Pre-activations that exist at once: the allocator gives back what is larger, at every step."""
@@ -174,3 +174,21 @@ def _largest(rows: Float[Tensor, "n m"], count: int) -> Int64[Tensor, "n count"]
 def _partition(rows: Float[Tensor, "n m"], count: int) -> Int64[Tensor, "n count"]:
     # NumPy partitions with vector instructions, which torch.topk does not
     return torch.from_numpy(np.argpartition(rows.numpy(), -count, axis=1)[:, -count:])
+
+
+def batch_top_k(pre: Float[Tensor, "n m"], k: int) -> BatchSelection:
+    """Take relu, then the k n largest of all tokens together; exact ties go to the first ones.
+
+    `pre` is overwritten with the latents.
+    """
+    flat = pre.numpy().reshape(-1)
+    count = k * len(pre)
+    threshold = np.partition(flat, flat.size - count)[flat.size - count]
+    if threshold <= 0:  # fewer are positive
+        return BatchSelection(pre.relu_(), pre.new_zeros(()))
+    latents = torch.threshold_(pre, float(np.nextafter(threshold, flat.dtype.type(0))), 0.0)
+    ties = np.flatnonzero(flat == threshold)
+    surplus = int(np.count_nonzero(flat)) - count
+    if surplus > 0:
+        flat[ties[len(ties) - surplus :]] = 0
+    return BatchSelection(latents, pre.new_tensor(threshold))

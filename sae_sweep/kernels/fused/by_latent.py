@@ -20,6 +20,8 @@ class ByLatent(NamedTuple):
     """Activations, > 0; 0 behind the last row's, where lists were padded."""
     start: Int32[Tensor, " r_and_1"]
     """Where each row's activations begin; the last entry is where the last row's end."""
+    rows: Int32[Tensor, " active"]
+    """Row of each activation, ascending; r behind the last row's."""
 
 
 @triton.jit(do_not_specialize=["entries", "capacity"])
@@ -55,4 +57,4 @@ def by_latent(
         )
     numbers = torch.arange(n_rows + 1, dtype=torch.int32, device=rows.device)
     start = torch.searchsorted(ordered.values, numbers, out_int32=True)
-    return ByLatent(tokens, sorted_values, start)
+    return ByLatent(tokens, sorted_values, start, ordered.values)

@@ -1,5 +1,6 @@
 """Pre-activations of all members at once: one tiled product over the pages of the table."""
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,7 @@ import triton
 import triton.language as tl
 from jaxtyping import Float, Float32
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from sae_sweep.kernels.fused.table import FREE, IDLE, Settings, Table
 
@@ -37,6 +39,9 @@ GROUP = 8
 """Pages whose tiles are neighbours in the order of programs: at 4096 tokens a wave of 132 SMs then
 works on 8 pages by 16 blocks of tokens, the smallest set of operands that fills it."""
 
+ALIGNED = 8
+"""Rows of so many bfloat16 begin at multiples of 16 bytes, as the bulk copies of Hopper want."""
+
 _IDLE, _FREE = tl.constexpr(IDLE), tl.constexpr(FREE)
 
 
@@ -45,6 +50,26 @@ def tile_for(operand: torch.dtype, tokens: int) -> Tile:
     if operand == torch.float32:
         return FLOAT32
     return BFLOAT16_FEW if tokens <= FEW_TOKENS else BFLOAT16
+
+
+@triton.jit
+def store_page(
+    total, b_enc, page_latents, pre, largest, token, page, tokens, pages, PAGE: tl.constexpr
+):
+    """Add the bias to a tile of products, and write it and its maxima by token."""
+    latent = tl.arange(0, PAGE)
+    row = page * PAGE + latent
+    exists = token < tokens
+    is_latent = latent < tl.load(page_latents + page)
+    total += tl.load(b_enc + row)[None, :]
+    total = tl.where(is_latent[None, :], total, -float("inf"))
+    tl.store(
+        pre + token.to(tl.int64)[:, None] * (pages * PAGE) + row[None, :],
+        total,
+        mask=exists[:, None],
+        eviction_policy="evict_first",  # few are read again; the operands are, by the next wave
+    )
+    tl.store(largest + token.to(tl.int64) * pages + page, tl.max(total, 1), mask=exists)
 
 
 @triton.jit(do_not_specialize=["tokens", "pages"])
@@ -82,7 +107,6 @@ def multiply_pages(
     latent = tl.arange(0, PAGE)
     depth = tl.arange(0, DEPTH)
     row = page * PAGE + latent
-    exists = token < tokens
     # tokens past the last read the last one: no mask in the loop
     source = member.to(tl.int64) * tokens + tl.minimum(token, tokens - 1)
     x_at = centred + source[:, None] * d + depth[None, :]
@@ -99,16 +123,59 @@ def multiply_pages(
         total = tl.dot(x, tl.trans(w), total, input_precision="ieee")
         x_at += DEPTH
         w_at += DEPTH
-    is_latent = latent < tl.load(page_latents + page)
-    total += tl.load(b_enc + row)[None, :]
-    total = tl.where(is_latent[None, :], total, -float("inf"))
-    tl.store(
-        pre + token.to(tl.int64)[:, None] * (pages * PAGE) + row[None, :],
-        total,
-        mask=exists[:, None],
-        eviction_policy="evict_first",  # few are read again; the operands are, by the next wave
-    )
-    tl.store(largest + token.to(tl.int64) * pages + page, tl.max(total, 1), mask=exists)
+    store_page(total, b_enc, page_latents, pre, largest, token, page, tokens, pages, PAGE)
+
+
+@triton.jit(do_not_specialize=["tokens", "pages"])
+def multiply_by_bulk_copies(
+    x_blocks,
+    w_blocks,
+    b_enc,
+    form,
+    page_member,
+    page_latents,
+    pre,
+    largest,
+    tokens,
+    pages,
+    d,
+    PAGE: tl.constexpr,
+    TOKENS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+    PROGRAMS: tl.constexpr,
+):
+    """Compute what `multiply_pages` does, one tile after another: copies run ahead of products.
+
+    Operands come as descriptors of [members n, d] and [r, d]; what lies beyond them is read as 0.
+    """
+    blocks = tl.cdiv(tokens, TOKENS)
+    for program in tl.range(tl.program_id(0), pages * blocks, PROGRAMS, flatten=False):
+        first_page = program // (GROUP * blocks) * GROUP
+        neighbours = tl.minimum(pages - first_page, GROUP)
+        within = program % (GROUP * blocks)
+        page = first_page + within % neighbours
+        member = tl.load(page_member + page)
+        acts = _IDLE
+        if member != _FREE:
+            acts = tl.load(form + member)
+        if acts != _IDLE:
+            first = within // neighbours * TOKENS
+            total = tl.zeros([TOKENS, PAGE], tl.float32)
+            for start in tl.range(0, d, DEPTH):
+                x = x_blocks.load([member * tokens + first, start])
+                w = w_blocks.load([page * PAGE, start])
+                total = tl.dot(x, w.T, total, input_precision="ieee")
+            token = first + tl.arange(0, TOKENS)
+            store_page(total, b_enc, page_latents, pre, largest, token, page, tokens, pages, PAGE)
+
+
+@cache
+def programs_with_bulk_copies(device: torch.device) -> int:
+    """Multiprocessors of a device that has Hopper's bulk copies; 0 of one that has not."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
+        return 0
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def encode(
@@ -132,6 +199,10 @@ def encode(
     _members, tokens, d = centred.shape
     pages = len(table.page_member)
     tile = tile_for(centred.dtype, tokens)
+    programs = programs_with_bulk_copies(centred.device)
+    if programs and tile is BFLOAT16 and d % ALIGNED == 0:
+        encode_by_bulk_copies(table, settings, centred, pre, largest, tile, programs)
+        return
     multiply_pages[pages * triton.cdiv(tokens, tile.tokens),](
         centred,
         table.operands.w_enc,
@@ -149,6 +220,50 @@ def encode(
         DEPTH=tile.depth,
         EVEN=d % tile.depth == 0,
         GROUP=GROUP,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def encode_by_bulk_copies(
+    table: Table,
+    settings: Settings,
+    centred: Float[Tensor, "members n d"],
+    pre: Float32[Tensor, "n r"],
+    largest: Float32[Tensor, "n pages"],
+    tile: Tile,
+    programs: int,
+) -> None:
+    """Compute what `encode` does, on a device that copies blocks of tensors on its own.
+
+    Args:
+        table: as for `encode`.
+        settings: as for `encode`.
+        centred: as for `encode`; rows must begin at multiples of 16 bytes.
+        pre: set, as by `encode`.
+        largest: set, as by `encode`.
+        tile: how the product is cut.
+        programs: that run at a time.
+    """
+    _members, tokens, d = centred.shape
+    pages = len(table.page_member)
+    multiply_by_bulk_copies[(min(programs, pages * triton.cdiv(tokens, tile.tokens)),)](
+        TensorDescriptor.from_tensor(centred.flatten(0, 1), [tile.tokens, tile.depth]),
+        TensorDescriptor.from_tensor(table.operands.w_enc, [table.page, tile.depth]),
+        table.weights.b_enc,
+        settings.form,
+        table.page_member,
+        table.page_latents,
+        pre,
+        largest,
+        tokens,
+        pages,
+        d,
+        PAGE=table.page,
+        TOKENS=tile.tokens,
+        DEPTH=tile.depth,
+        GROUP=GROUP,
+        PROGRAMS=programs,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )

@@ -3,10 +3,17 @@
 from typing import NamedTuple
 
 import torch
+import triton
+import triton.language as tl
 from jaxtyping import Float, Float32
 from torch import Tensor
 
 from sae_sweep.kernels.fused.table import FREE, Table
+
+TOKENS = 32
+"""Tokens of a page that a program adds the bias to."""
+
+_FREE = tl.constexpr(FREE)
 
 
 class Run(NamedTuple):
@@ -35,6 +42,28 @@ def runs_of(table: Table) -> list[Run]:
     return found
 
 
+@triton.jit(do_not_specialize=["tokens", "pages"])
+def finish_pages(
+    b_enc, page_member, page_latents, pre, largest, tokens, pages,
+    PAGE: tl.constexpr, TOKENS: tl.constexpr,
+):  # fmt: skip
+    """Add the bias to one page's products of one block of tokens, and take their maxima."""
+    page = tl.program_id(0)
+    if tl.load(page_member + page) == _FREE:
+        return
+    latent = tl.arange(0, PAGE)
+    row = page * PAGE + latent
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
+    exists = token < tokens
+    is_latent = latent < tl.load(page_latents + page)
+    at = pre + token.to(tl.int64)[:, None] * (pages * PAGE) + row[None, :]
+    mask = exists[:, None] & is_latent[None, :]
+    total = tl.load(at, mask=mask, other=-float("inf")) + tl.load(b_enc + row)[None, :]
+    total = tl.where(is_latent[None, :], total, -float("inf"))
+    tl.store(at, total, mask=exists[:, None])
+    tl.store(largest + token.to(tl.int64) * pages + page, tl.max(total, 1), mask=exists)
+
+
 def encode_by_library(
     table: Table,
     runs: list[Run],
@@ -48,7 +77,7 @@ def encode_by_library(
         table: encoders.
         runs: of `runs_of`.
         centred: x - b_dec of each member, as the operands' type.
-        pre: set in the rows of runs; -inf before in the others.
+        pre: set: each row's, for its own member's tokens.
         largest: set: maxima by page.
     """
     for slot, start, stop in runs:
@@ -56,6 +85,9 @@ def encode_by_library(
         if x.dtype == torch.float32:
             torch.mm(x, w, out=out)
         else:
-            out.copy_(torch.mm(x, w, out_dtype=torch.float32))
-        out.add_(table.weights.b_enc[start:stop])
-    torch.amax(pre.view(len(pre), -1, table.page), dim=2, out=largest)
+            torch.mm(x, w, out_dtype=torch.float32, out=out)
+    tokens, pages = largest.shape
+    finish_pages[(pages, triton.cdiv(tokens, TOKENS))](
+        table.weights.b_enc, table.page_member, table.page_latents, pre, largest, tokens, pages,
+        PAGE=table.page, TOKENS=TOKENS, num_warps=4,
+    )  # fmt: skip

@@ -17,6 +17,10 @@ from sae_sweep.kernels.fused.table import IDLE
 TOKENS = {torch.bfloat16: 4, torch.float32: 2}
 """Tokens whose vectors a program has under way at once, by their type: 128 registers a thread."""
 
+NARROW = {torch.bfloat16: 4096, torch.float32: 2048}
+"""Widest rows that an update holds in registers, with that many tokens; wider ones go by blocks,
+and half as many tokens at once."""
+
 CHUNK = 64
 """Tokens of a part of a latent that is active on many: at least two parts are made.
 
@@ -25,6 +29,11 @@ the last to end. Larger parts would take less room: all lists' entries, a row fo
 """
 
 _IDLE = tl.constexpr(IDLE)
+
+
+def tokens_at_once(operand: torch.dtype, width: int) -> int:
+    """Choose how many tokens' vectors are under way at once, without spilling registers."""
+    return TOKENS[operand] if width <= NARROW[operand] else TOKENS[operand] // 2
 
 
 class RowGradients(NamedTuple):
@@ -85,7 +94,7 @@ def walk(
 
 @triton.jit(do_not_specialize=["rows"])
 def split_kernel(
-    w_dec, page_member, form, unit_rows, price, tokens, values, start, centred, g,
+    w_dec, page_member, form, unit_rows, price, tokens, values, start, row_of, centred, g,
     part_enc, part_dec, part_sums, rows, d,
     PAGE: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -100,13 +109,7 @@ def split_kernel(
     position = window * CHUNK
     if position >= tl.load(start + rows):
         return
-    row = 0
-    above = rows
-    while above - row > 1:  # the row whose list contains `position`
-        middle = (row + above) // 2
-        before = tl.load(start + middle) <= position
-        row = tl.where(before, middle, row)
-        above = tl.where(before, above, middle)
+    row = tl.load(row_of + position)
     begin = tl.load(start + row)
     end = tl.load(start + row + 1)
     part = window - tl.cdiv(begin, CHUNK)

@@ -11,11 +11,14 @@ from sae_sweep.kernels.fused.radix import candidates, is_chosen, kth_largest
 from sae_sweep.kernels.fused.table import DENSE, IDLE, Settings, Table
 
 TILE_PAGES = 16
-"""Pages read at a time: 2048 candidates on 4 warps, 16 a thread."""
+"""Pages read at a time: 2048 candidates."""
+
+WARPS = 8
+"""Of a program: 8 candidates a thread, which fit into registers beside what the search knows."""
 
 PROGRAMS = 2048
 """Programs that share all tokens, each with its own scratch: several times what an H200 runs at
-once (4 an SM, by their registers), so that none waits long for the last; 16 MiB of scratch."""
+once (2 an SM, by their registers), so that none waits long for the last; 16 MiB of scratch."""
 
 _DENSE, _IDLE = tl.constexpr(DENSE), tl.constexpr(IDLE)
 
@@ -175,5 +178,5 @@ def select(
         rows.shape[2],
         PAGE=table.page,
         TILE=tile,
-        num_warps=4,
+        num_warps=WARPS,
     )

@@ -16,11 +16,12 @@ from torch import Tensor
 from sae_sweep.kernels.fused.by_latent import ByLatent
 from sae_sweep.kernels.fused.gradients import (
     CHUNK,
-    TOKENS,
+    NARROW,
     RowGradients,
     gather_gradients,
     row_price,
     split_kernel,
+    tokens_at_once,
 )
 from sae_sweep.kernels.fused.table import IDLE, Settings, Table
 from sae_sweep.kernels.reference import Adam
@@ -30,6 +31,9 @@ REGISTERS = 128
 
 ROWS = 8
 """Latents of a program: one more row of sums for the decoder's bias is written for each."""
+
+BLOCK = 1024
+"""Dimensions that are updated at a time where a row is too wide for registers."""
 
 EPS: float = Adam._field_defaults["eps"]
 
@@ -87,6 +91,38 @@ def update_scalar(
 
 
 @triton.jit
+def row_gradients(
+    row, at, begin, end, w, unit_price, tokens, values, g, centred,
+    part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity,
+    filled, d, column, inside, TOKENS: tl.constexpr, CHUNK: tl.constexpr, DENSE: tl.constexpr,
+):  # fmt: skip
+    """Gather all of a latent's gradients, from its tokens and from products over whole tiles."""
+    further = 0
+    if DENSE:
+        further = tl.load(filled + row)
+    into_dec, into_enc, into_bias, activity = gather_gradients(
+        tokens, values, begin, end, w, unit_price, g, centred, part_enc, part_dec, part_sums,
+        d, column, inside, TOKENS, CHUNK,
+    )  # fmt: skip
+    if further != 0:
+        into_dec += tl.load(dense_w_dec + at + column, mask=inside, other=0.0)
+        into_enc += tl.load(dense_w_enc + at + column, mask=inside, other=0.0)
+        into_bias += tl.load(dense_b_enc + row)
+        activity += tl.load(dense_activity + row)
+    return into_dec, into_enc, into_bias, activity
+
+
+@triton.jit
+def along_row(into_dec, w, activity, norm, member_price, unit):
+    """A unit row's gradient loses its part along the row, a free row's gets the norm's share."""
+    return tl.where(
+        unit != 0,
+        -tl.sum(into_dec * w, axis=0),
+        tl.where(norm > 0, member_price * activity / tl.maximum(norm, _TINY), 0.0),
+    )
+
+
+@triton.jit
 def update_kernel(
     w_enc, b_enc, w_dec,
     first_w_enc, first_b_enc, first_w_dec, second_w_enc, second_b_enc, second_w_dec,
@@ -126,20 +162,13 @@ def update_kernel(
             start + tl.minimum(row + 2, last_row)
         )  # a row early: the walk waits for it
         at = row * wide
-        further = 0
-        if DENSE:
-            further = tl.load(filled + row)
         w = tl.load(w_dec + at + column, mask=inside, other=0.0)
         unit_price, norm = row_price(w, member_price, unit)
-        into_dec, into_enc, into_bias, activity = gather_gradients(
-            tokens, values, begin, end, w, unit_price, g, centred, part_enc, part_dec, part_sums,
-            d, column, inside, TOKENS, CHUNK,
+        into_dec, into_enc, into_bias, activity = row_gradients(
+            row, at, begin, end, w, unit_price, tokens, values, g, centred,
+            part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity,
+            filled, d, column, inside, TOKENS, CHUNK, DENSE,
         )  # fmt: skip
-        if further != 0:
-            into_dec += tl.load(dense_w_dec + at + column, mask=inside, other=0.0)
-            into_enc += tl.load(dense_w_enc + at + column, mask=inside, other=0.0)
-            into_bias += tl.load(dense_b_enc + row)
-            activity += tl.load(dense_activity + row)
         penalty += unit_price * activity
 
         # all of Adam's loads before the first reduction, so that they travel together
@@ -149,12 +178,7 @@ def update_kernel(
         first_enc = tl.load(first_w_enc + at + column, mask=inside, other=0.0)
         second_enc = tl.load(second_w_enc + at + column, mask=inside, other=0.0)
 
-        # a unit row's gradient loses its part along the row, a free row's gets the norm's share
-        along = tl.where(
-            unit != 0,
-            -tl.sum(into_dec * w, axis=0),
-            tl.where(norm > 0, member_price * activity / tl.maximum(norm, _TINY), 0.0),
-        )
+        along = along_row(into_dec, w, activity, norm, member_price, unit)
         w, first_dec, second_dec = adam(
             w, first_dec, second_dec, into_dec + along * w,
             step_size, correction, complement1, beta2, complement2, eps,
@@ -179,6 +203,117 @@ def update_kernel(
             step_size, correction, complement1, beta2, complement2, eps,
         )  # fmt: skip
     tl.store(partials + group * wide + column, to_bias, mask=inside)
+    tl.store(penalties + group, penalty)
+
+
+@triton.jit
+def adam_by_blocks(
+    w_enc, w_dec, first_w_enc, first_w_dec, second_w_enc, second_w_dec, copy_enc, copy_dec,
+    waiting_enc, waiting_dec, to_bias, into_bias, unit,
+    step_size, correction, complement1, beta2, complement2, d, eps,
+    COPIES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Step a latent's two rows, whose gradients wait in memory."""
+    squares = 0.0
+    for i in range(0, d, BLOCK):
+        part = i + tl.max_contiguous(tl.arange(0, BLOCK), 4)
+        there = part < d
+        p, m, v = adam(
+            tl.load(w_dec + part, mask=there, other=0.0),
+            tl.load(first_w_dec + part, mask=there, other=0.0),
+            tl.load(second_w_dec + part, mask=there, other=0.0),
+            tl.load(waiting_dec + part, mask=there, other=0.0),
+            step_size, correction, complement1, beta2, complement2, eps,
+        )  # fmt: skip
+        squares += tl.sum(tl.where(there, p * p, 0.0), axis=0)
+        tl.store(waiting_dec + part, p, mask=there)
+        tl.store(first_w_dec + part, m, mask=there)
+        tl.store(second_w_dec + part, v, mask=there)
+    divisor = tl.where(unit != 0, tl.maximum(tl.sqrt(squares), _TINY), 1.0)
+    for i in range(0, d, BLOCK):
+        part = i + tl.max_contiguous(tl.arange(0, BLOCK), 4)
+        there = part < d
+        p = tl.load(waiting_dec + part, mask=there, other=0.0) / divisor
+        tl.store(w_dec + part, p, mask=there)
+        if COPIES:
+            tl.store(copy_dec + part, p.to(copy_dec.dtype.element_ty), mask=there)
+        u = tl.load(w_enc + part, mask=there, other=0.0)
+        share = tl.load(to_bias + part, mask=there, other=0.0) - into_bias * u
+        tl.store(to_bias + part, share, mask=there)
+        u, m, v = adam(
+            u, tl.load(first_w_enc + part, mask=there, other=0.0),
+            tl.load(second_w_enc + part, mask=there, other=0.0),
+            tl.load(waiting_enc + part, mask=there, other=0.0),
+            step_size, correction, complement1, beta2, complement2, eps,
+        )  # fmt: skip
+        store_row(
+            w_enc, first_w_enc, second_w_enc, copy_enc,
+            u, m, v, part, there, COPIES,
+        )  # fmt: skip
+
+
+@triton.jit
+def update_wide_kernel(
+    w_enc, b_enc, w_dec,
+    first_w_enc, first_b_enc, first_w_dec, second_w_enc, second_b_enc, second_w_dec,
+    copy_enc, copy_dec, page_member, page_latents,
+    form, unit_rows, step_sizes, corrections, complements1, betas2, complements2, price,
+    tokens, values, start, centred, g,
+    part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity, filled,
+    partials, penalties, d, eps,
+    PAGE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr,
+    CHUNK: tl.constexpr, COPIES: tl.constexpr, DENSE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Do what `update_kernel` does with rows that registers do not hold: Adam goes by blocks."""
+    group = tl.program_id(0)
+    page = group * ROWS // PAGE
+    member = tl.load(page_member + page)
+    if member < 0:
+        return
+    if tl.load(form + member) == _IDLE:
+        return
+    unit = tl.load(unit_rows + member)
+    member_price = tl.load(price + member)
+    column = tl.max_contiguous(tl.arange(0, WIDTH), 4)
+    inside = column < d
+    wide = tl.cast(d, tl.int64)
+    to_bias = partials + group * wide
+    waiting_enc = to_bias + tl.num_programs(0) * wide
+    waiting_dec = waiting_enc + tl.num_programs(0) * wide
+    for i in range(0, d, BLOCK):
+        part = i + tl.max_contiguous(tl.arange(0, BLOCK), 4)
+        tl.store(to_bias + part, tl.zeros([BLOCK], tl.float32), mask=part < d)
+    penalty = 0.0
+    last_row = tl.minimum((group + 1) * ROWS, page * PAGE + tl.load(page_latents + page))
+    for row in range(group * ROWS, last_row):
+        at = row * wide
+        w = tl.load(w_dec + at + column, mask=inside, other=0.0)
+        unit_price, norm = row_price(w, member_price, unit)
+        into_dec, into_enc, into_bias, activity = row_gradients(
+            row, at, tl.load(start + row), tl.load(start + row + 1), w, unit_price,
+            tokens, values, g, centred, part_enc, part_dec, part_sums,
+            dense_w_enc, dense_b_enc, dense_w_dec, dense_activity, filled, d, column, inside,
+            TOKENS, CHUNK, DENSE,
+        )  # fmt: skip
+        penalty += unit_price * activity
+        into_dec += along_row(into_dec, w, activity, norm, member_price, unit) * w
+        tl.store(waiting_enc + column, into_enc, mask=inside)
+        tl.store(waiting_dec + column, into_dec, mask=inside)
+        tl.debug_barrier()  # other threads read it by blocks
+
+        settings = load_adam(step_sizes, corrections, complements1, betas2, complements2, member)
+        step_size, correction, complement1, beta2, complement2 = settings
+        adam_by_blocks(
+            w_enc + at, w_dec + at, first_w_enc + at, first_w_dec + at,
+            second_w_enc + at, second_w_dec + at, copy_enc + at, copy_dec + at,
+            waiting_enc, waiting_dec, to_bias, into_bias, unit,
+            step_size, correction, complement1, beta2, complement2, d, eps, COPIES, BLOCK,
+        )  # fmt: skip
+        update_scalar(
+            b_enc + row, first_b_enc + row, second_b_enc + row, into_bias,
+            step_size, correction, complement1, beta2, complement2, eps,
+        )  # fmt: skip
+        tl.debug_barrier()  # the next row waits in the same place
     tl.store(penalties + group, penalty)
 
 
@@ -221,30 +356,36 @@ def update_rows(
     Returns:
         What is left to be added up for each member.
     """
-    tokens, values, start = active
+    tokens, values, start, row_of = active
     r, d = table.weights.w_enc.shape
     windows = max(triton.cdiv(len(tokens), CHUNK), 1)
+    width, groups = triton.next_power_of_2(d), r // ROWS
+    wide = width > NARROW[g.dtype]
     part_enc, part_dec = torch.empty(2, windows, d, device=g.device)
     part_sums = torch.empty(windows, 2, device=g.device)
-    shares = Shares(
-        bias=torch.empty(r // ROWS, d, device=g.device),
-        penalty=torch.empty(r // ROWS, device=g.device),
-    )
-    width = triton.next_power_of_2(d)
+    to_bias = torch.empty(3 if wide else 1, groups, d, device=g.device)
+    shares = Shares(bias=to_bias[0], penalty=torch.empty(groups, device=g.device))
     lists = (tokens, values, start, centred, g)
-    sizes = {"PAGE": table.page, "WIDTH": width, "TOKENS": TOKENS[g.dtype], "CHUNK": CHUNK}
+    sizes = {
+        "PAGE": table.page,
+        "WIDTH": width,
+        "TOKENS": tokens_at_once(g.dtype, width),
+        "CHUNK": CHUNK,
+    }
     split_kernel[(windows,)](
         table.weights.w_dec, table.page_member, settings.form, settings.unit_rows, settings.price,
-        *lists, part_enc, part_dec, part_sums, r, d, **sizes, num_warps=warps(width),
+        tokens, values, start, row_of, centred, g, part_enc, part_dec, part_sums, r, d,
+        **sizes, num_warps=warps(width),
     )  # fmt: skip
     given = (part_sums,) * 5 if dense is None else dense
-    update_kernel[(r // ROWS,)](
+    kernel, blocks = (update_wide_kernel, {"BLOCK": BLOCK}) if wide else (update_kernel, {})
+    kernel[(groups,)](
         *table.weights, *table.first, *table.second, *table.operands,
         table.page_member, table.page_latents,
         settings.form, settings.unit_rows, settings.step_size, settings.correction,
         settings.complement1, settings.beta2, settings.complement2, settings.price,
         *lists, part_enc, part_dec, part_sums, *given, *shares, d, EPS,
         ROWS=ROWS, COPIES=table.operands.w_enc.dtype != torch.float32, DENSE=dense is not None,
-        **sizes, num_warps=warps(width), maxnreg=REGISTERS,
+        **sizes, **blocks, num_warps=warps(width), maxnreg=REGISTERS,
     )  # fmt: skip
     return shares

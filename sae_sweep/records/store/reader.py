@@ -3,10 +3,12 @@
 A database is a file that anybody may have sent: what is read of it is checked here, once.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -26,7 +28,7 @@ from sae_sweep.records.store.tables import (
     STATE,
     TRIAL,
 )
-from sae_sweep.records.trial import TrialRecord
+from sae_sweep.records.trial import Row, TrialRecord
 from sae_sweep.records.uid import digest
 
 CHUNK = 500
@@ -75,6 +77,11 @@ class Sweep(NamedTuple):
 
     run: Run
     members: list[Member]
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """The records of its trials."""
+        return [member.trial for member in self.members]
 
     @property
     def digest(self) -> str:
@@ -186,6 +193,25 @@ class Reader:
         """
         with self._connection() as connection:
             return read_history(connection, uids, metric)
+
+    def rows(self, after: Mapping[str, int]) -> dict[str, list[Row]]:
+        """The reports of some trials after a step each, in order, by uid; NaN where not finite."""
+        query = (
+            select(TRIAL.c.uid, METRIC.c.step, METRIC_NAME.c.name, METRIC.c.value)
+            .join(METRIC, METRIC.c.trial == TRIAL.c.pk)
+            .join(METRIC_NAME, METRIC_NAME.c.id == METRIC.c.name)
+            .order_by(METRIC.c.step)
+        )
+        found: dict[str, list[Row]] = {}
+        with self._connection() as connection:
+            for uid, step in after.items():
+                part = query.where(TRIAL.c.uid == uid, METRIC.c.step > step)
+                for step, named in groupby(connection.execute(part), key=attrgetter("step")):
+                    values = {
+                        one.name: math.nan if one.value is None else one.value for one in named
+                    }
+                    found.setdefault(uid, []).append(Row(uid, step, values))
+        return found
 
     def state(self, run: int, name: str) -> Any:
         """What a run kept under a name; None where it kept nothing."""

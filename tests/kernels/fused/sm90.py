@@ -16,10 +16,23 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sae_sweep.kernels.fused import by_latent, candidates, centre, decode, encode, select, sums
+from sae_sweep.kernels.fused import (
+    ahead,
+    by_latent,
+    candidates,
+    centre,
+    counters,
+    decode,
+    encode,
+    encode_by_library,
+    order,
+    select,
+    sums,
+)
 from sae_sweep.kernels.fused.table import PAGE
 
-WIDTHS = (384, 2048, 4096)
+WIDTHS = (16, 384, 2048, 4096, 5120)
+"""Of rows. Kernels are compiled for the next power of two: 5120 stands for all up to 8192."""
 TILE = select.TILE_PAGES * PAGE
 TABLE = {
     "form": "*i32",
@@ -30,7 +43,10 @@ TABLE = {
     "page_latents": "*i32",
 }
 INTEGERS = dict.fromkeys(
-    ("members", "tokens", "pages", "capacity", "d", "n_rows", "entries", "n_streams", "batch"),
+    (
+        *("members", "tokens", "pages", "capacity", "d", "n_rows", "entries", "n_streams", "batch"),
+        "no_row",
+    ),
     "i32",
 )
 LISTS = {"candidate_pages": "*i32", "n_candidates": "*i32", "bounds": "*i32", "rows": "*i32"}
@@ -48,6 +64,20 @@ COUNTS = {
 }
 TYPES = TABLE | INTEGERS | LISTS | EXTENTS | CHOICE | COUNTS | SUMS
 """Types of arguments, by name; float32 tensors are not named."""
+
+
+WIDE = ("firsts", "halves", "n_latents", "done", "diverged_at", "active", "at")
+BOOKKEEPING = {
+    **dict.fromkeys(WIDE, "*i64"),
+    **dict.fromkeys(("last_half", "control"), "*fp64"),
+    **dict.fromkeys(("error_bound", "lead", "proportional"), "fp32"),
+    "width": "i32",
+}
+ORDER = {
+    **dict.fromkeys(("width", "n", "rows", "columns"), "i32"),
+    **dict.fromkeys(("seeds", "begins"), "*i64"),
+    "order": "*i32",
+}
 
 
 class Compiled(NamedTuple):
@@ -78,13 +108,38 @@ def cases() -> dict[str, Compiled]:
     found = {
         "encode bfloat16": product(encode.BFLOAT16, "centred", "w_enc"),
         "encode bfloat16, few": product(encode.BFLOAT16_FEW, "centred", "w_enc"),
+        "encode bfloat16, bulk copies": Compiled(
+            encode.multiply_by_bulk_copies,
+            {
+                "PAGE": PAGE,
+                "TOKENS": encode.BFLOAT16.tokens,
+                "DEPTH": encode.BFLOAT16.depth,
+                "GROUP": encode.GROUP,
+                "PROGRAMS": 132,
+            },
+            encode.BFLOAT16.warps,
+            encode.BFLOAT16.stages,
+            aligned=("d",),
+            types={
+                "x_blocks": f"tensordesc<bf16[{encode.BFLOAT16.tokens}, {encode.BFLOAT16.depth}]>",
+                "w_blocks": f"tensordesc<bf16[{PAGE}, {encode.BFLOAT16.depth}]>",
+            },
+        ),
         "encode float32": product(encode.FLOAT32),
+        "finish_pages": Compiled(
+            encode_by_library.finish_pages, {"PAGE": PAGE, "TOKENS": encode_by_library.TOKENS}
+        ),
         "find_extents": Compiled(candidates.find_extents, {"CHUNK": candidates.PAGES}),
         "list_pages": Compiled(candidates.list_pages, {"CHUNK": candidates.PAGES}, warps=1),
-        "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}),
+        "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}, select.WARPS),
         "gather_entries": Compiled(by_latent.gather_entries, {"BLOCK": by_latent.BLOCK}),
-        "add_pages": Compiled(sums.add_pages, {"GROUPS": 16}, warps=1),
-        "add_tokens": Compiled(sums.add_tokens, {"CHUNK": sums.CHUNK}),
+        "add_pages": Compiled(sums.add_pages, {"GROUPS": 16, "PAGES": sums.PAGES}),
+        "begin": Compiled(ahead.begin_kernel, ahead.CONSTANTS, warps=1, types=BOOKKEEPING),
+        "count": Compiled(counters.count_kernel, {"CHUNK": counters.CHUNK}, types=BOOKKEEPING),
+        "retire": Compiled(
+            counters.retire_kernel, {"BLOCK": counters.BLOCK}, types={"rows": "*i32"}
+        ),
+        "order": Compiled(order.order_kernel, {"BLOCK": order.BLOCK}, types=ORDER),
         "count_page": Compiled(
             sums.count_page, {"PAGE": PAGE, "TOKENS": sums.TOKENS}, aligned=("n_rows",)
         ),
@@ -94,13 +149,15 @@ def cases() -> dict[str, Compiled]:
         constants = {"WIDTH": width, "AT_ONCE": decode.AT_ONCE}
         warps = decode.warps_for(width)
         found[f"centre {d}"] = Compiled(
-            centre.centre_kernel, {"WIDTH": width, "COPY": True}, bfloat16=("operand",)
+            centre.centre_kernel,
+            {"WIDTH": width, "COPY": True},
+            bfloat16=("operand",),
+            types={"rows": "*fp32", "order": "*i32"},
         )
         for name, bfloat16 in (("bfloat16", ("w_dec", "g")), ("float32", ())):
             found[f"decode {name} {d}"] = Compiled(
                 decode.decode_token, constants, warps, bfloat16=bfloat16, aligned=("d",)
             )
-        found[f"square {d}"] = Compiled(sums.square_token, {"WIDTH": width}, aligned=("d",))
     return found
 
 
@@ -143,13 +200,14 @@ def resources(case: Compiled) -> dict[str, int]:
         "stack": usage["STACK"] + usage["LOCAL"],
         "shared": shared,
         "wgmma": on_tensor_cores,
+        "bulk copies": compiled.asm["ptx"].count("cp.async.bulk.tensor"),
     }
 
 
 def report(named: Mapping[str, Compiled], chosen: list[str]) -> None:
     """Print what the chosen cases take; all, if none is chosen."""
     found = {name: resources(case) for name, case in named.items() if not chosen or name in chosen}
-    print(json.dumps(found, indent=1))
+    print(json.dumps({"triton": triton.__version__, **found}, indent=1))
 
 
 if __name__ == "__main__":

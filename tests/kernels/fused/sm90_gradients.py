@@ -20,7 +20,13 @@ TYPES = (
     dict.fromkeys(("b", "r", "blocks", "k_most"), "i32")
     | dict.fromkeys(("eps", "target_factor", "half_b"), "fp32")
     | dict.fromkeys(("page_counts", "first", "counts", "tile_member", "filled"), "*i32")
-    | {"unit_rows": "*i32", "dead_window": "*i64", "tokens": "*i32", "error": "*fp32"}
+    | {
+        "unit_rows": "*i32",
+        "row_of": "*i32",
+        "dead_window": "*i64",
+        "tokens": "*i32",
+        "error": "*fp32",
+    }
 )
 """Types of arguments, by name, that sm90.py does not know or knows otherwise."""
 
@@ -91,14 +97,15 @@ def narrow() -> dict[str, Compiled]:
 def cases() -> dict[str, Compiled]:
     """List all of them, those that hold whole rows at each of `WIDTHS`."""
     found = narrow()
-    for kind, operands in update.TOKENS.items():
+    for kind in gradients.TOKENS:
         name = str(kind).removeprefix("torch.")
         copies = name == "bfloat16"
         side, depth = dense.tile_sides(kind)
         found |= products(name, side, depth, PER_PRODUCT if copies else ())
         for d in WIDTHS:
             width = triton.next_power_of_2(d)
-            sizes = {"PAGE": PAGE, "WIDTH": width, "TOKENS": operands, "CHUNK": gradients.CHUNK}
+            at_once = gradients.tokens_at_once(kind, width)
+            sizes = {"PAGE": PAGE, "WIDTH": width, "TOKENS": at_once, "CHUNK": gradients.CHUNK}
             whole = Compiled(
                 gradients.split_kernel,
                 sizes,
@@ -110,8 +117,11 @@ def cases() -> dict[str, Compiled]:
             found[f"split {name} {d}"] = whole
             for further in (False, True):
                 constants = sizes | {"ROWS": update.ROWS, "COPIES": copies, "DENSE": further}
+                kernel = update.update_kernel
+                if width > gradients.NARROW[kind]:
+                    kernel, constants["BLOCK"] = update.update_wide_kernel, update.BLOCK
                 found[f"update {name} {d}{' further' * further}"] = whole._replace(
-                    kernel=update.update_kernel, constants=constants, registers=update.REGISTERS
+                    kernel=kernel, constants=constants, registers=update.REGISTERS
                 )
     return found
 

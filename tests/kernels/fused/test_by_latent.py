@@ -27,6 +27,7 @@ def test_activations_are_ordered_by_row_then_by_token(
     assert list(zip(found.tokens.tolist(), found.values.tolist(), strict=True)) == expected
     ends = torch.tensor([len(entries) for entries in lists]).cumsum(0)
     assert found.start.tolist() == [0, *ends.tolist()[:-1]]
+    assert found.rows.tolist() == [row for row, entries in enumerate(lists) for _ in entries]
     assert found.tokens.dtype == found.start.dtype == torch.int32
 
 

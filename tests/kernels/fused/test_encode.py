@@ -8,16 +8,21 @@ from torch import Tensor
 from sae_sweep.kernels import reference
 from sae_sweep.kernels.fused import encode as module
 from sae_sweep.kernels.fused.encode import encode
+from sae_sweep.kernels.fused.encode_by_library import encode_by_library, runs_of
 from sae_sweep.kernels.fused.table import IDLE
 
 
-def run(packed: Packed, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+def run(packed: Packed, tokens: int, *, library: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """The input, pre-activations and maxima."""
     table = packed.table
     x = batches(packed.trials, tokens, table.biases.b_dec.shape[1])
     pages = len(table.page_member)
     pre, largest = poisoned(tokens, pages * table.page), poisoned(tokens, pages)
-    encode(table, packed.settings, x - table.biases.b_dec[:, None], pre, largest)
+    centred = x - table.biases.b_dec[:, None]
+    if library:
+        encode_by_library(table, runs_of(table), centred, pre, largest)
+    else:
+        encode(table, packed.settings, centred, pre, largest)
     return x, pre, largest
 
 
@@ -54,6 +59,46 @@ def test_maxima_are_those_of_the_pages() -> None:
     _, pre, largest = run(packed, 70)
     expected = pre.view(70, -1, packed.table.page).amax(dim=2)
     torch.testing.assert_close(largest, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("tokens", "d"), [(9, 40), (70, 36), (130, 8)])
+def test_bulk_copies_give_the_same_bits(tokens: int, d: int, monkeypatch) -> None:
+    packed = pack(SEVERAL, d)
+    _, pre, largest = run(packed, tokens)
+    tile = module.FLOAT32
+    monkeypatch.setattr(module, "programs_with_bulk_copies", lambda device: 3)
+    monkeypatch.setattr(module, "ALIGNED", 1)
+    monkeypatch.setattr(module, "BFLOAT16", tile)
+    used = []
+    by_copies = module.encode_by_bulk_copies
+    monkeypatch.setattr(
+        module, "encode_by_bulk_copies", lambda *given: used.append(by_copies(*given))
+    )
+    _, found, maxima = run(packed, tokens)
+    assert len(used) == 1
+    torch.testing.assert_close(found, pre, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(maxima, largest, rtol=0, atol=0, equal_nan=True)
+
+
+def test_devices_without_bulk_copies_do_without(monkeypatch) -> None:
+    on_cuda = torch.device("cuda", 7)
+    assert module.programs_with_bulk_copies(torch.device("cpu")) == 0
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert module.programs_with_bulk_copies(on_cuda) == 0
+
+
+def test_the_librarys_product_is_the_same_within_rounding() -> None:
+    packed = pack(SEVERAL, 40)
+    _, pre, largest = run(packed, 70)
+    _, found, maxima = run(packed, 70, library=True)
+    acting = packed.table.page_member.clone()
+    for slot, trial in enumerate(packed.trials):
+        if trial.form == IDLE:
+            acting[acting == slot] = -1
+    of_page = acting >= 0
+    torch.testing.assert_close(maxima[:, of_page], largest[:, of_page])
+    of_row = of_page.repeat_interleave(packed.table.page)
+    torch.testing.assert_close(found[:, of_row], pre[:, of_row], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("d", [7, 64])

@@ -103,6 +103,20 @@ def test_latents_active_on_many_tokens_are_summed_in_parts(
         assert_state(found, stepped(trial)[0])
 
 
+@pytest.mark.parametrize("unit", [True, False])
+def test_rows_that_registers_do_not_hold_are_updated_by_blocks(
+    unit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "NARROW", {torch.float32: 8})
+    monkeypatch.setattr(update, "BLOCK", 8)
+    monkeypatch.setattr(update, "CHUNK", 3)
+    alpha = {"k": 4} if unit else {"k": 0, "l1_alpha": 0.7}
+    trial = Trial(20, pages=(0, 2), unit=unit, **alpha).with_state(19, 12)
+    other = Trial(9, 2, (1,), lr=0.2, step=9, seed=2).with_state(19, 12)
+    for found, one in zip(step([trial, other], 4), (trial, other), strict=True):
+        assert_state(found, stepped(one)[0])
+
+
 def crowd() -> list[Trial]:
     trials = [
         Trial(40, 3, (2, 5, 7), lr=0.03, seed=1),

@@ -1,12 +1,10 @@
-"""What a front of two objectives covers, what each point adds, and where it bends."""
+"""Where a front of two objectives bends."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-REFERENCE = 1.1
-"""Each axis's reference: the worst value and a tenth of the range (Ishibuchi et al. 2011)."""
 FLAT = 0.05
 """Distance from the chord below which a front has no knee."""
 
@@ -38,22 +36,6 @@ def bounds(points: Float[np.ndarray, "n m"]) -> Bounds | None:
     found = Bounds(points.min(axis=0), points.max(axis=0))
     ranges = found.high - found.low if np.isfinite(points).all() else np.zeros(1)
     return found if (ranges > 0).all() else None
-
-
-def hypervolume(points: Float[np.ndarray, "n 2"], reference: float = REFERENCE) -> float:
-    """Area between the points and (reference, reference), both objectives to be low."""
-    area, height = 0.0, reference
-    for x, y in points[np.lexsort(points.T[::-1])]:
-        if x < reference and y < height:
-            area += (reference - x) * (height - y)
-            height = y
-    return float(area)
-
-
-def contributions(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
-    """What would be lost without each point; 0 for a point that another equals."""
-    total = hypervolume(points)
-    return np.array([total - hypervolume(np.delete(points, i, axis=0)) for i in range(len(points))])
 
 
 def knee(front: Float[np.ndarray, "n 2"]) -> Knee | None:

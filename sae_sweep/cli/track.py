@@ -1,0 +1,64 @@
+"""`python -m sae_sweep track SWEEP --sink wandb`: a sweep's trials as runs of a tracker."""
+
+import argparse
+import contextlib
+import os
+import sys
+import threading
+from pathlib import Path
+
+from sae_sweep.errors import BadInput, CutShort
+from sae_sweep.records.store import default_url
+from sae_sweep.sinks import PACKAGES, open_sink, require
+from sae_sweep.sinks.follow import follow
+from sae_sweep.sinks.process import READY
+
+
+def track(arguments: list[str]) -> int:
+    """Send what a tracker does not have yet of a sweep; `sinks=[...]` does it while one runs.
+
+    Raises:
+        BadInput: no such sweep, or a tracker that cannot be used.
+    """
+    parser = argparse.ArgumentParser(prog="python -m sae_sweep track")
+    parser.add_argument("sweep")
+    parser.add_argument("--sink", choices=sorted(PACKAGES), required=True)
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
+    parser.add_argument(
+        "--store", metavar="URL", help="default: SAE_SWEEP_STORE, else outputs/sae_sweep.db"
+    )
+    parser.add_argument("--follow", action="store_true", help="until the standard input ends")
+    options = parser.parse_args(arguments)
+    outputs = options.outputs.absolute()
+    url = options.store or os.environ.get("SAE_SWEEP_STORE") or default_url(outputs)
+    require([options.sink])
+    folder = outputs / options.sweep
+    (folder / "sinks").mkdir(parents=True, exist_ok=True)
+    with contextlib.redirect_stdout(sys.stderr):  # trackers print as they like
+        sink = open_sink(options.sink, options.sweep, outputs)
+    over = threading.Event()
+    if options.follow:
+        threading.Thread(target=_wait_for_end, args=(over,), daemon=True).start()
+        sys.stdout.write(f"{READY}\n")
+        sys.stdout.flush()
+    else:
+        over.set()
+    try:
+        with contextlib.redirect_stdout(sys.stderr), contextlib.closing(sink):
+            follow(sink, url, options.sweep, folder, over.wait)
+    except BadInput:
+        raise
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise CutShort(
+            f"{options.sink} does not take {options.sweep}: {type(error).__name__}: {first}; "
+            "when that is mended, the same command sends the rest"
+        ) from error
+    if not options.follow:
+        sys.stdout.write(f"{options.sweep} is in {options.sink}\n")
+    return 0
+
+
+def _wait_for_end(over: threading.Event) -> None:
+    sys.stdin.read()
+    over.set()

@@ -1,0 +1,106 @@
+"""Sweeps over a set of activations that the disk does not hold: the same results, bit for bit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_sweeps as sweeps
+import torch
+
+pytestmark = pytest.mark.slow
+
+ROWS = 20_000
+ROW_BYTES = 4 * 16 + 6 + 12
+A_TENTH = ROWS * ROW_BYTES / 10 / 1e9
+STORY = "the a of in to sun moon river stone bird sings falls over under cold warm"
+WORDS = STORY.split()
+
+
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A sweep over three layers of a causal model made here, over a text made here."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("gpt2")
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"n_embd": 16, "n_head": 2, "n_layer": 5, "n_positions": 32}
+    GPT2Model(GPT2Config(vocab_size=32, **sizes)).save_pretrained(folder)
+    ids = {word: number for number, word in enumerate(["[UNK]", "<end>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="<end>"
+    ).save_pretrained(folder)
+    text = folder / "text.txt"
+    chosen = torch.randint(len(WORDS), (1200, 20), generator=torch.Generator().manual_seed(0))
+    text.write_text("\n\n".join(" ".join(WORDS[one] for one in row) for row in chosen.tolist()))
+    return [
+        f"activations.model={folder}",
+        f"activations.text={text}",
+        "activations.layer=[1,3,5]",
+        "activations.context=32",
+        f"activations.train_tokens={ROWS}",
+        "activations.validation_tokens=1000",
+        f"activations.window_rows={ROWS // 25}",
+        "activations=minilm",
+        "sae.n_latents=64",
+        "sae.k=[4,8]",
+        "train.lr=1e-3",
+        "train.epochs=1.5",
+        "train.batch_size=256",
+        "sweep.name=tiny",
+    ]
+
+
+@pytest.fixture(scope="module")
+def unbounded(
+    causal: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[str, bytes]]:
+    """Results of the sweep with all shards on disk."""
+    outputs = tmp_path_factory.mktemp("whole")
+    sweeps.run(outputs, "inline", *causal)
+    found = results(outputs)
+    assert len(found) == 6
+    return found
+
+
+def results(outputs: Path) -> dict[str, tuple[str, bytes]]:
+    """Final metrics and weights by uid, of every trial that is done."""
+    done = "SELECT label, uid, final FROM sweep_trial WHERE status = 'done'"
+    return {
+        uid: (final, (outputs / "trials" / f"{label}-{uid}" / "sae.safetensors").read_bytes())
+        for label, uid, final in sweeps.rows(outputs, done)
+    }
+
+
+def train_bytes(outputs: Path) -> int:
+    """Of the layer that takes most."""
+    folders = (outputs / "activations").iterdir()
+    return max(sum(path.stat().st_size for path in one.glob("train-*")) for one in folders)
+
+
+def test_a_cache_of_a_tenth_gives_the_same_results_even_after_kills(
+    causal: list[str], unbounded: dict[str, tuple[str, bytes]], tmp_path: Path
+) -> None:
+    words = [*causal, f"activations.cache_gb={A_TENTH:.3g}", "train.checkpoint_every=10"]
+
+    def begun() -> bool:
+        return bool(sweeps.rows(tmp_path, "SELECT 1 FROM sweep_trial WHERE status='running'"))
+
+    def one_done() -> bool:
+        return bool(sweeps.rows(tmp_path, "SELECT 1 FROM sweep_trial WHERE status='done'"))
+
+    conditions: list[Callable[[], bool]] = [
+        lambda: any((tmp_path / "activations").glob("*/train-00000.safetensors")),
+        begun,
+        one_done,
+    ]
+    for condition in conditions:
+        process = sweeps.start(tmp_path, "inline", *words)
+        sweeps.wait_until(condition, process)
+        sweeps.kill(process)
+    sweeps.run(tmp_path, "inline", *words)
+    assert results(tmp_path) == unbounded
+    assert train_bytes(tmp_path) < 1.5 * A_TENTH * 1e9
