@@ -15,7 +15,9 @@ NEEDED = {
 }
 TRIALS = {
     "ab_test": 9,
+    "architectures": 30,
     "grid_topk": 16,
+    "jumprelu_target": 12,
     "l1_grid": 10,
     "l1_width_scaling": 15,
     "layer_quality": 18,
@@ -26,6 +28,7 @@ TRIALS = {
     "smoke": 4,
     "target_l0": 12,
     "topk_12": 12,
+    "transcoder": 8,
 }
 CHOICES = [(group, name) for group, names in choices().items() for name in names]
 
@@ -45,7 +48,8 @@ def trials(sweep: str) -> list[Trial]:
         config = validate(TrialConfig, point.settings)
         d = config.activations.d or MINILM_D
         fingerprint = digest(point.settings["activations"])
-        source = Source(fingerprint, d, config.activations.train_tokens, {})
+        rows, has_target = config.activations.train_tokens, config.activations.has_target
+        source = Source(fingerprint, d, rows, {}, has_target)
         resolved.append(resolve(config, source))
     return resolved
 
