@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -266,3 +267,16 @@ def test_a_folder_in_the_place_of_a_checkpoint_fails_its_own_trial(finished, cap
     said = capsys.readouterr().err
     assert "2 trials: 1 done, 1 failed" in said
     assert "is a folder, where a checkpoint should be" in json.dumps(said)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), BlockingIOError(11, "no more processes")]
+)
+def test_a_limit_of_processes_is_said_in_one_line(finished, monkeypatch, capsys, error) -> None:
+    def refuse(_self) -> None:
+        raise error
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert main([*TINY, f"outputs={finished}"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].endswith("(ulimit -u), or end others; the same command continues")
