@@ -9,6 +9,9 @@ from analysis.foreign import cells, terms
 from analysis.foreign.reading import Table
 from sae_sweep.errors import BadInput
 
+SAID_ONCE = frozenset({"seconds"})
+"""Of columns that are read as this, the first counts: the others measure the same thing."""
+
 
 class Column(NamedTuple):
     """A foreign column and what became of it."""
@@ -52,10 +55,21 @@ def _column(table: Table, name: str, given: Mapping[str, str]) -> Column:
         return Column(name, given[name], "--map", *counts)
     if not present:
         return Column(name, terms.IGNORE, "empty", *counts)
+    if _numbers_rows(table, name):
+        return Column(name, terms.IGNORE, "numbers the rows", *counts)
     found = terms.guess(name)
     if found is None:
         return Column(name, terms.IGNORE, "not understood", *counts)
     return Column(name, *found, *counts)
+
+
+def _numbers_rows(table: Table, name: str) -> bool:
+    """Whether a column is a table's index, as pandas writes it without a name."""
+    nameless = re.fullmatch(r"\(column \d+\)|Unnamed: \d+|index|__index_level_\d+__", name)
+    if not nameless:
+        return False
+    values = [cells.setting(row.get(name)) for row in table.rows]
+    return len(set(map(str, values))) == len(values) and all(type(one) is int for one in values)
 
 
 def _target(theirs: str, ours: str) -> str:
@@ -79,6 +93,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 def _without_doubles(table: Table, columns: list[Column], given: set[str]) -> list[Column]:
     """Leave out a column that says again what another says; refuse one that says otherwise."""
     chosen: dict[str, Column] = {}
+    both: set[str] = set()
     for column in sorted(columns, key=lambda one: one.theirs not in given):
         if column.ours == terms.IGNORE:
             continue
@@ -87,6 +102,11 @@ def _without_doubles(table: Table, columns: list[Column], given: set[str]) -> li
             continue
         if first.theirs in given and column.theirs not in given:
             continue
+        if column.field in SAID_ONCE:
+            continue
+        if first.ours != column.ours and not {first.theirs, column.theirs} & given:
+            both.add(column.theirs)  # two forms of one metric: the rows must agree
+            continue
         raise BadInput(
             f"columns {first.theirs} and {column.theirs} are both read as {column.field}: leave "
             f"one out with --map '{column.theirs}={terms.IGNORE}' or --map '{first.theirs}="
@@ -94,7 +114,7 @@ def _without_doubles(table: Table, columns: list[Column], given: set[str]) -> li
         )
     return [
         one
-        if one.ours == terms.IGNORE or chosen[one.field] is one
+        if one.ours == terms.IGNORE or chosen[one.field] is one or one.theirs in both
         else one._replace(ours=terms.IGNORE, rule=f"{chosen[one.field].theirs} says it")
         for one in columns
     ]

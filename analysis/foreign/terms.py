@@ -57,7 +57,7 @@ _ALIASES = {
     "name": "run_name label display_name run folder",
     "id": "run_id train_id uid",
     "status": "state run_state",
-    "seconds": "runtime duration wall_time",
+    "seconds": "runtime duration wall_time run_time elapsed time_total_s",
     "score": "combined_score balanced_score",
     "sae.kind": "kind architecture arch sae_type trainer_class",
     "sae.k": "k top_k topk sparsity_k sae_k",
@@ -76,6 +76,7 @@ _ALIASES = {
     "activations.model": "model model_name lm_name",
     "activations.layer": "layer hook_layer",
     "activations.hook": "hook hook_name hook_point hookpoint submodule_name",
+    "always_on": "always_on_count n_always_on num_always_on always_on_features",
     "fvu": "frac_variance_unexplained fraction_variance_unexplained normalized_mse nmse",
     "explained_variance": "ev variance_explained frac_variance_explained fve explained_var",
     "dead_features": "dead dead_fraction frac_dead death_rate dead_rate dead_latents dead_neurons "
@@ -94,14 +95,14 @@ KNOWN = {alias: ours for ours, aliases in _ALIASES.items() for alias in aliases.
 }
 
 _STATUS_WORDS: dict[Status, str] = {
-    "done": "done finished completed complete success succeeded ok",
+    "done": "done finished completed complete success succeeded ok terminated",
     "running": "running",
-    "queued": "queued pending",
-    "failed": "failed failure crashed error",
+    "queued": "queued pending waiting scheduled",
+    "failed": "failed fail failure crashed error errored",
     "diverged": "diverged nan",
-    "oom": "oom",
-    "stopped": "stopped early_stopped",
-    "interrupted": "interrupted killed preempted",
+    "oom": "oom out_of_memory",
+    "stopped": "stopped early_stopped pruned",
+    "interrupted": "interrupted killed preempted preempting paused canceled cancelled timeout",
 }
 STATUSES = {word: status for status, words in _STATUS_WORDS.items() for word in words.split()}
 
@@ -110,7 +111,7 @@ def guess(column: str) -> tuple[str, str] | None:
     """What a column is to us and the rule that says so; None where its name says nothing."""
     if re.fullmatch(rf"({'|'.join(SECTIONS)})\.\w+", column):
         return column, "our own name"
-    whole, last = _plain(column), _plain(re.split(r"[./]", column)[-1])
+    whole, last = _plain(column), _plain(re.split(r"[./]|^(?:params|user_attrs)_", column)[-1])
     for name, where in ((whole, "name"), (last, "last part of the name")):
         if name in KNOWN:
             return KNOWN[name], where
