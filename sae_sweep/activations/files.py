@@ -64,7 +64,7 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
     require_rows(config, min(n, config.validation_tokens), n - config.validation_tokens)
     with checksums(outputs) as checksum:
         content = [[table.path.suffix, checksum(table.path)] for table in tables]
-    acting = {"files", "group", "train_tokens", "validation_tokens"}
+    acting = {"files", "group", "train_tokens", "validation_tokens", "max_norm"}
     if tables[0].activation.stride(0) > tables[0].activation.shape[1]:
         acting.add("layer")  # one of several
     settings = config.model_dump(include=acting, exclude_none=True)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,15 @@ from sae_sweep.activations.plan import (
     window_rows,
     window_shards,
 )
-from sae_sweep.activations.shards import read_shard
+from sae_sweep.activations.reader import Rows
+from sae_sweep.activations.shards import KEPT, origins_path, read_origins, read_shard, write_columns
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import note
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """How often shards that other processes compute are looked for."""
+MASSIVE = 10.0
+"""Times the median norm above which a row counts as massive (Sun et al. 2024, arXiv:2402.17762)."""
 EQUAL = 1e-6
 """Rows that differ from their mean by less than this share of its norm differ by rounding."""
 
@@ -104,10 +109,16 @@ def _complete(folder: Path, one: Wanted, group_names: list[str], outputs: Path) 
     source = one.source
     # all training rows, unless they come in windows: then the first is there before the others
     paths = [folder / shard.name for shard in window_shards(one, 0)]
-    mean, scale = _normalisation(lambda: (read_shard(path).activation for path in paths), source.d)
+    median, limit = _say_massive(one, paths), None
+    if one.config.max_norm is not None:
+        limit = one.config.max_norm * median
+        _write_kept(folder, one, limit)
+    mean, scale = _normalisation(
+        lambda: (_used(path, limit).activation for path in paths), source.d
+    )
     figures: dict[str, Any] = {"mean": mean.tolist(), "scale": scale}
     if source.has_target:
-        mean, scale = _normalisation(lambda: (_target(path) for path in paths), source.d)
+        mean, scale = _normalisation(lambda: (_target(path, limit) for path in paths), source.d)
         figures |= {"target_mean": mean.tolist(), "target_scale": scale}
     with checksums(outputs) as checksum:
         described = [
@@ -127,6 +138,44 @@ def _complete(folder: Path, one: Wanted, group_names: list[str], outputs: Path) 
     write_manifest(folder, manifest)
 
 
+def _say_massive(one: Wanted, paths: Sequence[Path]) -> float:
+    """Say how many training rows are massive, and give the median norm."""
+    norm = torch.cat([read_shard(path).activation.float().norm(dim=1) for path in paths])
+    median = float(norm.median())
+    massive = norm > MASSIVE * (median or math.inf)
+    if massive.any():
+        squares = norm.double().square()
+        tokens = ""
+        if all(origins_path(path).exists() for path in paths):
+            ids = torch.cat([read_origins(path).token_id for path in paths])[massive]
+            most = Counter(ids.tolist()).most_common(3)
+            told = [f"{token} ({times} times)" for token, times in most]
+            tokens = f", most often the token ids {', '.join(told)}"
+        note(
+            f"activations {one.source.fingerprint}: {int(massive.sum()):,} of {len(norm):,} "
+            f"training rows have norms over {MASSIVE:g} times the median and carry "
+            f"{float(squares[massive].sum() / squares.sum()):.0%} of the sum of squares{tokens}"
+            + ("" if one.config.max_norm else "; activations.max_norm=10 drops such rows")
+        )
+    return median
+
+
+def _write_kept(folder: Path, one: Wanted, limit: float) -> None:
+    """Write which rows of either split are at most as long as a norm."""
+    columns = {}
+    for split in ("train", "validation"):
+        found = [
+            read_shard(folder / shard.name).activation.float().norm(dim=1) <= limit
+            for shard in shards(one, split)
+        ]
+        columns[split] = torch.cat(found).nonzero()[:, 0]
+        if not len(columns[split]):
+            raise BadInput(
+                f"activations.max_norm={one.config.max_norm:g} leaves no {split} rows: raise it"
+            )
+    write_columns(folder / KEPT, columns)
+
+
 def _described(path: Path, shard: Planned, checksum: FileFacts) -> Shard:
     there = path.exists()
     return Shard(
@@ -138,8 +187,18 @@ def _described(path: Path, shard: Planned, checksum: FileFacts) -> Shard:
     )
 
 
-def _target(path: Path) -> Float[Tensor, "rows d"]:
-    target = read_shard(path).target
+def _used(path: Path, limit: float | None) -> Rows:
+    """The rows of a shard that are at most as long as a norm."""
+    rows = read_shard(path)
+    if limit is None:
+        return rows
+    kept = rows.activation.float().norm(dim=1) <= limit
+    columns = rows._asdict().items()
+    return Rows(**{name: one if one is None else one[kept] for name, one in columns})
+
+
+def _target(path: Path, limit: float | None) -> Float[Tensor, "rows d"]:
+    target = _used(path, limit).target
     assert target is not None
     return target
 
