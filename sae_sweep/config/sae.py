@@ -56,6 +56,14 @@ class FusedStep(NamedTuple):
     """Weight of the L1 penalty before its warm-up."""
     aux_coeff: float
     """Weight of AuxK."""
+    usage_coeff: float
+    """Weight of the usage loss."""
+    usage_target: float
+    """Share of tokens in which that loss wants a latent to be selected."""
+    often_coeff: float
+    """Weight of the price on latents that fire too often."""
+    often_limit: float
+    """Share of tokens up to which they may fire unpriced."""
 
 
 class Architecture(Strict):
@@ -274,7 +282,10 @@ class TopKConfig(SelectingConfig):
             **ALWAYS_ON,
             **ON_PARAMETERS,
         },
-        "fused": {"k": ANY, "aux_kind": ("auxk",), "aux_coeff": ANY},
+        "fused": {
+            **{"k": ANY, "aux_kind": ANY, "aux_coeff": ANY, "aux_target": ANY},
+            **ALWAYS_ON,
+        },
     }
 
     @model_validator(mode="after")
@@ -310,7 +321,16 @@ class TopKConfig(SelectingConfig):
     @property
     def fused(self) -> FusedStep:
         """What the fused kernels are told."""
-        return FusedStep(k=self.k, penalty=0.0, aux_coeff=self.aux_coeff)
+        usage = self.aux_kind == "usage"
+        return FusedStep(
+            k=self.k,
+            penalty=0.0,
+            aux_coeff=0.0 if usage else self.aux_coeff,
+            usage_coeff=self.aux_coeff if usage else 0.0,
+            usage_target=self.aux_target or 0.0,
+            often_coeff=self.always_on_coeff,
+            often_limit=self.always_on_threshold,
+        )
 
     def inactive(self) -> set[str]:
         """Settings that have no effect, beside those that are None."""
@@ -439,7 +459,7 @@ class L1Config(Architecture):
             **ALWAYS_ON,
             **ON_PARAMETERS,
         },
-        "fused": {"l1_alpha": ANY, "l1_norm": ANY},
+        "fused": {"l1_alpha": ANY, "l1_norm": ANY} | ALWAYS_ON,
     }
     resamples = True
 
@@ -456,7 +476,15 @@ class L1Config(Architecture):
     @property
     def fused(self) -> FusedStep:
         """What the fused kernels are told."""
-        return FusedStep(k=0, penalty=self.l1_alpha, aux_coeff=0.0)
+        return FusedStep(
+            k=0,
+            penalty=self.l1_alpha,
+            aux_coeff=0.0,
+            usage_coeff=0.0,
+            usage_target=0.0,
+            often_coeff=self.always_on_coeff,
+            often_limit=self.always_on_threshold,
+        )
 
 
 class JumpReluConfig(Architecture):

@@ -175,11 +175,6 @@ def _refuse_controller(sae: AnySae, train: TrainConfig) -> None:
     if not _is_controlled(sae, train):
         return
     name, value = sae.l0_setting
-    if train.kernels == "fused":
-        raise BadInput(
-            f"train.l0_controller=true with train.kernels=fused: fused kernels are told {name} "
-            "steps ahead; use train.kernels=auto or train.l0_controller=false"
-        )
     if value == 0:
         raise BadInput(
             f"sae.{name}=0 with train.l0_controller=true: it multiplies {name}, and 0 stays 0; "

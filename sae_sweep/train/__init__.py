@@ -2,7 +2,7 @@
 
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.device import require_device
-from sae_sweep.train.engine import Engine
+from sae_sweep.train.engine import Engine, NoRoom
 from sae_sweep.train.evaluation import Evaluation, evaluate, report
 from sae_sweep.train.source import ActivationSource
 
@@ -10,6 +10,7 @@ __all__ = [
     "ActivationSource",
     "Engine",
     "Evaluation",
+    "NoRoom",
     "State",
     "evaluate",
     "report",

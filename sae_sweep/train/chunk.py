@@ -1,17 +1,23 @@
 """What a pack's next updates are told, computed ahead on the host and read on the device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from sae_sweep.activations.order import rows_between
 from sae_sweep.config import Trial
-from sae_sweep.kernels.fused.step import NUMBERS
+from sae_sweep.kernels.fused.ahead import NUMBERS, Ahead
+from sae_sweep.kernels.fused.order import find_order
+from sae_sweep.train.controller import control_at
 from sae_sweep.train.schedule import lr_scale, sparsity_scale
 from sae_sweep.train.source import ActivationSource
+
+FETCHED_BYTES = 2**28
+"""Rows that are fetched at once where they do not all stay on the device; twice that is there."""
 
 
 class Stream(NamedTuple):
@@ -22,12 +28,12 @@ class Stream(NamedTuple):
     """Updates made before the next one."""
 
 
-def numbers_at(trial: Trial, step: int) -> list[float]:
+def numbers_at(trial: Trial, step: int) -> tuple[float, ...]:
     """The values of `NUMBERS` for the update with this number, 1 being the first."""
     train, sae = trial.train, trial.sae.fused
     lr = train.lr * lr_scale(step, trial.steps, train.lr_warmup_fraction, train.lr_decay_fraction)
     acting = sparsity_scale(step, trial.steps, train.l1_warmup_fraction)
-    return [
+    return (
         lr / (1 - train.beta1**step),
         (1 - train.beta2**step) ** 0.5,
         train.beta1,
@@ -35,66 +41,122 @@ def numbers_at(trial: Trial, step: int) -> list[float]:
         1 - train.beta1,
         1 - train.beta2,
         sae.penalty * acting / train.batch_size,
-        sae.aux_coeff,
-    ]
+        *(sae.aux_coeff, sae.usage_coeff, sae.usage_target, sae.often_coeff, sae.often_limit),
+        *(control_at(trial, step) if trial.controlled else (0.0,) * 5),
+    )
 
 
-def numbers(
-    members: Mapping[int, tuple[Trial, int]], slots: int, count: int
-) -> Float32[Tensor, "steps fields slots"]:
-    """`NUMBERS` for the next `count` updates of every slot; 0 where a slot takes no part.
-
-    Args:
-        members: trial, and updates made so far, by slot.
-        slots: of the table.
-        count: updates ahead.
-    """
-    found = torch.zeros(count, len(NUMBERS), slots)
-    for slot, (trial, step) in members.items():
-        rows = [numbers_at(trial, step + ahead) for ahead in range(1, count + 1)]
-        found[:, :, slot] = torch.tensor(rows)
-    return found
-
-
-def streams(members: Mapping[int, tuple[Trial, int]]) -> dict[int, Stream]:
-    """Which batches each slot is to see."""
-    return {slot: Stream(trial.train.seed_data, step) for slot, (trial, step) in members.items()}
+def numbers(trial: Trial, step: int, count: int) -> np.ndarray:
+    """`NUMBERS` of the next `count` updates after `step`, [steps, fields]."""
+    rows = [numbers_at(trial, step + ahead) for ahead in range(1, count + 1)]
+    return np.array(rows, dtype=np.float32).reshape(count, len(NUMBERS))
 
 
 class TrainingRows:
     """Training rows on a device: all of them where they fit, fetched ahead where not."""
 
     def __init__(
-        self, activations: ActivationSource, device: torch.device, resident_bytes: int
+        self,
+        activations: ActivationSource,
+        device: torch.device,
+        batch_size: int,
+        resident_bytes: int,
     ) -> None:
         """Bring the rows to the device if they take no more than `resident_bytes`."""
         self._activations = activations
         self._device = device
-        n = activations.n_train
-        self._resident: Tensor | None = None
+        self._batch_size = batch_size
+        n, d = activations.n_train, activations.d
         # rows that come in windows are not all there
-        if activations.window_rows >= n and 4 * n * activations.d <= resident_bytes:
-            everything = torch.arange(n)
-            parts = [
-                activations.train_rows(part).to(device) for part in torch.split(everything, 2**16)
-            ]
-            self._resident = torch.cat(parts)
+        self.resident = activations.window_rows >= n and 4 * n * d <= resident_bytes
+        if self.resident:
+            self._everything = torch.empty(n, d, device=device)
+            for part in torch.split(torch.arange(n), 2**16):
+                self._everything[part[0] : part[-1] + 1] = activations.train_rows(part).to(device)
+        else:
+            self._fetched = Fetched(activations, device, batch_size)
 
-    def fetch(
-        self, wanted: Sequence[Stream], count: int, batch_size: int
-    ) -> Float32[Tensor, "steps streams batch d"]:
-        """The batches of the next `count` updates of each stream."""
-        shape = (count, batch_size, self._activations.d)
-        found = [self._rows(self._indices(one, count, batch_size)).view(shape) for one in wanted]
-        return torch.stack(found, dim=1)
+    def reserve(self, n_streams: int) -> None:
+        """Make room for a batch of each of so many streams; `rows` may be another tensor then."""
+        need = n_streams * self._batch_size
+        if not self.resident and need > self._fetched.capacity:
+            del self._fetched  # first: there may not be memory for both
+            self._fetched = Fetched(self._activations, self._device, need)
 
-    def _indices(self, stream: Stream, count: int, batch_size: int) -> Int64[Tensor, " rows"]:
-        device = self._device if self._resident is not None else "cpu"
-        first, last = stream.step * batch_size, (stream.step + count) * batch_size
+    @property
+    def rows(self) -> Float32[Tensor, "rows d"]:
+        """Training rows, all of them or those that are being trained on."""
+        return self._everything if self.resident else self._fetched.rows
+
+    def most(self, n_streams: int) -> int:
+        """Updates whose batches can be there at once."""
+        if self.resident:
+            return 2**31
+        return max(1, self._fetched.capacity // (n_streams * self._batch_size))
+
+    def stage(self, streams: Sequence[Stream], count: int, ahead: Ahead) -> None:
+        """Tell where the batches of the next `count` updates of each stream lie in `rows`."""
+        if self.resident:
+            named = ahead.views(len(streams))
+            extent = count, len(streams), self._activations.n_train
+            find_order(named["seed"], named["begins"], ahead.order, extent)
+            return
+        batch = self._batch_size
+        wanted = [self._rows_of(one, count).view(count, batch) for one in streams]
+        first = self._fetched.bring(torch.stack(wanted, dim=1).flatten())
+        places = torch.arange(first, first + count * len(streams) * batch, device=self._device)
+        ahead.order[:count, : len(streams)] = places.view(count, len(streams), batch)
+
+    def _rows_of(self, stream: Stream, count: int) -> Int64[Tensor, " rows"]:
+        first, last = stream.step * self._batch_size, (stream.step + count) * self._batch_size
         n, window_rows = self._activations.n_train, self._activations.window_rows
-        return rows_between(stream.seed, first, last, n, device, window_rows=window_rows)
+        return rows_between(stream.seed, first, last, n, window_rows=window_rows)
 
-    def _rows(self, indices: Int64[Tensor, " rows"]) -> Float32[Tensor, "rows d"]:
-        if self._resident is not None:
-            return self._resident[indices]
-        return self._activations.train_rows(indices).to(self._device)
+    def launched(self) -> None:
+        """All updates that read what was staged last are under way."""
+        if not self.resident:
+            self._fetched.launched()
+
+
+class Fetched:
+    """Room for two lots of rows: one is trained on while the next is on its way."""
+
+    def __init__(self, activations: ActivationSource, device: torch.device, at_least: int) -> None:
+        self._activations = activations
+        self._half = 0
+        self._cuda = device.type == "cuda"
+        self.capacity = max(at_least, FETCHED_BYTES // (4 * activations.d))
+        self.rows = torch.empty(2 * self.capacity, activations.d, device=device)
+        if self._cuda:
+            self._pinned = torch.empty(2, self.capacity, activations.d, pin_memory=True)
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._sent, self._read = events(), events()
+
+    def bring(self, indices: Int64[Tensor, " n"]) -> int:
+        """Send rows to the half that is read no more; returns where in `rows` they begin."""
+        self._half = 1 - self._half
+        first = self._half * self.capacity
+        into = self.rows[first : first + len(indices)]
+        if not self._cuda:
+            into.copy_(self._activations.train_rows(indices))
+            return first
+        sent, read = self._sent[self._half], self._read[self._half]
+        sent.synchronize()  # what was sent from here before has arrived
+        pinned = self._pinned[self._half][: len(indices)]
+        pinned.copy_(self._activations.train_rows(indices))
+        with torch.cuda.stream(self._copies):
+            self._copies.wait_event(read)
+            into.copy_(pinned, non_blocking=True)
+            sent.record()
+        torch.cuda.current_stream().wait_event(sent)
+        return first
+
+    def launched(self) -> None:
+        """All updates that read the rows brought last are under way."""
+        if self._cuda:
+            self._read[self._half].record()
+
+
+def events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    """One for each half."""
+    return torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]

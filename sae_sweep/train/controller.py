@@ -1,6 +1,7 @@
 """l1_alpha as a controller moves it, so that a trial ends with the L0 asked for."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
@@ -49,12 +50,14 @@ class L0Controller:
     (benchmarks/README.md).
     """
 
-    def __init__(self, trial: Trial, device: torch.device) -> None:
+    def __init__(
+        self, trial: Trial, device: torch.device, state: Float64[Tensor, "5"] | None = None
+    ) -> None:
+        """Begin, or go on from a state that is kept elsewhere."""
         assert trial.sae.l0_setting.value is not None
         self._trial = trial
         self._weight = trial.sae.l0_setting.value
-        self._bound = math.log(trial.train.l0_bound)
-        self.tensor = torch.zeros(5, dtype=torch.float64, device=device)
+        self.tensor = torch.zeros(5, dtype=torch.float64, device=device) if state is None else state
         """fast, slow, I, log of the factor on l1_alpha, updates of the last half at a bound."""
 
     def factor(self) -> Float64[Tensor, ""]:
@@ -69,32 +72,20 @@ class L0Controller:
             step: 1 for the first update.
             l0: mean count of active latents a token of its batch.
         """
-        trial, settings = self._trial, self._trial.train
         fast, slow, integral, moved, saturated = self.tensor
-        if step > trial.steps // 2:
-            saturated.add_(moved.abs() >= self._bound)
-        began = round(max(settings.l1_warmup_fraction, HOLD_FRACTION) * trial.steps)
-        if step <= began:
+        told = control_at(self._trial, step)
+        if step > self._trial.steps // 2:
+            saturated.add_(moved.abs() >= told.bound)
+        if not told.target:
             return
-        lr = settings.lr * lr_scale(
-            step, trial.steps, settings.lr_warmup_fraction, settings.lr_decay_fraction
-        )
-        seen = step - began
-        error = (l0.double() / (trial.n_latents * self._target(step))).log()
+        error = (l0.double() / told.target).log()
         error.clamp_(-LARGEST_ERROR, LARGEST_ERROR)
-        fast.lerp_(error, max(1 / FAST, 1 / seen))
-        slow.lerp_(error, max(1 / SLOW, 1 / seen))
+        fast.lerp_(error, told.fast)
+        slow.lerp_(error, told.slow)
         ahead = (fast + LEAD * (fast - slow)).clamp_(-LARGEST_ERROR, LARGEST_ERROR)
-        gain = min(INTEGRAL * lr, LARGEST_GAIN)
-        integral.add_(ahead, alpha=gain).clamp_(-self._bound, self._bound)
+        integral.add_(ahead, alpha=told.gain).clamp_(-told.bound, told.bound)
         torch.add(integral, ahead, alpha=PROPORTIONAL, out=moved)
-        moved.clamp_(-self._bound, self._bound)
-
-    def _target(self, step: int) -> float:
-        settings = self._trial.train
-        assert settings.l0_target is not None
-        ends = settings.l0_target_start, settings.l0_target
-        return l0_target(step, self._trial.steps, *ends, settings.l0_target_fraction)
+        moved.clamp_(-told.bound, told.bound)
 
     def found(self) -> dict[str, float]:
         """What it has come to, by metric name."""
@@ -104,3 +95,41 @@ class L0Controller:
             f"{name}_final": self._weight * self.factor().item(),
             f"{name}_saturated": self.tensor[4].item() / updates,
         }
+
+
+class ControlStep(NamedTuple):
+    """What a controller is told of an update."""
+
+    target: float
+    """Active latents a token to hold; 0 before it begins."""
+    gain: float
+    """Of the integral."""
+    fast: float
+    """Weight of the newest error in the fast mean."""
+    slow: float
+    """The same in the slow one."""
+    bound: float
+    """Of the factor's logarithm."""
+
+
+def control_at(trial: Trial, step: int) -> ControlStep:
+    """What a trial's controller is told of the update with this number, 1 being the first."""
+    settings = trial.train
+    assert settings.l0_target is not None
+    bound = math.log(settings.l0_bound)
+    began = round(max(settings.l1_warmup_fraction, HOLD_FRACTION) * trial.steps)
+    if step <= began:
+        return ControlStep(0.0, 0.0, 0.0, 0.0, bound)
+    ends = settings.l0_target_start, settings.l0_target
+    target = l0_target(step, trial.steps, *ends, settings.l0_target_fraction)
+    lr = settings.lr * lr_scale(
+        step, trial.steps, settings.lr_warmup_fraction, settings.lr_decay_fraction
+    )
+    seen = step - began
+    return ControlStep(
+        target=trial.n_latents * target,
+        gain=min(INTEGRAL * lr, LARGEST_GAIN),
+        fast=max(1 / FAST, 1 / seen),
+        slow=max(1 / SLOW, 1 / seen),
+        bound=bound,
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -19,7 +19,6 @@ from sae_sweep.train.device import require_device
 from sae_sweep.train.member import Member
 from sae_sweep.train.solo import Solo
 from sae_sweep.train.source import ActivationSource
-from sae_sweep.train.training import Training
 
 if TYPE_CHECKING:
     from sae_sweep.train.pack import Pack, Packed, PackKey
@@ -29,11 +28,23 @@ logger = logging.getLogger(__name__)
 CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "not enough memory")
 
 
+class NoRoom(NamedTuple):
+    """A member has left because the device's memory holds fewer: it can go on later, elsewhere."""
+
+    uid: str
+    state: State | None
+    """What it goes on from; None where it has not trained here."""
+    reason: str
+
+
+Event = Row | Outcome | NoRoom
+
+
 class Engine:
     """Advances its members; they join, leave and fail one by one.
 
-    A member that raises becomes an outcome, `failed` or `oom`, and the others go on. An outcome
-    ends the membership.
+    A member that raises becomes an outcome, `failed` or `oom`, and the others go on. Where memory
+    runs out beside others, the member that joined last leaves as `NoRoom`. Both end the membership.
     """
 
     def __init__(
@@ -119,9 +130,9 @@ class Engine:
         """Put a member back into a state."""
         self._member(uid).state = state
 
-    def advance(self, steps: int) -> list[Row | Outcome]:
+    def advance(self, steps: int) -> list[Event]:
         """Give every member up to `steps` updates; returns what there is to report."""
-        events: list[Row | Outcome] = []
+        events: list[Event] = []
         self._make_room()
         for uid in self.uids:
             events += self._guarded(uid, partial(self._begin, uid, steps))
@@ -135,35 +146,66 @@ class Engine:
         if uid in self._solos:
             yield from _train(member, self._solos[uid], steps)
 
-    def _advance_pack(self, pack: "Pack", steps: int) -> Iterator[Row | Outcome]:
-        """Advance the members of a pack together; each is looked at on its own."""
-        while uids := [uid for uid, packed in self._packed.items() if packed.pack is pack]:
+    def _advance_pack(self, pack: "Pack", steps: int) -> Iterator[Event]:
+        """Advance the members of a pack together; each reports on its own."""
+        while uids := self._in(pack):
             members = [self._members[uid] for uid in uids]
             count = min(steps, *(member.steps_to_look for member in members))
             if not count:
                 return
-            steps -= count
-            began = time.perf_counter()
+            made = {self._packed[uid]: self._members[uid].step for uid in uids}
+            began, failure = time.perf_counter(), None
             try:
-                pack.update({self._packed[uid]: self._members[uid].step for uid in uids}, count)
+                pack.update(made, count)
             except Exception as error:
-                # all of them shared the step that failed
-                logger.debug("trials %s failed", ", ".join(uids), exc_info=True)
+                logger.debug("trials %s shared a step that failed", ", ".join(uids), exc_info=True)
+                failure = error
+            else:
+                steps -= count
+            share = (time.perf_counter() - began) / len(members)
+            if failure is not None and not _is_out_of_memory(failure):
                 for uid in uids:
-                    yield self._failure(uid, error)
+                    yield self._failure(uid, failure)
                     self.remove(uid)
                 return
-            share = (time.perf_counter() - began) / len(members)
             for uid, member in zip(uids, members, strict=True):
-                member.step += count
+                packed = self._packed[uid]
+                member.step = packed.step
                 member.seconds += share
-                yield from self._guarded(uid, member.look)
+                if packed.step == made[packed] + count:
+                    yield from self._guarded(uid, partial(_look, member, pack))
+            if failure is not None and self._in(pack):
+                yield self._make_way(pack, failure)
 
-    def _guarded(
-        self, uid: str, work: Callable[[], Iterator[Row | Outcome]]
-    ) -> Iterator[Row | Outcome]:
+    def _in(self, pack: "Pack") -> list[str]:
+        """Members of a pack, in the order in which they joined."""
+        return [
+            uid for uid in self._members if uid in self._packed and self._packed[uid].pack is pack
+        ]
+
+    def _make_way(self, pack: "Pack", error: Exception) -> Event:
+        """Let the last that joined go, so that the others have room; no step was begun."""
+        *others, last = self._in(pack)
+        if not others:
+            event: Event = self._failure(last, error)
+            self.remove(last)
+            return event
+        pack.steps.release()
+        member = self._members[last]
+        event = self._no_room(last, member.state if member.step else None, error)
+        self.remove(last)
+        pack.compact()
+        return event
+
+    def _no_room(self, uid: str, state: State | None, error: Exception) -> NoRoom:
+        others = len(self._members) - (uid in self._members)
+        reason = f"no room beside {others} trials on {self._device} ({_words(error)})"
+        logger.warning("trial %s waits: %s", uid, reason)
+        return NoRoom(uid, state, reason)
+
+    def _guarded(self, uid: str, work: Callable[[], Iterator[Row | Outcome]]) -> Iterator[Event]:
         """Pass on what work for one member yields; an error is its outcome, which ends it."""
-        last: Row | Outcome | None = None
+        last: Event | None = None
         trial = self._members[uid].trial if uid in self._members else self._waiting[uid][0]
         try:
             on_cuda = self._device.type == "cuda"
@@ -173,10 +215,16 @@ class Engine:
         except Exception as error:
             # the trial's boundary: what happened is recorded, and the other members go on
             logger.debug("trial %s failed", uid, exc_info=True)
-            last = self._failure(uid, error)
+            if uid in self._waiting and self._members and _is_out_of_memory(error):
+                last = self._no_room(uid, None, error)
+            else:
+                last = self._failure(uid, error)
             yield last
-        if isinstance(last, Outcome):
+        if isinstance(last, Outcome | NoRoom):
             self.remove(uid)
+        if isinstance(last, NoRoom):
+            for pack in self._packs.values():
+                pack.compact()
 
     def without_room(self, uid: str, error: Exception) -> Outcome:
         """How a member ends whose files cannot be written for want of room."""
@@ -187,30 +235,36 @@ class Engine:
         if lacks_room(error):  # no fault of the trial's: it goes on where there is room again
             return self.without_room(uid, error)
         status: Status = "oom" if _is_out_of_memory(error) else "failed"
-        words = str(error).splitlines()[:1]  # a MemoryError has none
-        reason = ": ".join([type(error).__name__, *words])
-        return Outcome(uid, status, self.step(uid), {}, reason, self.seconds(uid))
+        return Outcome(uid, status, self.step(uid), {}, _words(error), self.seconds(uid))
 
     def _member(self, uid: str) -> Member:
         """The member, built where it has only been added."""
         if uid not in self._members:
             trial, state = self._waiting[uid]
             require_device(trial, self._device)
-            training: Training
+            training: Solo | Packed
             if trial.train.kernels == "fused":
-                training = self._packed[uid] = self._pack(trial).join(trial)
+                training = self._pack(trial).join(trial)
             else:
-                training = self._solos[uid] = Solo(trial, self._activations, self._device)
-            self._members[uid] = Member(
-                trial, training, self._activations, self._trials, self._folders[uid]
-            )
+                training = Solo(trial, self._activations, self._device)
+            member = Member(trial, training, self._activations, self._trials, self._folders[uid])
+            try:
+                if state is not None and state.fits(training.tensors()):
+                    member.state = state
+                elif state is not None:
+                    logger.warning(
+                        "the checkpoint of trial %s is of another version: it starts afresh", uid
+                    )
+            except Exception:
+                if not isinstance(training, Solo):
+                    training.pack.leave(training)
+                raise
+            if isinstance(training, Solo):
+                self._solos[uid] = training
+            else:
+                self._packed[uid] = training
+            self._members[uid] = member
             del self._waiting[uid]
-            if state is not None and state.fits(training.tensors()):
-                self._members[uid].state = state
-            elif state is not None:
-                logger.warning(
-                    "the checkpoint of trial %s is of another version: it starts afresh", uid
-                )
         return self._members[uid]
 
     def _pack(self, trial: Trial) -> "Pack":
@@ -246,6 +300,22 @@ def _train(member: Member, solo: Solo, steps: int) -> Iterator[Row | Outcome]:
             yield event
             if isinstance(event, Outcome):
                 return
+
+
+def _look(member: Member, pack: "Pack") -> Iterator[Row | Outcome]:
+    """Report on a member; where memory is short, in what the pack's next step will take."""
+    try:
+        yield from member.look()
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        pack.steps.release()
+        yield from member.look()
+
+
+def _words(error: Exception) -> str:
+    lines = str(error).splitlines()[:1]  # a MemoryError has none
+    return ": ".join([type(error).__name__, *lines])
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -11,9 +11,18 @@ from torch import Tensor
 from sae_sweep.config import Trial
 from sae_sweep.kernels import Moments
 from sae_sweep.kernels.fused import pages
-from sae_sweep.kernels.fused.table import DENSE, PAGE, SPARSE, SPARSE_UP_TO, Table, empty_table
+from sae_sweep.kernels.fused.table import (
+    DENSE,
+    MOST_STEPS,
+    PAGE,
+    SPARSE,
+    SPARSE_UP_TO,
+    Table,
+    empty_table,
+)
 from sae_sweep.sae import AbstractSae
 from sae_sweep.train.checkpoint import State
+from sae_sweep.train.controller import L0Controller
 from sae_sweep.train.pack_steps import PackSteps, Part
 from sae_sweep.train.resample import is_due, resample_silent
 from sae_sweep.train.solo import initial_sae
@@ -49,6 +58,8 @@ class Packed:
         self.pack = pack
         self.slot = slot
         self.trial = trial
+        self.step = 0
+        """Updates made, as of the last call of `Pack.update`."""
         self.form, self.room = _first_form(trial)
         self._sae = sae
 
@@ -80,16 +91,21 @@ class Packed:
         return self.pack.steps.counters.last_half[self.slot]
 
     def controlled(self) -> dict[str, float]:
-        """Nothing: no controller is in a pack."""
-        return {}
+        """What a controller has come to, by metric name; empty without one."""
+        if not self.trial.controlled:
+            return {}
+        state = self.pack.steps.counters.control[self.slot]
+        return L0Controller(self.trial, self.pack.device, state).found()
 
     def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
         """All of it by name, copied out of the table."""
+        counters, controlled = self.pack.steps.counters, self.trial.controlled
         return {
-            **pages.take(self.pack.table, self.slot),
+            **pages.take(self.pack.table, self.slot, "cpu"),
             "last_half": self.last_half().clone(),
-            "diverged_at": self.pack.steps.counters.diverged_at[self.slot].clone(),
+            "diverged_at": counters.diverged_at[self.slot].clone(),
             "form": torch.tensor([self.form, self.room]),
+            **({"l0_controller": counters.control[self.slot].clone()} if controlled else {}),
         }
 
     def load(self, state: State) -> None:
@@ -98,22 +114,26 @@ class Packed:
         pages.put(self.pack.table, self.slot, tensors)
         counters.last_half[self.slot] = tensors["last_half"].to(self.pack.device)
         counters.diverged_at[self.slot] = tensors["diverged_at"].to(self.pack.device)
+        if self.trial.controlled:
+            counters.control[self.slot] = tensors["l0_controller"].to(self.pack.device)
         self.form, self.room = tensors["form"].tolist()
 
-    def steps_together(self, step: int) -> int:
-        """Updates from a step until something has to be done in between."""
-        every = [self.trial.train.resample_every or FORM_STEPS, FORM_STEPS]
-        return min(each - step % each for each in every)
+    def steps_together(self) -> int:
+        """Updates until something has to be done in between."""
+        if self.trial.sae.fused.k:  # one form for good
+            return MOST_STEPS
+        every = self.trial.train.resample_every or FORM_STEPS, FORM_STEPS
+        return min(each - self.step % each for each in every)
 
-    def between(self, step: int, activations: ActivationSource) -> None:
+    def between(self, activations: ActivationSource) -> None:
         """Do what is due after this update: choose the form anew, restart silent latents."""
-        if self.trial.sae.fused.k == 0 and step % FORM_STEPS == 0:
+        if self.trial.sae.fused.k == 0 and self.step % FORM_STEPS == 0:
             l0 = float(self.pack.steps.counters.l0[self.slot])
             sparse = l0 > 0 and _goes_by_active(self.trial, l0)
             self.form = SPARSE if sparse else DENSE
             self.room = math.ceil(ROOM * l0) if sparse else 1
-        if is_due(self.trial, step):
-            self._resample(step, activations)
+        if is_due(self.trial, self.step):
+            self._resample(self.step, activations)
 
     @torch.no_grad()
     def _resample(self, step: int, activations: ActivationSource) -> None:
@@ -148,35 +168,49 @@ class Pack:
         )
 
     def reserve(self, trials: Sequence[Trial]) -> None:
-        """Make room for trials that are about to join."""
+        """Make room for trials that are about to join; out of memory, nothing has changed."""
         wanted = sum(pages.pages_needed(trial.n_latents, self._page) for trial in trials)
         more = max(0, wanted - len(pages.free_pages(self.table)))
         slots = max(0, len(trials) - len(pages.free_slots(self.table)))
         if more or slots:
             count, members = len(self.table.page_member), len(self.table.member_pages)
+            self.steps.release()  # the old table and the new one at once are enough
             self.table = pages.grown(self.table, count + more, members + slots)
             self.steps.move(self.table)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # the old table's: later tables do not fit into it
+
+    def compact(self) -> None:
+        """Give back the memory that no member needs; each keeps its slot and its bits."""
+        slots = {slot: packed.trial.n_latents for slot, packed in self._members.items()}
+        wanted = sum(pages.pages_needed(width, self._page) for width in slots.values())
+        if wanted == len(self.table.page_member):
+            return
+        self.steps.release()
+        kept = {slot: pages.take(self.table, slot, "cpu") for slot in slots}
+        size = len(self.table.member_pages)
+        self.table = self._empty(1, size)  # the large one goes before the small one comes
+        self.steps.move(self.table)
+        self.table = self._empty(max(1, wanted), size)
+        self.steps.move(self.table)
+        for slot, tensors in kept.items():
+            pages.occupy(self.table, slot, slots[slot])
+            pages.put(self.table, slot, tensors)
 
     def join(self, trial: Trial) -> Packed:
-        """Let a trial in, at its beginning."""
+        """Let a trial in, at its beginning; where that fails the others are as they were."""
         self.reserve([trial])
         slot = pages.free_slots(self.table)[0]
         sae = initial_sae(trial, self._activations).to(self.device)
         pages.occupy(self.table, slot, trial.n_latents)
+        try:
+            pages.put(self.table, slot, dict(sae.named_parameters()))
+        except Exception:
+            pages.vacate(self.table, slot)
+            raise
         self.steps.company_changed()
-        packed = Packed(self, slot, trial, sae)
-        fresh = {name: parameter.detach() for name, parameter in sae.named_parameters()}
-        state = {
-            **fresh,
-            **{f"first.{name}": torch.zeros_like(tensor) for name, tensor in fresh.items()},
-            **{f"second.{name}": torch.zeros_like(tensor) for name, tensor in fresh.items()},
-            "silent_tokens": torch.zeros(trial.n_latents, dtype=torch.int64),
-            "last_half": torch.zeros(3, dtype=torch.float64),
-            "diverged_at": torch.zeros((), dtype=torch.int64),
-            "form": torch.tensor(_first_form(trial)),
-        }
-        packed.load(State(state, {"step": 0}))
-        self._members[slot] = packed
+        self.steps.forget(slot)
+        packed = self._members[slot] = Packed(self, slot, trial, sae)
         return packed
 
     def leave(self, packed: Packed) -> None:
@@ -186,30 +220,26 @@ class Pack:
         del self._members[packed.slot]
 
     def update(self, made: Mapping[Packed, int], count: int) -> None:
-        """Make `count` more updates of every member.
+        """Make `count` more updates of every member; `Packed.step` tells what was done of them.
 
         Args:
             made: updates made so far, by member.
             count: how many more; none may lie beyond the end of a trial.
         """
-        at = {packed.slot: step for packed, step in made.items()}
-        goal = {slot: step + count for slot, step in at.items()}
-        while behind := [slot for slot, step in at.items() if step < goal[slot]]:
-            parts = {slot: self._part(slot, at[slot]) for slot in behind}
-            apart = [self._members[slot].steps_together(at[slot]) for slot in behind]
-            left = [goal[slot] - at[slot] for slot in behind]
+        for packed, step in made.items():
+            packed.step = step
+        while behind := [packed for packed in made if packed.step < made[packed] + count]:
+            parts = {one.slot: Part(one.trial, one.step, one.form, one.room) for one in behind}
+            apart = [one.steps_together() for one in behind]
+            left = [made[one] + count - one.step for one in behind]
             ahead = min(*apart, *left, self.steps.most(parts))
             for slot, done in self.steps.run(parts, ahead).items():
-                at[slot] += done
                 packed = self._members[slot]
+                packed.step += done
                 if done < ahead:  # more latents were active than there was room for
                     packed.form, packed.room = DENSE, 1
                 else:
-                    packed.between(at[slot], self._activations)
-
-    def _part(self, slot: int, step: int) -> Part:
-        packed = self._members[slot]
-        return Part(packed.trial, step, packed.form, packed.room)
+                    packed.between(self._activations)
 
 
 def _first_form(trial: Trial) -> tuple[int, int]:

@@ -59,7 +59,14 @@ class Room(NamedTuple):
     members: int
 
 
-Item = Started | Row | Outcome | Room
+class Returned(NamedTuple):
+    """A trial for which the slot's memory has no room beside the others: it is to wait."""
+
+    uid: str
+    reason: str
+
+
+Item = Started | Row | Outcome | Room | Returned
 
 
 class Channel(Protocol):

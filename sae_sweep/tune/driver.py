@@ -14,7 +14,7 @@ from sae_sweep.config import RunConfig, Trial
 from sae_sweep.records import Outcome, Row, Status
 from sae_sweep.records.store import ClaimLost, Store
 from sae_sweep.tune import trial_folder
-from sae_sweep.tune.channel import Claimed, Item, Job, Orders, Room, Started
+from sae_sweep.tune.channel import Claimed, Item, Job, Orders, Returned, Room, Started
 from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key, size_in_memory
 from sae_sweep.tune.stopping import Stopping, ended
 from sae_sweep.tune.watching import Supply, Watcher
@@ -270,22 +270,7 @@ class Driver:
         items = self._stopping.read(items, slot.residents)
         self._store.rows(self._run, [item for item in items if isinstance(item, Row)])
         for item in items:
-            match item:
-                case Started():
-                    self._store.running(self._run, item.uid, item.place)
-                    for watcher in self._watchers:
-                        watcher.started(slot.residents[item.uid], item.step)
-                case Row():
-                    for watcher in self._watchers:
-                        watcher.reported(item)
-                case Outcome():
-                    if item.status == "interrupted" and not self.interrupted:
-                        # nobody told it to leave: what it lacks, the others lack too
-                        self._give_up(f"{item.error}: make room there")
-                    self._ended(slot.residents[item.uid], item)
-                    del slot.residents[item.uid]
-                case Room():
-                    slot.capacity = item.members
+            self._take_note(slot, item)
         for one in self._running.values():
             one.orders.stop.extend(self._stopping.to_stop(one.residents))
         self._replenish()
@@ -296,6 +281,28 @@ class Driver:
         """End the sweep: no trial can go on."""
         self.trouble = self.trouble or reason
         self.interrupt()
+
+    def _take_note(self, slot: SlotRecord, item: Item) -> None:
+        match item:
+            case Started():
+                self._store.running(self._run, item.uid, item.place)
+                for watcher in self._watchers:
+                    watcher.started(slot.residents[item.uid], item.step)
+            case Row():
+                for watcher in self._watchers:
+                    watcher.reported(item)
+            case Outcome():
+                if item.status == "interrupted" and not self.interrupted:
+                    # nobody told it to leave: what it lacks, the others lack too
+                    self._give_up(f"{item.error}: make room there")
+                self._ended(slot.residents[item.uid], item)
+                del slot.residents[item.uid]
+            case Room():
+                slot.capacity = item.members
+            case Returned():
+                self._store.event(self._run, "no_room", f"{item.uid}: {item.reason}")
+                trial = slot.residents.pop(item.uid)
+                self._queues.setdefault(shape_key(trial), deque()).appendleft(trial)
 
     def pull(self, number: int) -> Orders:
         """Hand a slot its orders; one that is left without trials is over."""

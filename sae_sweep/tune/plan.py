@@ -7,7 +7,8 @@ from typing import NamedTuple
 import psutil
 
 from sae_sweep.config import Trial
-from sae_sweep.kernels.fused.table import PAGE, SPARSE_UP_TO
+from sae_sweep.kernels.fused.memory import Extent, Memory, member_memory
+from sae_sweep.kernels.fused.table import SPARSE_UP_TO
 
 
 class ShapeKey(NamedTuple):
@@ -44,26 +45,23 @@ def memory_bytes(trial: Trial) -> int:
     """
     n_latents, d = trial.n_latents, trial.source.d
     if trial.train.kernels == "fused":
-        return _packed_bytes(trial)
+        return packed_memory(trial).total
     return 4 * (4 * 2 * n_latents * d + 4 * trial.train.batch_size * n_latents)
 
 
-def _packed_bytes(trial: Trial) -> int:
-    d, batch, sae = trial.source.d, trial.train.batch_size, trial.sae.fused
-    rows = PAGE * math.ceil(trial.n_latents / PAGE)
-    operand = 2 if trial.train.precision == "bf16" else 4
-    copies = 0 if operand == 4 else 2 * operand * rows * d
-    # both matrices: weights, two moments, and the module that is looked at
-    kept = 4 * 2 * (3 * rows + trial.n_latents) * d + copies
-    tokens = batch * d * (4 + operand + (operand if copies else 0))  # centred, its copy, g
-    pre = 4 * batch * rows
+def packed_memory(trial: Trial) -> Memory:
+    """What a trial takes in a pack."""
+    sae = trial.sae.fused
     k = sae.k or trial.n_latents
-    if k > SPARSE_UP_TO * trial.n_latents:
-        # both gradients, activations and theirs
-        return kept + tokens + pre + 2 * 4 * rows * d + 2 * operand * batch * rows
-    dead = 2 * 4 * rows * d + 2 * operand * batch * rows if sae.aux_coeff > 0 else 0
-    # lists by token and by latent, what sorting takes, parts of latents with many tokens
-    return kept + tokens + pre + dead + batch * k * (8 + 32 + d // 16) + rows * d // 2
+    extent = Extent(
+        n_latents=trial.n_latents,
+        d=trial.source.d,
+        batch=trial.train.batch_size,
+        active=k if k <= SPARSE_UP_TO * trial.n_latents else 0,
+        operand_bytes=2 if trial.train.precision == "bf16" else 4,
+        aux=sae.aux_coeff + sae.usage_coeff + sae.often_coeff > 0,
+    )
+    return member_memory(extent)
 
 
 def result_bytes(trial: Trial, *, weights: bool) -> int:

@@ -2,11 +2,17 @@
 
 from typing import NamedTuple
 
+from sae_sweep.kernels.fused.memory import Memory
+
 GAIN = 0.9
 """Twice the trials have to bring the time of a trial's step down to this share, or less."""
 
 MEMORY_SHARE = 0.9
 """Share of a device's memory that trials may take."""
+
+
+TIMED_STEPS, TIMED_SECONDS = 64, 0.2
+"""What steps are timed over at least."""
 
 
 class Observed(NamedTuple):
@@ -16,7 +22,7 @@ class Observed(NamedTuple):
     seconds: float
     """Of one step of all of them."""
     peak_bytes: int
-    """The most memory that was allocated."""
+    """The most memory that was taken from the device."""
 
 
 class Sizing:
@@ -26,23 +32,29 @@ class Sizing:
     join late end with the same bits as any others, so trying costs nothing.
     """
 
-    def __init__(self, estimate: int, memory: int) -> None:
+    def __init__(self, estimate: Memory, memory: int) -> None:
         """Begin.
 
         Args:
-            estimate: bytes that a trial takes, by the formula.
+            estimate: what a trial takes, by the formula.
             memory: bytes of the device.
         """
         self.members = 1
         """How many to take at once."""
+        self.settled = False
+        """Whether that has been found out."""
         self._estimate = estimate
         self._memory = memory
         self._before: Observed | None = None
-        self._settled = False
+
+    def limit(self, members: int) -> int:
+        """Learn that memory holds no more than so many; returns how many to take from here on."""
+        self.members, self.settled = members, True
+        return self.members
 
     def observe(self, now: Observed) -> int:
         """Learn from steps of exactly `members` trials; returns how many to take from here on."""
-        if self._settled or now.members != self.members:
+        if self.settled or now.members != self.members:
             return self.members
         before, self._before = self._before, now
         pays = before is None or _a_member(now) <= GAIN * _a_member(before)
@@ -53,16 +65,20 @@ class Sizing:
         if pays and fits > self.members:
             self.members = min(2 * self.members, fits)
         else:
-            self._settled = True
+            self.settled = True
         return self.members
 
     def _fits(self, before: Observed | None, now: Observed) -> int:
         """How many the memory holds: by the formula at first, by what was measured then."""
-        each = self._estimate
+        table, step = self._estimate.table, self._estimate.step
+        each = self._estimate.total
         if before is not None and now.peak_bytes > before.peak_bytes:
             each = (now.peak_bytes - before.peak_bytes) // (now.members - before.members)
         free = int(MEMORY_SHARE * self._memory) - now.peak_bytes
-        return now.members + max(0, free // max(each, 1))
+        working = (free - self._estimate.joining) // max(each, 1)
+        # while the table grows the old one is there too, and the room for steps is not
+        growing = (free - now.members * (table - step)) // max(table, 1)
+        return now.members + max(0, min(working, growing))
 
 
 def _a_member(observed: Observed) -> float:

@@ -8,19 +8,23 @@ import torch
 from sae_sweep.activations import Cache, open_activations
 from sae_sweep.config import Trial
 from sae_sweep.errors import BadInput, lacks_room
-from sae_sweep.records import Outcome
-from sae_sweep.train import Engine, checkpoint
-from sae_sweep.tune.channel import Channel, Item, Job, Orders, Room, Started
+from sae_sweep.records import Outcome, Status
+from sae_sweep.train import Engine, NoRoom, checkpoint
+from sae_sweep.tune.channel import Channel, Item, Job, Orders, Returned, Room, Started
 from sae_sweep.tune.environment import place
-from sae_sweep.tune.plan import memory_bytes
-from sae_sweep.tune.sizing import Observed, Sizing
+from sae_sweep.tune.plan import packed_memory
+from sae_sweep.tune.sizing import TIMED_SECONDS, TIMED_STEPS, Observed, Sizing
 from sae_sweep.tune.trial_folder import take_over
 
 SECONDS_BETWEEN_PULLS = 0.5
 """How long a slot trains before it looks for orders again."""
 
 SECONDS_BETWEEN_CHECKPOINTS = 15.0
-"""Where train.checkpoint_every does not say: what a killed process loses at most."""
+"""Where train.checkpoint_every does not say: what a killed process loses."""
+
+CHECKPOINT_SHARE = 0.05
+"""Of a slot's time, at most, unless train.checkpoint_every says: large trials are saved less often
+than every `SECONDS_BETWEEN_CHECKPOINTS`."""
 
 
 def train_slot(job: Job, channel: Channel) -> None:
@@ -52,10 +56,10 @@ def _train(slot: "_SlotEngine", channel: Channel) -> None:
             continue
         steps = min(steps, most)
         began, members = time.monotonic(), slot.engine.uids
-        results: list[Item] = list(slot.engine.advance(steps))
+        results = slot.advance(steps)
         elapsed = max(time.monotonic() - began, 1e-6)
         if members == slot.engine.uids:  # nobody ended on the way
-            results += slot.resize(steps, elapsed)
+            results += slot.resize(steps)
         steps = max(1, min(4 * steps, round(steps * SECONDS_BETWEEN_PULLS / elapsed)))
         results += slot.save_due()
         if results:
@@ -73,11 +77,14 @@ class _SlotEngine:
         self._device = device
         self._job = job
         self._sizing: Sizing | None = None
-        self._compiled_for = 0
+        self._timed_for: tuple[str, ...] = ()
+        self._timed_from, self._timed_steps = 0.0, 0
         self._here = place(device, job.threads)
         self._trials: dict[str, Trial] = {}
         self._folders: dict[str, Path] = {}
         self._saved: dict[str, tuple[int, float]] = {}
+        self._cost: dict[str, float] = {}
+        """Seconds that each trial's last checkpoint took."""
 
     def obey(self, orders: Orders) -> list[Item]:
         """Let trials go, take trials up; returns what to tell of it."""
@@ -104,6 +111,31 @@ class _SlotEngine:
             items.append(Started(trial.uid, step, self._here))
         return items
 
+    def advance(self, steps: int) -> list[Item]:
+        """Train on; a trial without room goes back to the driver, which is told how many have."""
+        items: list[Item] = []
+        full = False
+        for event in self.engine.advance(steps):
+            if isinstance(event, NoRoom):
+                full = True
+                items.append(self._returned(event))
+            else:
+                items.append(event)
+        if full:
+            items.append(Room(self._sizing_of().limit(max(1, len(self.engine.uids)))))
+        return items
+
+    def _returned(self, left: NoRoom) -> Item:
+        """Keep what a trial goes on from; one whose folder cannot be written fails, alone."""
+        if left.state is not None:
+            try:
+                checkpoint.save(self._folders[left.uid], left.uid, left.state)
+            except OSError as error:
+                status: Status = "interrupted" if lacks_room(error) else "failed"
+                step = left.state.step
+                return Outcome(left.uid, status, step, {}, f"its checkpoint: {error}")
+        return Returned(left.uid, left.reason)
+
     def steps_at_hand(self) -> int:
         """Updates that every trial can make with rows that are there; 0: some are on their way."""
         spans, batch_size = [], 0
@@ -124,24 +156,37 @@ class _SlotEngine:
         words = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
         return Outcome(trial.uid, "failed", 0, {}, words)
 
-    def resize(self, steps: int, seconds: float) -> list[Item]:
+    def resize(self, steps: int) -> list[Item]:
         """Find out how many trials pay, on a GPU; tells the driver when it is another number."""
         uids = self.engine.uids
         fused = self._trials[uids[0]].train.kernels == "fused"
-        if self._device.type != "cuda" or not fused:
+        if self._device.type != "cuda" or not fused or self._sizing_of().settled:
             return []
-        if self._compiled_for != len(uids):  # the first steps with so many compile and record
-            self._compiled_for = len(uids)
+        torch.cuda.synchronize(self._device)  # launches that are under way take the device's time
+        now = time.monotonic()
+        if self._timed_for != uids:  # the first steps with these compile and record
+            self._timed_for, self._timed_from, self._timed_steps = uids, now, 0
             torch.cuda.reset_peak_memory_stats(self._device)
             return []
-        if self._sizing is None:
-            estimate = max(memory_bytes(self._trials[uid]) for uid in uids)
-            total = torch.cuda.get_device_properties(self._device).total_memory
-            self._sizing = Sizing(estimate, total)
-        before = self._sizing.members
-        peak = torch.cuda.max_memory_allocated(self._device)
-        after = self._sizing.observe(Observed(len(uids), seconds / steps, peak))
+        self._timed_steps += steps
+        seconds = now - self._timed_from
+        if self._timed_steps < TIMED_STEPS or seconds < TIMED_SECONDS:
+            return []
+        sizing = self._sizing_of()
+        before = sizing.members
+        peak = torch.cuda.max_memory_reserved(self._device)
+        after = sizing.observe(Observed(len(uids), seconds / self._timed_steps, peak))
+        self._timed_for = ()
         return [Room(after)] if after != before else []
+
+    def _sizing_of(self) -> Sizing:
+        if self._sizing is None:
+            largest = max(map(packed_memory, self._trials.values()), key=lambda each: each.total)
+            total = 0
+            if self._device.type == "cuda":
+                total = torch.cuda.get_device_properties(self._device).total_memory
+            self._sizing = Sizing(largest, total)
+        return self._sizing
 
     def save_due(self) -> list[Item]:
         """Write the checkpoints whose time has come; returns the trials that this ended."""
@@ -152,13 +197,20 @@ class _SlotEngine:
             if every is not None:
                 due = self.engine.step(uid) - step >= every
             else:
-                due = time.monotonic() - at >= SECONDS_BETWEEN_CHECKPOINTS
+                due = time.monotonic() - at >= self._seconds_between()
             if due and (failure := self._save(uid)) is not None:
                 failures.append(failure)
         return failures
 
+    def _seconds_between(self) -> float:
+        """How long to train from one checkpoint of a trial to its next."""
+        uids = self.engine.uids
+        all_of_them = sum(self._cost.get(uid, 0.0) for uid in uids)
+        return max(SECONDS_BETWEEN_CHECKPOINTS, all_of_them / CHECKPOINT_SHARE)
+
     def _save(self, uid: str) -> Outcome | None:
         """Checkpoint a trial; one whose folder cannot be written fails, alone."""
+        began = time.monotonic()
         folder = self._folders[uid]
         try:
             if not folder.is_dir():
@@ -172,4 +224,5 @@ class _SlotEngine:
             self.engine.remove(uid)
             return ended
         self._saved[uid] = (self.engine.step(uid), time.monotonic())
+        self._cost[uid] = time.monotonic() - began
         return None

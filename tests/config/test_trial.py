@@ -222,21 +222,6 @@ def test_the_label_reads_like_the_settings(sae, train, label) -> None:
             r"train\.precision=bf16_select with sae\.aux_kind=usage: .*or sae\.aux_kind=auxk",
         ),
         (
-            {"kind": "l1"},
-            {"l0_controller": True, "l0_target": 0.05, "kernels": "fused"},
-            r"train\.l0_controller=true with train\.kernels=fused: .*use train\.kernels=auto",
-        ),
-        (
-            {"always_on_coeff": 0.5},
-            {"kernels": "fused"},
-            r"train\.kernels=fused with sae\.always_on_coeff=0\.5: .*or sae\.always_on_coeff=0",
-        ),
-        (
-            {"aux_kind": "usage", "aux_target": 0.02},
-            {"kernels": "fused"},
-            r"train\.kernels=fused with sae\.aux_kind=usage: .*or sae\.aux_kind=auxk",
-        ),
-        (
             {"kind": "gated"},
             {"kernels": "fused"},
             r"train\.kernels=fused with sae\.kind=gated: there is no fused form .*=topk or l1",

@@ -18,7 +18,7 @@ from sae_sweep.config import (
     resolve,
 )
 from sae_sweep.records import Outcome, Row
-from sae_sweep.train import Engine
+from sae_sweep.train import Engine, NoRoom
 
 D, N_FEATURES, N_ACTIVE = 16, 24, 2
 
@@ -64,11 +64,14 @@ class Run:
         self.folder = folder
         self.rows: dict[str, list[Row]] = {}
         self.outcomes: dict[str, Outcome] = {}
+        self.left: list[NoRoom] = []
 
     def advance(self, steps: int) -> None:
         for event in self.engine.advance(steps):
             if isinstance(event, Row):
                 self.rows.setdefault(event.uid, []).append(event)
+            elif isinstance(event, NoRoom):
+                self.left.append(event)
             else:
                 self.outcomes[event.uid] = event
 

@@ -9,7 +9,7 @@ import torch
 
 from sae_sweep.config import Trial
 from sae_sweep.records import Outcome
-from sae_sweep.train import pack, pack_steps
+from sae_sweep.train import chunk, member, pack, pack_steps
 
 # the interpreter is NumPy, which warns of what a mask then leaves out
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -48,6 +48,9 @@ SPARSE_AUX = ({"n_latents": 20, "k": 1, "aux_coeff": 0.5}, {"dead_window_tokens"
 DENSE_AUX = ({"n_latents": 12, "k": 4}, {"dead_window_tokens": 8, "lr_warmup_fraction": 0.5})
 FREE_L1 = ({"kind": "l1", "n_latents": 12, "l1_alpha": 2.0}, {"seed_init": 4, "steps": 41})
 UNIT_L1 = ({"kind": "l1", "n_latents": 9, "l1_alpha": 9.0, "l1_norm": "unit"}, {"beta2": 0.99})
+OFTEN = {"always_on_coeff": 2.0, "always_on_threshold": 0.3}
+USAGE = {"n_latents": 12, "aux_kind": "usage", "aux_coeff": 3.0, "aux_target": 0.2} | OFTEN
+CONTROLLED = {"l0_controller": True, "l0_target": 0.1, "l0_target_start": 0.3, "lr": 3e-3}
 ZOO = {
     "sparse topk": SPARSE_TOPK,
     "dense topk": DENSE_TOPK,
@@ -55,6 +58,10 @@ ZOO = {
     "dense with aux": DENSE_AUX,
     "l1 with free rows": FREE_L1,
     "l1 with unit rows": UNIT_L1,
+    "sparse with usage": (USAGE | {"n_latents": 40, "k": 2}, {"seed_data": 3}),
+    "dense with usage": (USAGE | {"k": 4, "always_on_coeff": 0.5}, {"lr": 2e-3}),
+    "l1 priced where always on": (FREE_L1[0] | OFTEN, {"steps": 45}),
+    "controlled": (FREE_L1[0] | {"l1_alpha": 1.0}, CONTROLLED),
     "resampled": (UNIT_L1[0], {"resample_every": 6, "resample_after": 2, "seed_data": 2}),
 }
 
@@ -172,3 +179,142 @@ def test_a_batch_with_too_many_active_latents_is_made_by_whole_rows(
     for name, tensor in states[0].items():
         if name != "form":
             assert torch.equal(tensor, states[1][name]), name
+
+
+class Shortage:
+    """Memory that runs out at calls of a function while `short` says so; others go through."""
+
+    def __init__(self, function: Callable[..., Any], short: Callable[..., bool]) -> None:
+        self.function, self.short, self.failures = function, short, 0
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        if self.short(*args):
+            self.failures += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.function(*args, **named)
+
+
+PLACES = {
+    "the table grows": (pack.pages, "grown", lambda *_: True),
+    "it is drawn": (pack, "initial_sae", lambda *_: True),
+    "it is written": (pack.pages, "put", lambda table, *_: len(table.page_member) > 1),
+    "a step is built": (pack_steps, "Step", lambda table, *_: len(table.page_member) > 1),
+    "a step is tried": (
+        *(pack_steps.Step, "_whole_rows"),
+        lambda step: len(step._table.page_member) > 1,
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_newcomer_without_room_waits_and_the_others_keep_their_bits(
+    start, fused, place: str, monkeypatch
+) -> None:
+    """Memory runs out at every place where a newcomer takes some."""
+    one, other = (fused(sae, **train, steps=5) for sae, train in (SPARSE_TOPK, DENSE_TOPK))
+    alone = start("alone")
+    alone.engine.add(one)
+    alone.finish()
+    run = start("together")
+    run.engine.add(one)
+    run.advance(2)
+    owner, name, short = PLACES[place]
+    function = getattr(owner, name)
+    shortage = Shortage(function, short)
+    wrapped = shortage if owner is not pack_steps.Step else lambda step: shortage(step)
+    monkeypatch.setattr(owner, name, wrapped)
+    run.engine.add(other)
+    run.advance(1)
+    assert shortage.failures > 0
+    (left,) = run.left
+    assert (left.uid, left.state) == (other.uid, None)
+    assert left.reason.endswith("OutOfMemoryError: CUDA out of memory)")
+    assert run.engine.uids == (one.uid,)
+    run.finish()
+    assert run.outcomes[one.uid].final == alone.outcomes[one.uid].final
+    assert run.weights(one) == alone.weights(one)
+
+
+def test_where_not_even_one_has_room_it_is_out_of_memory(start, fused, monkeypatch) -> None:
+    monkeypatch.setattr(pack_steps, "Step", Shortage(pack_steps.Step, lambda *_: True))
+    run = start("here")
+    trials = [fused(sae, **train) for sae, train in (SPARSE_TOPK, DENSE_TOPK)]
+    for trial in trials:
+        run.engine.add(trial)
+    run.advance(1)
+    assert [left.uid for left in run.left] == [trials[1].uid]
+    outcome = run.outcomes[trials[0].uid]
+    assert (outcome.status, outcome.error) == ("oom", "OutOfMemoryError: CUDA out of memory")
+
+
+def test_one_that_has_trained_leaves_with_its_state(start, fused, monkeypatch) -> None:
+    """Memory that shrinks under two: the later goes on elsewhere from where it is."""
+    one, other = (fused(sae, **train, steps=5) for sae, train in (SPARSE_TOPK, DENSE_TOPK))
+    run, elsewhere, whole = start("here"), start("elsewhere"), start("whole")
+    for trial in (one, other):
+        run.engine.add(trial)
+    whole.engine.add(other)
+    run.advance(2)
+    short = Shortage(pack_steps.Step, lambda table, *_: len(table.page_member) > 1)
+    monkeypatch.setattr(pack_steps, "Step", short)
+    run.engine._packed[one.uid].pack.steps.release()
+    run.finish()
+    (left,) = run.left
+    assert (left.uid, left.state.step) == (other.uid, 2)
+    elsewhere.engine.add(other, left.state)
+    assert elsewhere.finish().weights(other) == whole.finish().weights(other)
+
+
+def test_a_report_without_memory_takes_that_of_the_steps(start, fused, monkeypatch) -> None:
+    trial = fused(*SPARSE_TOPK[:1], steps=4, report_every=2)
+    run = start("here")
+    run.engine.add(trial)
+    run.advance(1)
+    steps = run.engine._packed[trial.uid].pack.steps
+    short = Shortage(member.report, lambda *_: steps._step is not None)
+    monkeypatch.setattr(member, "report", short)
+    run.finish(4)
+    assert short.failures > 0
+    assert [row.step for row in run.rows[trial.uid]] == [2, 4]
+    assert run.outcomes[trial.uid].status == "done"
+
+
+def test_where_no_graph_can_be_recorded_training_goes_on_and_says_so_once(
+    start, fused, monkeypatch, caplog
+) -> None:
+    trials = [fused(sae, **train, steps=4) for sae, train in (SPARSE_TOPK, DENSE_TOPK)]
+    recorded, plain = start("recorded"), start("plain")
+    for trial in trials:
+        recorded.engine.add(trial)
+        plain.engine.add(trial)
+    recorded.finish()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(pack_steps, "record", broken)
+    plain.finish(2)
+    said = [line for line in caplog.messages if "no CUDA graph" in line]
+    assert said == [
+        "no CUDA graph can be recorded (RuntimeError: operation not permitted when stream is "
+        "capturing): training goes on without, slower"
+    ]
+    for trial in trials:
+        assert recorded.weights(trial) == plain.weights(trial)
+
+
+def test_rows_that_do_not_stay_on_the_device_are_fetched_to_the_same_bits(
+    start, fused, monkeypatch
+) -> None:
+    trials = [fused(sae, **train, steps=5) for sae, train in (SPARSE_TOPK, DENSE_TOPK)]
+    runs = []
+    for resident in (2**62, 0):
+        monkeypatch.setattr(pack_steps, "CPU_BYTES", resident)
+        monkeypatch.setattr(chunk, "FETCHED_BYTES", 3 * 4 * 4 * 16)
+        run = start(f"room {resident}")
+        run.engine.add(trials[0])
+        run.advance(2)
+        run.engine.add(trials[1])
+        runs.append(run.finish(5))
+    for trial in trials:
+        assert runs[0].weights(trial) == runs[1].weights(trial)

@@ -8,7 +8,7 @@ import pytest
 from sae_sweep.config import RunConfig, Source, TopKConfig, TrainConfig, Trial
 from sae_sweep.records import Outcome, Row, TrialRecord
 from sae_sweep.records.store import Place, Reader, Store
-from sae_sweep.tune.channel import Orders, Room, Started
+from sae_sweep.tune.channel import Orders, Returned, Room, Started
 from sae_sweep.tune.driver import Driver
 
 HERE = Place("host", "cpu (x)", 1, None, {})
@@ -243,3 +243,20 @@ def test_a_verdict_ends_a_trial_however_it_has_gone_on(tmp_path) -> None:
         assert record.error == "early warning: fvu 0.95 > 0.9"
         with Reader(f"sqlite:///{tmp_path / 'sae_sweep.db'}") as reader:
             assert reader.history([trial.uid], "fvu")[trial.uid][0].tolist() == [2]
+
+
+def test_a_trial_without_room_waits_first_in_the_queue(case) -> None:
+    one = case("abcd", slots=1, cohort=3)
+    slot = one.driver.next_job().slot
+    assert one.added(slot) == "abc"
+    reason = "no room beside 2 trials on cuda:0 (OutOfMemoryError: CUDA out of memory)"
+    one.driver.push(slot, [Returned("c" * 12, reason), Room(2)])
+    assert one.added(slot) == ""
+    one.done(slot, "a")
+    assert one.added(slot) == "c"
+    one.done(slot, "b")
+    assert one.added(slot) == "d"
+    one.done(slot, "c")
+    one.done(slot, "d")
+    assert one.added(slot) == ""
+    assert set(one.status().values()) == {"done"}

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from sae_sweep.kernels.fused.table import FREE, Table, empty_table
+from sae_sweep.kernels.fused.table import FREE, Rows, Table, empty_table
 
 BIAS = ("b_dec", "first.b_dec", "second.b_dec")
 
@@ -63,28 +63,42 @@ def parameters(table: Table, slot: int) -> dict[str, Shaped[Tensor, "..."]]:
     return {**found, "b_dec": table.biases.b_dec[slot].clone()}
 
 
-def take(table: Table, slot: int) -> dict[str, Shaped[Tensor, "..."]]:
-    """All that the table holds of a member, by the names of a checkpoint, copied out."""
+def take(
+    table: Table, slot: int, device: torch.device | str | None = None
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """All that the table holds of a member, by the names of a checkpoint, copied out.
+
+    Args:
+        table: of members.
+        slot: of the member.
+        device: where the copies go, one after the other; the table's own where None.
+    """
     rows = row_ids(table, slot)
-    found = parameters(table, slot)
-    for name, moment in (("first", table.first), ("second", table.second)):
-        found |= {f"{name}.{field}": tensor[rows] for field, tensor in moment._asdict().items()}
-    found["first.b_dec"] = table.biases.first[slot].clone()
-    found["second.b_dec"] = table.biases.second[slot].clone()
-    found["silent_tokens"] = table.silent_tokens[rows]
+    found: dict[str, Tensor] = {}
+    for prefix, part in _parts(table):
+        for name, tensor in part._asdict().items():
+            found[prefix + name] = tensor[rows].to(device or rows.device)
+    for name, bias in zip(BIAS, table.biases, strict=True):
+        found[name] = bias[slot].to(device or rows.device, copy=True)
+    found["silent_tokens"] = table.silent_tokens[rows].to(device or rows.device)
     return found
 
 
 def put(table: Table, slot: int, tensors: Mapping[str, Shaped[Tensor, "..."]]) -> None:
-    """Write a member's state into its pages, in place; `take` reads the same."""
+    """Write a member's state into its pages, in place; `take` reads the same.
+
+    What `tensors` leaves out becomes 0, as at the beginning of training.
+    """
     rows = row_ids(table, slot)
     device = rows.device
-    for prefix, part in (("", table.weights), ("first.", table.first), ("second.", table.second)):
+    for prefix, part in _parts(table):
         for name, tensor in part._asdict().items():
-            tensor[rows] = tensors[prefix + name].detach().to(device)
+            found = tensors.get(prefix + name)
+            tensor[rows] = 0.0 if found is None else found.detach().to(device)
     for name, bias in zip(BIAS, table.biases, strict=True):
-        bias[slot] = tensors[name].detach().to(device)
-    table.silent_tokens[rows] = tensors["silent_tokens"].to(device)
+        bias[slot] = tensors[name].detach().to(device) if name in tensors else 0.0
+    silent = tensors.get("silent_tokens")
+    table.silent_tokens[rows] = 0 if silent is None else silent.to(device)
     if table.operands.w_enc is not table.weights.w_enc:
         for operand, weight in zip(
             table.operands, (table.weights.w_enc, table.weights.w_dec), strict=True
@@ -105,6 +119,10 @@ def grown(table: Table, pages: int, members: int) -> Table:
     for new, old in zip(_tensors(wide), _tensors(table), strict=True):
         new[tuple(slice(size) for size in old.shape)] = old
     return wide
+
+
+def _parts(table: Table) -> Sequence[tuple[str, Rows]]:
+    return ("", table.weights), ("first.", table.first), ("second.", table.second)
 
 
 def _tensors(table: Table) -> Sequence[Tensor]:

@@ -1,9 +1,8 @@
 """What a step reports of each member: sums over its batch, and which latents were silent."""
 
-import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float32, Float64, Int32, Int64
+from jaxtyping import Float32, Int32, Int64
 from torch import Tensor
 
 from sae_sweep.kernels.fused.table import DENSE, FREE, IDLE, Settings, Table
@@ -11,73 +10,10 @@ from sae_sweep.kernels.fused.table import DENSE, FREE, IDLE, Settings, Table
 TOKENS = 32
 """Tokens of a page's pre-activations that are looked at at a time."""
 
-CHUNK = 1024
-"""Tokens' sums that are added at a time."""
-
 PAGES = 64
 """Pages whose shares of a member's penalty are read at a time."""
 
 _DENSE, _IDLE, _FREE = tl.constexpr(DENSE), tl.constexpr(IDLE), tl.constexpr(FREE)
-
-
-@triton.jit(do_not_specialize=["tokens"])
-def square_token(centred, b_dec, form, squares, tokens, d, WIDTH: tl.constexpr):
-    """Sum x^2 of one token."""
-    token = tl.program_id(0)
-    member = tl.program_id(1)
-    if tl.load(form + member) == _IDLE:
-        return
-    place = member.to(tl.int64) * tokens + token
-    column = tl.arange(0, WIDTH)
-    inside = column < d
-    x = tl.load(centred + place * d + column, mask=inside, other=0.0)
-    x += tl.load(b_dec + member.to(tl.int64) * d + column, mask=inside, other=0.0)
-    tl.store(squares + place, tl.sum(x * x, 0))
-
-
-@triton.jit(do_not_specialize=["tokens"])
-def add_tokens(squared_error, squares, form, error, energy, tokens, CHUNK: tl.constexpr):
-    """Add up one member's tokens, in their order, in float64."""
-    member = tl.program_id(0)
-    if tl.load(form + member) == _IDLE:
-        return
-    errors = tl.zeros([CHUNK], tl.float64)
-    energies = tl.zeros([CHUNK], tl.float64)
-    for first in range(0, tokens, CHUNK):
-        token = first + tl.arange(0, CHUNK)
-        place = member.to(tl.int64) * tokens + token
-        exists = token < tokens
-        errors += tl.load(squared_error + place, mask=exists, other=0.0).to(tl.float64)
-        energies += tl.load(squares + place, mask=exists, other=0.0).to(tl.float64)
-    tl.store(error + member, tl.sum(errors, 0))
-    tl.store(energy + member, tl.sum(energies, 0))
-
-
-def member_sums(
-    table: Table,
-    settings: Settings,
-    centred: Float32[Tensor, "members n d"],
-    squared_error: Float32[Tensor, "members n"],
-    error: Float64[Tensor, " members"],
-    energy: Float64[Tensor, " members"],
-) -> None:
-    """Sum each member's error and input over its batch; idle members' sums are left as they are.
-
-    Args:
-        table: the decoders' biases.
-        settings: which members take part.
-        centred: x - b_dec of each member, in float32.
-        squared_error: each token's sum over d of (x_hat - x)^2.
-        error: set: its sum over tokens, n times `reference.reconstruction_loss`.
-        energy: set: sum of x^2 over tokens and d.
-    """
-    members, tokens, d = centred.shape
-    squares = torch.empty_like(squared_error)
-    width = triton.next_power_of_2(d)
-    square_token[tokens, members](
-        centred, table.biases.b_dec, settings.form, squares, tokens, d, WIDTH=width
-    )
-    add_tokens[members,](squared_error, squares, settings.form, error, energy, tokens, CHUNK=CHUNK)
 
 
 @triton.jit

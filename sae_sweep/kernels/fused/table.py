@@ -15,6 +15,9 @@ from torch import Tensor
 PAGE = 128
 """Latents of a page, and columns of the tile in which they are encoded."""
 
+MOST_STEPS = 256
+"""Steps that are staged on the device at once."""
+
 FREE = -1
 """Owner of a page that has none; what follows a member's last page."""
 
@@ -97,6 +100,14 @@ class Settings(NamedTuple):
     """l1_alpha, times the share of it that acts, over the batch size; 0 without a penalty."""
     aux_coeff: Float32[Tensor, " members"]
     """Weight of AuxK; 0 where it is off."""
+    usage_coeff: Float32[Tensor, " members"]
+    """Weight of the usage loss; 0 where it is off."""
+    usage_target: Float32[Tensor, " members"]
+    """Share of tokens in which a latent is to be selected."""
+    often_coeff: Float32[Tensor, " members"]
+    """Weight of the price on latents that fire too often; 0 where it is off."""
+    often_limit: Float32[Tensor, " members"]
+    """Share of tokens up to which they may."""
     dead_window: Int64[Tensor, " members"]
     """Tokens of silence after which a latent is dead."""
 

@@ -36,6 +36,10 @@ class Trial:
     beta2: float = 0.99
     aux_coeff: float = 0.0
     dead_window: int = 100
+    usage_coeff: float = 0.0
+    usage_target: float = 0.0
+    often_coeff: float = 0.0
+    often_limit: float = 0.5
     step: int = 3
     seed: int = 0
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -141,6 +145,10 @@ def settings_of(trials: list[Trial], slots: list[int] | None = None) -> Settings
             "price": trial.l1_alpha / len(trial.state["x"]),
             "aux_coeff": trial.aux_coeff,
             "dead_window": trial.dead_window,
+            "usage_coeff": trial.usage_coeff,
+            "usage_target": trial.usage_target,
+            "often_coeff": trial.often_coeff,
+            "often_limit": trial.often_limit,
         }
         for name, value in values.items():
             made[name][slot] = value
@@ -162,7 +170,12 @@ def stepped(trial: Trial) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     x_hat = reference.dense_decode(f, w_dec, b_dec)
     squared = (x_hat - x).square().sum(dim=1)
     aux = trial.aux_coeff * reference.aux_k_loss(x - x_hat, pre, dead, w_dec)
-    price = trial.l1_alpha * reference.l1_penalty(f, None if trial.unit else w_dec)
+    if trial.usage_coeff:
+        aux = aux + trial.usage_coeff * reference.usage_loss(pre, trial.k, trial.usage_target)
+    weights = None if trial.unit else w_dec
+    often = reference.always_on_penalty(f, trial.often_limit, weights)
+    aux = aux + trial.often_coeff * often
+    price = trial.l1_alpha * reference.l1_penalty(f, weights)
     (reference.reconstruction_loss(x, x_hat) + price + aux).backward()
     if trial.unit:
         reference.remove_parallel(w_dec.grad, w_dec)

@@ -17,12 +17,15 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sae_sweep.kernels.fused import (
+    ahead,
     by_latent,
     candidates,
     centre,
+    counters,
     decode,
     encode,
     encode_by_library,
+    order,
     select,
     sums,
 )
@@ -40,7 +43,10 @@ TABLE = {
     "page_latents": "*i32",
 }
 INTEGERS = dict.fromkeys(
-    ("members", "tokens", "pages", "capacity", "d", "n_rows", "entries", "n_streams", "batch"),
+    (
+        *("members", "tokens", "pages", "capacity", "d", "n_rows", "entries", "n_streams", "batch"),
+        "no_row",
+    ),
     "i32",
 )
 LISTS = {"candidate_pages": "*i32", "n_candidates": "*i32", "bounds": "*i32", "rows": "*i32"}
@@ -58,6 +64,20 @@ COUNTS = {
 }
 TYPES = TABLE | INTEGERS | LISTS | EXTENTS | CHOICE | COUNTS | SUMS
 """Types of arguments, by name; float32 tensors are not named."""
+
+
+WIDE = ("firsts", "halves", "n_latents", "done", "diverged_at", "active", "at")
+BOOKKEEPING = {
+    **dict.fromkeys(WIDE, "*i64"),
+    **dict.fromkeys(("last_half", "control"), "*fp64"),
+    **dict.fromkeys(("error_bound", "lead", "proportional"), "fp32"),
+    "width": "i32",
+}
+ORDER = {
+    **dict.fromkeys(("width", "n", "rows", "columns"), "i32"),
+    **dict.fromkeys(("seeds", "begins"), "*i64"),
+    "order": "*i32",
+}
 
 
 class Compiled(NamedTuple):
@@ -114,7 +134,12 @@ def cases() -> dict[str, Compiled]:
         "choose": Compiled(select.choose, {"PAGE": PAGE, "TILE": TILE}, select.WARPS),
         "gather_entries": Compiled(by_latent.gather_entries, {"BLOCK": by_latent.BLOCK}),
         "add_pages": Compiled(sums.add_pages, {"GROUPS": 16, "PAGES": sums.PAGES}),
-        "add_tokens": Compiled(sums.add_tokens, {"CHUNK": sums.CHUNK}),
+        "begin": Compiled(ahead.begin_kernel, ahead.CONSTANTS, warps=1, types=BOOKKEEPING),
+        "count": Compiled(counters.count_kernel, {"CHUNK": counters.CHUNK}, types=BOOKKEEPING),
+        "retire": Compiled(
+            counters.retire_kernel, {"BLOCK": counters.BLOCK}, types={"rows": "*i32"}
+        ),
+        "order": Compiled(order.order_kernel, {"BLOCK": order.BLOCK}, types=ORDER),
         "count_page": Compiled(
             sums.count_page, {"PAGE": PAGE, "TOKENS": sums.TOKENS}, aligned=("n_rows",)
         ),
@@ -124,13 +149,15 @@ def cases() -> dict[str, Compiled]:
         constants = {"WIDTH": width, "AT_ONCE": decode.AT_ONCE}
         warps = decode.warps_for(width)
         found[f"centre {d}"] = Compiled(
-            centre.centre_kernel, {"WIDTH": width, "COPY": True}, bfloat16=("operand",)
+            centre.centre_kernel,
+            {"WIDTH": width, "COPY": True},
+            bfloat16=("operand",),
+            types={"rows": "*fp32", "order": "*i32"},
         )
         for name, bfloat16 in (("bfloat16", ("w_dec", "g")), ("float32", ())):
             found[f"decode {name} {d}"] = Compiled(
                 decode.decode_token, constants, warps, bfloat16=bfloat16, aligned=("d",)
             )
-        found[f"square {d}"] = Compiled(sums.square_token, {"WIDTH": width}, aligned=("d",))
     return found
 
 

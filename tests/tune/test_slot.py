@@ -1,0 +1,91 @@
+"""A slot: what it tells the driver, and when it saves its trials."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sae_sweep.config import Source, TopKConfig, TrainConfig, Trial
+from sae_sweep.records import Outcome
+from sae_sweep.train import NoRoom, State, checkpoint
+from sae_sweep.tune import slot
+from sae_sweep.tune.channel import Claimed, Job, Orders, Returned, Room
+
+
+def make_trial(name: str) -> Trial:
+    sae, train = TopKConfig(n_latents=8, k=2), TrainConfig(steps=10, batch_size=8)
+    return Trial(name * 12, name, Source("f" * 12, 4, 1000, {}), sae, train)
+
+
+class Engine:
+    """Holds one trial; the others leave at the first step, the last after it has trained."""
+
+    def __init__(self, *_: object) -> None:
+        self.uids: tuple[str, ...] = ()
+
+    def add(self, trial: Trial, state: State | None, folder: Path) -> None:
+        self.uids += (trial.uid,)
+
+    def step(self, uid: str) -> int:
+        return 5
+
+    def seconds(self, uid: str) -> float:
+        return 1.0
+
+    def state(self, uid: str) -> State:
+        return State({"x": torch.zeros(3)}, {"step": 5, "seconds": 1.0})
+
+    def remove(self, uid: str) -> None:
+        self.uids = tuple(other for other in self.uids if other != uid)
+
+    def advance(self, steps: int) -> list[NoRoom]:
+        left, self.uids = self.uids[1:], self.uids[:1]
+        return [NoRoom(uid, self.state(uid) if uid == left[-1] else None, "full") for uid in left]
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> slot._SlotEngine:
+    monkeypatch.setattr(slot, "Engine", Engine)
+    monkeypatch.setattr(slot, "open_activations", lambda _: None)
+    made = slot._SlotEngine(Job(0, tmp_path, tmp_path, 1))
+    made.obey(Orders([], [Claimed(make_trial(name), 1) for name in "abc"]))
+    return made
+
+
+def test_trials_without_room_go_back_and_the_room_is_what_is_left(train) -> None:
+    items = train.advance(1)
+    assert items == [Returned("b" * 12, "full"), Returned("c" * 12, "full"), Room(1)]
+    saved = checkpoint.load(train._folders["c" * 12], "c" * 12)
+    assert saved is not None
+    assert saved.step == 5
+    assert checkpoint.load(train._folders["b" * 12], "b" * 12) is None
+
+
+def test_one_whose_state_cannot_be_written_fails_alone(train, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(checkpoint, "save", broken)
+    returned, failed, room = train.advance(1)
+    assert (returned, room) == (Returned("b" * 12, "full"), Room(1))
+    assert failed == Outcome("c" * 12, "failed", 5, {}, "its checkpoint: read-only")
+
+
+def test_checkpoints_take_a_twentieth_of_the_time_however_large(train, monkeypatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(slot.time, "monotonic", lambda: clock[0])
+    saved = []
+
+    def slowly(folder: Path, uid: str, state: State) -> None:
+        clock[0] += 2.0
+        saved.append(uid[0])
+
+    monkeypatch.setattr(checkpoint, "save", slowly)
+    for uid in train.engine.uids:
+        train._saved[uid] = (0, 0.0)
+    while clock[0] < 1000:
+        clock[0] += 1.0
+        train.save_due()
+    assert saved[:6] == list("abcabc")
+    # each takes 2 s, so together they take a twentieth of 1000 s, beside the first three
+    assert 20 <= len(saved) <= 28
