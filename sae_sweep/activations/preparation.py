@@ -24,7 +24,6 @@ from sae_sweep.activations.plan import (
     window_rows,
     window_shards,
 )
-from sae_sweep.activations.reader import Rows
 from sae_sweep.activations.shards import KEPT, origins_path, read_origins, read_shard, write_columns
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import note
@@ -113,12 +112,10 @@ def _complete(folder: Path, one: Wanted, group_names: list[str], outputs: Path) 
     if one.config.max_norm is not None:
         limit = one.config.max_norm * median
         _write_kept(folder, one, limit)
-    mean, scale = _normalisation(
-        lambda: (_used(path, limit).activation for path in paths), source.d
-    )
+    mean, scale = _normalisation(lambda: (_used(path, limit)[0] for path in paths), source.d)
     figures: dict[str, Any] = {"mean": mean.tolist(), "scale": scale}
     if source.has_target:
-        mean, scale = _normalisation(lambda: (_target(path, limit) for path in paths), source.d)
+        mean, scale = _normalisation(lambda: (_used(path, limit)[1] for path in paths), source.d)
         figures |= {"target_mean": mean.tolist(), "target_scale": scale}
     with checksums(outputs) as checksum:
         described = [
@@ -187,20 +184,14 @@ def _described(path: Path, shard: Planned, checksum: FileFacts) -> Shard:
     )
 
 
-def _used(path: Path, limit: float | None) -> Rows:
-    """The rows of a shard that are at most as long as a norm."""
+def _used(path: Path, limit: float | None) -> list[Float[Tensor, "rows d"]]:
+    """Rows of a shard that are at most as long as a norm, and their targets where there are any."""
     rows = read_shard(path)
+    columns = [one for one in (rows.activation, rows.target) if one is not None]
     if limit is None:
-        return rows
+        return columns
     kept = rows.activation.float().norm(dim=1) <= limit
-    columns = rows._asdict().items()
-    return Rows(**{name: one if one is None else one[kept] for name, one in columns})
-
-
-def _target(path: Path, limit: float | None) -> Float[Tensor, "rows d"]:
-    target = _used(path, limit).target
-    assert target is not None
-    return target
+    return [one[kept] for one in columns]
 
 
 def _normalisation(
@@ -208,14 +199,20 @@ def _normalisation(
 ) -> tuple[Float64[Tensor, " d"], float]:
     """Mean of all rows, and the factor that makes the mean norm of centred ones sqrt(d)."""
     n, mean, mean_norm = 0, torch.zeros(d, dtype=torch.float64), 0.0
+    first, same = None, torch.ones(d, dtype=torch.bool)
     for x in parts():
+        if first is None and len(x):
+            first = x[0].clone()
+        if first is not None:
+            # per dimension: one that is huge and constant says nothing of the others
+            same &= ((x - first).abs() <= EQUAL * first.abs()).all(dim=0)
         n += len(x)
         mean += x.sum(0, dtype=torch.float64)
-    mean /= n
-    for x in parts():
-        mean_norm += float((x - mean).norm(dim=1).sum()) / n
-    if mean_norm <= EQUAL * float(mean.norm()):
+    if bool(same.all()):
         raise BadInput(
             f"all {n} training activations are equal: choose another source, layer or position"
         )
+    mean /= n
+    for x in parts():
+        mean_norm += float((x - mean).norm(dim=1).sum()) / n
     return mean, math.sqrt(d) / mean_norm

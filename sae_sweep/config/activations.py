@@ -61,6 +61,9 @@ class ActivationsConfig(Strict):
     files: str | None = None
     """Folder of .safetensors or .npy [tokens, d] to use instead of running a model."""
 
+    tensor: str | None = None
+    """Which tensor of the files holds the activations, where there are several."""
+
     synthetic: SyntheticConfig | None = None
     """Settings of synthetic activations, used instead of a model."""
 
