@@ -54,9 +54,7 @@ def prepare(wanted: Sequence[Wanted], outputs: Path) -> Iterator[tuple[int, int]
     if not wanted:
         return
     folders = [one.folder(outputs) for one in wanted]
-    need = [
-        stored_bytes(one, sum(shard.rows for shard in _missing(one, outputs))) for one in wanted
-    ]
+    need = [stored_bytes(one, missing_rows(one, outputs)) for one in wanted]
     require_space(folders[0], sum(need))
     extraction = Extraction(wanted, outputs)
     for folder in folders:
@@ -84,6 +82,15 @@ def disk_bytes(one: Wanted) -> int:
     """Size of a folder of shards: complete, or with as much as its cache holds."""
     train = cache_bytes(one) or stored_bytes(one, one.config.train_tokens)
     return train + stored_bytes(one, one.config.validation_tokens)
+
+
+def missing_rows(one: Wanted, outputs: Path) -> int:
+    """Rows that `prepare` would compute."""
+    return sum(
+        shard.rows
+        for shard in _missing(one, outputs)
+        if not (one.folder(outputs) / shard.name).exists()
+    )
 
 
 def _needed(one: Wanted) -> list[Planned]:

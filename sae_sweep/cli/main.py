@@ -55,6 +55,10 @@ def _command(arguments: list[str]) -> int:
 
             process.interruptible()
             return forget(rest)
+        case ["publish", *rest]:
+            from sae_sweep.cli.publish import publish
+
+            return publish(rest)
         case ["submit", *rest]:
             from sae_sweep.cli.submit import submit
 

@@ -388,3 +388,60 @@ def test_one_huge_constant_dimension_does_not_make_rows_equal(tmp_path: Path) ->
     counts = {"train_tokens": 250, "validation_tokens": 100}
     config = ActivationsConfig(files=str(tmp_path / "files"), **counts)
     list(prepare([Wanted(config, describe(config, tmp_path))], tmp_path))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_shards_keep_the_precision_asked_for_and_statistics_stay_exact(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path, dtype: str
+) -> None:
+    whole = open_activations(prepared(tmp_path, model_config("gpt2")))
+    folder = prepared(tmp_path, model_config("gpt2", dtype=dtype))
+    kept = read_shard(folder / "train-00000.safetensors").activation
+    assert kept.dtype == getattr(torch, dtype)
+    halves = open_activations(folder)
+    indices = torch.arange(300)
+    assert halves.train_rows(indices).dtype == torch.float32
+    torch.testing.assert_close(
+        halves.train_rows(indices), whole.train_rows(indices), atol=0.03, rtol=0.02
+    )
+    x = halves.train_rows(indices).double()
+    assert x.mean(0).abs().max() < 1e-6  # of what is stored, not of what was computed
+    on_disk = sum(path.stat().st_size for path in folder.glob("train-*"))
+    headers = 2 * 400 * len(list(folder.glob("train-*")))
+    assert on_disk <= 300 * (2 * 16 + 24) + headers
+
+
+def test_a_model_runs_in_the_precision_asked_for(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    settings = model_config("gpt2", model_dtype="bfloat16")
+    source = describe(settings, tmp_path)
+    assert source.settings["model_dtype"] == source.settings["dtype"] == "bfloat16"
+    halves = open_activations(prepared(tmp_path, settings))
+    whole = open_activations(prepared(tmp_path, model_config("gpt2")))
+    indices = torch.arange(300)
+    difference = (halves.train_rows(indices) - whole.train_rows(indices)).abs()
+    assert 0.001 < difference.mean() < 0.05
+
+
+def test_precision_acts_on_a_fingerprint_only_where_it_is_another(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    before = describe(model_config(), tmp_path)
+    same = describe(model_config(dtype="float32", model_dtype="float32"), tmp_path)
+    assert same == before
+    for changes in ({"dtype": "bfloat16"}, {"model_dtype": "bfloat16", "dtype": "float32"}):
+        assert describe(model_config(**changes), tmp_path).fingerprint != before.fingerprint
+
+
+def test_values_that_float16_cannot_hold_are_counted_and_refused(tmp_path: Path) -> None:
+    x = torch.randn(TRAIN + VALIDATION, D)
+    x[7, :3] = 7e4
+    save_file({"x": x}, tmp_path / "x.safetensors")
+    settings = config(synthetic=None, d=None, files=str(tmp_path), dtype="float16")
+    message = (
+        r"activations\.dtype=float16: 3 of \d+ values in the \w+ rows of documents \d+ to \d+ "
+        r"exceed 65504, the largest that it holds: use activations\.dtype=bfloat16"
+    )
+    with pytest.raises(BadInput, match=message):
+        prepared(tmp_path, settings)
