@@ -34,7 +34,7 @@ from sae_sweep.records import digest
 
 ACTING = {
     *("model", "revision", "layer", "hook", "target_layer", "target_hook"),
-    *("context", "pooling", "position", "train_tokens", "validation_tokens"),
+    *("context", "pooling", "position", "train_tokens", "validation_tokens", "max_norm"),
 }
 SAMPLE = "a trial of the model"
 CUTTING = {"context", "pooling", "position", "train_tokens", "validation_tokens"}
