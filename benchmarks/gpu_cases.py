@@ -93,7 +93,7 @@ def settle(shape: Shape, *, steps: int, sae: dict[str, Any] | None = None, **tra
     return resolve(config, Source("random", shape.d, 8 * shape.batch, {}))
 
 
-def drawn_on_the_device(trial: Trial, activations: RandomRows) -> AbstractSae:
+def drawn_on_the_device(trial: Trial, activations: RandomRows, _: torch.device) -> AbstractSae:
     """Build what a trial starts from; a CPU would take minutes for the largest one."""
     sae = build(trial.sae.model_copy(update={"n_latents": 1}), activations.d, 0)
     sae.config = trial.sae
@@ -157,13 +157,8 @@ def selection(packed: Packed) -> Selection:
 @contextmanager
 def without_graphs() -> Iterator[None]:
     """Launch every update from the host."""
-    with mock.patch.object(pack_steps, "record", _not_recorded):
+    with mock.patch.object(pack_steps, "record", lambda update, _: update):
         yield
-
-
-def _not_recorded(update: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    del device
-    return update
 
 
 def synchronise() -> None:
