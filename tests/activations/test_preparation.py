@@ -393,3 +393,15 @@ def test_values_that_float16_cannot_hold_are_counted_and_refused(tmp_path: Path)
     )
     with pytest.raises(BadInput, match=message):
         prepared(tmp_path, settings)
+
+
+def test_a_running_shuffle_is_another_order_of_the_same_text(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    whole, running = model_config("gpt2"), model_config("gpt2", shuffle_buffer=4)
+    folder = prepared(tmp_path, running)
+    verify(folder, tmp_path)
+    origins = open_activations(folder).validation_origins()
+    assert len(origins.token_id) == 100
+    assert describe(whole, tmp_path).fingerprint != describe(running, tmp_path).fingerprint
+    assert content(folder) == content(prepared(tmp_path / "again", running))
