@@ -1,7 +1,13 @@
 """`python -m analysis`."""
 
-import sys
+from sae_sweep.modules import leave_working_folder
 
-from analysis.cli import main
+if __name__ == "__main__":
+    leave_working_folder()
 
-sys.exit(main())
+    import sys
+
+    from analysis.cli import main
+    from sae_sweep import process
+
+    process.run(main, endless=sys.argv[1:2] == ["watch"])

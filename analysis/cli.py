@@ -1,4 +1,4 @@
-"""`python -m analysis`: reports and looks at sweeps; reads the store, writes only files."""
+"""`sae-sweep report|status|...`, also as `python -m analysis ...`: reads the store only."""
 
 import argparse
 import math
@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import reason
+from sae_sweep.process import INTERRUPTED
 from sae_sweep.records.store import Reader, Sweep, default_url
 
 Command = Callable[..., None]
 """Takes the arguments, and a reader of the store unless it needs none."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str], program: str = "python -m analysis") -> int:
     """Run one command; returns the exit code: 0, or 2 for what the user can mend."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser(program).parse_args(argv)
     outputs = arguments.outputs or Path("outputs")
     # matplotlib would otherwise keep its fonts in the home folder
     os.environ.setdefault("MPLCONFIGDIR", str((outputs / "cache" / "matplotlib").absolute()))
@@ -30,10 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a folder that may not be written, a disk that is full
+        sys.stderr.write(f"{error.filename or 'a file'} cannot be written ({reason(error)})\n")
+        return 2
     except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader of a pipe, `| head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
     return 0
 
 
@@ -41,7 +46,7 @@ def _url(arguments: argparse.Namespace, outputs: Path) -> str:
     return arguments.store or os.environ.get("SAE_SWEEP_STORE") or default_url(outputs)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     outputs, store, written = (argparse.ArgumentParser(add_help=False) for _ in range(3))
     outputs.add_argument("--outputs", metavar="DIR", type=Path, help="where reports go; outputs")
     store.add_argument(
@@ -60,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     written.add_argument(
         "--thresholds", metavar="FILE", type=Path, help="bands to grade by; else the package's own"
     )
-    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(

@@ -1,8 +1,10 @@
 """`python -m sae_sweep`."""
 
-import sys
-
-from sae_sweep.cli import main
+from sae_sweep.modules import leave_working_folder
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave_working_folder()
+
+    from sae_sweep.cli.start import start
+
+    start()

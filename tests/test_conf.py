@@ -4,6 +4,7 @@ import pytest
 
 from sae_sweep.cli.compose import choices, compose, conf_dir, validate_run
 from sae_sweep.config import Source, Trial, TrialConfig, resolve, validate
+from sae_sweep.errors import BadInput
 from sae_sweep.records import digest
 from sae_sweep.search import LISTED, examples
 
@@ -15,7 +16,9 @@ NEEDED = {
 }
 TRIALS = {
     "ab_test": 9,
+    "architectures": 30,
     "grid_topk": 16,
+    "jumprelu_target": 12,
     "l1_grid": 10,
     "l1_width_scaling": 15,
     "layer_quality": 18,
@@ -26,6 +29,7 @@ TRIALS = {
     "smoke": 4,
     "target_l0": 12,
     "topk_12": 12,
+    "transcoder": 8,
 }
 CHOICES = [(group, name) for group, names in choices().items() for name in names]
 
@@ -45,7 +49,8 @@ def trials(sweep: str) -> list[Trial]:
         config = validate(TrialConfig, point.settings)
         d = config.activations.d or MINILM_D
         fingerprint = digest(point.settings["activations"])
-        source = Source(fingerprint, d, config.activations.train_tokens, {})
+        rows, has_target = config.activations.train_tokens, config.activations.has_target
+        source = Source(fingerprint, d, rows, {}, has_target)
         resolved.append(resolve(config, source))
     return resolved
 
@@ -148,3 +153,28 @@ def test_no_technique_acts_that_the_defaults_do_not_name() -> None:
         ).record
         assert record["sae"].keys() == {"kind", "n_latents", "b_dec_init"} | of_sae
         assert record["train"].keys() == shared | of_train
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ("{metrics:[fvo]}", r"sweep\.about\.metrics=fvo: no such metric; did you mean fvu"),
+        ("{settings:[sae.kk]}", r"sae\.kk in the sweep: no such setting; did you mean sae\.k"),
+    ],
+)
+def test_a_question_about_nothing_is_refused(about: str, message: str) -> None:
+    def ask() -> None:
+        settings = compose(["+sweep=smoke", f"sweep.about={about}"]).settings
+        run = validate_run(settings)
+        examples(settings, run.sweep, run.search)
+
+    with pytest.raises(BadInput, match=message):
+        ask()
+
+
+@pytest.mark.parametrize("sweep", TRIALS)
+def test_a_question_is_about_settings_that_vary(sweep: str) -> None:
+    space = composed(sweep)["sweep"]
+    tied = [key for one in space.get("zip", []) for key in one["keys"]]
+    assert set(space["about"]["settings"]) <= {*space["space"], *tied}
+    assert space["about"]["metrics"]

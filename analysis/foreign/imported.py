@@ -50,12 +50,12 @@ class Unread:
     @property
     def words(self) -> str:
         """The sentence."""
-        verb = "is" if len(self.columns) == 1 else "are"
+        varies, verb = ("varies", "is") if len(self.columns) == 1 else ("vary", "are")
         named = [code(name) for name in self.columns[:MOST_NAMED]]
         if more := len(self.columns) - len(named):
             named.append(f"{more:,} more")
         return (
-            f"{counted(len(self.columns), 'column')} with more than one value {verb} not read: "
+            f"{counted(len(self.columns), 'column')} that {varies} {verb} not read: "
             f"{listed(named)}. What a setting among them does would show as "
             "noise or as an effect of the others."
         )
@@ -66,11 +66,50 @@ class NoStatus:
     """A file without a column that says how runs ended."""
 
     rows: int
+    without_metrics: int = 0
+    diverged: int = 0
 
     @property
     def words(self) -> str:
         """The sentence."""
-        return f"No column says how a run ended: {counted(self.rows, 'row')} taken as done."
+        done = self.rows - self.without_metrics - self.diverged
+        parts = [f"{counted(done, 'row')} taken as done"]
+        if self.without_metrics:
+            parts.append(f"{self.without_metrics:,} without any metric as failed")
+        if self.diverged:
+            parts.append(f"{self.diverged:,} whose reconstruction is not finite as diverged")
+        return f"No column says how a run ended: {', '.join(parts)}."
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What lies in a folder of runs and is none."""
+
+    names: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        verb = "is" if len(self.names) == 1 else "are"
+        named = listed([code(name) for name in self.names[:MOST_NAMED]])
+        return (
+            f"{counted(len(self.names), 'name')} in the folder {verb} hidden or a "
+            f"link to another one and no run: {named}."
+        )
+
+
+@dataclass(frozen=True)
+class NotANumberSetting:
+    """Settings that are NaN."""
+
+    column: str
+    rows: int
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        verb = "is" if self.rows == 1 else "are"
+        return f"{counted(self.rows, 'cell')} of {code(self.column)} {verb} NaN: taken as not set."
 
 
 @dataclass(frozen=True)

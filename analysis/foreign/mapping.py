@@ -9,6 +9,9 @@ from analysis.foreign import cells, terms
 from analysis.foreign.reading import Table
 from sae_sweep.errors import BadInput
 
+SAID_ONCE = frozenset({"seconds"})
+"""Of columns that are read as this, the first counts: the others measure the same thing."""
+
 
 class Column(NamedTuple):
     """A foreign column and what became of it."""
@@ -52,10 +55,21 @@ def _column(table: Table, name: str, given: Mapping[str, str]) -> Column:
         return Column(name, given[name], "--map", *counts)
     if not present:
         return Column(name, terms.IGNORE, "empty", *counts)
+    if _numbers_rows(table, name):
+        return Column(name, terms.IGNORE, "numbers the rows", *counts)
     found = terms.guess(name)
     if found is None:
         return Column(name, terms.IGNORE, "not understood", *counts)
     return Column(name, *found, *counts)
+
+
+def _numbers_rows(table: Table, name: str) -> bool:
+    """Whether a column is a table's index, as pandas writes it without a name."""
+    nameless = re.fullmatch(r"\(column \d+\)|Unnamed: \d+|index|__index_level_\d+__", name)
+    if not nameless:
+        return False
+    values = [cells.setting(row.get(name)) for row in table.rows]
+    return len(set(map(str, values))) == len(values) and all(type(one) is int for one in values)
 
 
 def _target(theirs: str, ours: str) -> str:
@@ -86,6 +100,8 @@ def _without_doubles(table: Table, columns: list[Column], given: set[str]) -> li
         if first is column or _repeats(table, first, column):
             continue
         if first.theirs in given and column.theirs not in given:
+            continue
+        if column.field in SAID_ONCE:
             continue
         raise BadInput(
             f"columns {first.theirs} and {column.theirs} are both read as {column.field}: leave "

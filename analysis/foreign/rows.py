@@ -47,7 +47,7 @@ def read_run(row: Mapping[str, Any], columns: Sequence[Column], place: str) -> R
     """
     record = {one.ours: row.get(one.theirs) for one in columns if one.ours in terms.RECORD}
     name = next((str(record[key]) for key in ("name", "id") if _has(record, key)), None)
-    settings = {one.ours: cells.setting(row.get(one.theirs)) for one in columns if is_setting(one)}
+    settings = {one.ours: _setting(row, one, place) for one in columns if is_setting(one)}
     told = names.parse(name) if name else {}
     for key, one in told.items():
         settings.setdefault(key, cells.setting(one.text))
@@ -60,9 +60,9 @@ def read_run(row: Mapping[str, Any], columns: Sequence[Column], place: str) -> R
     status, error = _status(record.get("status"), theirs.get("status", ""), place)
     if _has(record, "error"):
         error = str(record["error"])
-    seconds = cells.number(record.get("seconds"))
-    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
-        seconds = None
+    seconds = cells.seconds(record.get("seconds"))
+    if "status" not in theirs:
+        status, error = _told_by_metrics(final, error)
     score = record.get("score") if _has(record, "score") else None
     if score is not None and not math.isfinite(_number(score, theirs["score"], place)):
         score = None
@@ -72,6 +72,48 @@ def read_run(row: Mapping[str, Any], columns: Sequence[Column], place: str) -> R
 def is_setting(column: Column) -> bool:
     """Whether a column is one of the settings."""
     return column.ours.partition(".")[0] in terms.SECTIONS
+
+
+NUMERIC = frozenset(
+    f"{section}.{name}"
+    for section, names_ in {
+        "sae": "k l1_alpha expansion_factor n_latents aux_coeff aux_target",
+        "train": "lr steps batch_size seed seed_init seed_data l0_target",
+        "activations": "d",
+    }.items()
+    for name in names_.split()
+)
+"""Settings that are numbers, or a word such as `auto`."""
+
+LIKE_A_NUMBER = re.compile(r"[^A-Za-z]*[0-9][^A-Za-z]*(e[+-]?[0-9]+)?[kKmM%]?")
+"""`0,0001`, `16k`, `1 024`: a number to its writer."""
+
+
+def _setting(row: Mapping[str, Any], column: Column, place: str) -> Any:
+    cell = row.get(column.theirs)
+    value = cells.setting(cell)
+    unread = column.ours in NUMERIC and isinstance(value, str) and LIKE_A_NUMBER.fullmatch(value)
+    if unread or cells.is_grouped(cell):
+        raise BadInput(
+            f"column {column.theirs}, {place}: {cell!r} is no number that can only be read in one "
+            f"way: write it with digits and a decimal point alone, or leave the column out with "
+            f"--map '{column.theirs}={terms.IGNORE}'"
+        )
+    return value
+
+
+def _told_by_metrics(final: Mapping[str, float], error: str | None) -> tuple[Status, str | None]:
+    """How a run ended that no column says."""
+    if not final:
+        return "failed", error or "the file has no metric of it"
+    lost = [name for name in DIVERGING if not math.isfinite(final.get(name, 0.0))]
+    if lost:
+        return "diverged", error or f"{lost[0]} is not finite in the file"
+    return "done", error
+
+
+DIVERGING = ("fvu", "explained_variance", "mse", "loss", "loss_reconstruction")
+"""Metrics of a run that has diverged where they are not finite."""
 
 
 def _has(record: Mapping[str, Any], key: str) -> bool:

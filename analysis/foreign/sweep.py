@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.foreign import score, terms
+from analysis.foreign import cells, score, terms
 from analysis.foreign.imported import (
     FromNames,
     Imported,
     InactiveTarget,
     NameDisagrees,
     NoStatus,
+    NotANumberSetting,
     NotFinite,
     Repeated,
+    Skipped,
     Unread,
 )
 from analysis.foreign.mapping import Column, map_columns
@@ -59,7 +61,8 @@ def import_sweep(request: Request) -> tuple[Sweep, Imported]:
         BadInput: the name, the file, an override or a cell cannot be used.
     """
     checked_name(request.name, "--name")
-    table = read(request.path)
+    ignored = {theirs for theirs, ours in request.overrides.items() if ours == terms.IGNORE}
+    table = read(request.path, ignored)
     columns = map_columns(table, request.overrides)
     if not any(one.ours in terms.FORMS for one in columns):
         raise BadInput(
@@ -67,7 +70,8 @@ def import_sweep(request: Request) -> tuple[Sweep, Imported]:
             f"{', '.join(table.columns)}: name one, e.g. --map COLUMN=fvu, =explained_variance, "
             "=dead_features or =l0"
         )
-    runs = [read_run(row, columns, f"row {i}") for i, row in enumerate(table.rows, start=1)]
+    pairs = zip(table.rows, table.places, strict=True)
+    runs = [read_run(row, columns, place) for row, place in pairs]
     axes = _axes(runs)
     inactive = _leave_out_inactive_targets(runs)
     members = _members(table, runs, axes)
@@ -144,8 +148,20 @@ def _notes(table: Table, columns: Sequence[Column], runs: Sequence[Run]) -> list
     """What a reader should know of the rows."""
     notes: list[Claim] = []
     if not any(one.ours == "status" for one in columns):
-        notes.append(NoStatus(len(runs)))
-    unread = [one.theirs for one in columns if one.rule == "not understood" and one.distinct > 1]
+        counts = Counter(run.status for run in runs)
+        notes.append(NoStatus(len(runs), counts["failed"], counts["diverged"]))
+    if table.skipped:
+        notes.append(Skipped(tuple(table.skipped)))
+    notes += [
+        NotANumberSetting(one.theirs, lost)
+        for one in columns
+        if is_setting(one) and (lost := sum(_is_nan(row.get(one.theirs)) for row in table.rows))
+    ]
+    unread = [
+        one.theirs
+        for one in columns
+        if one.rule == "not understood" and (one.distinct > 1 or 0 < one.values < len(runs))
+    ]
     if unread:
         notes.append(Unread(tuple(unread)))
     settings = [canonical(run.settings) for run in runs]
@@ -163,6 +179,11 @@ def _notes(table: Table, columns: Sequence[Column], runs: Sequence[Run]) -> list
         if lost:
             notes.append(NotFinite(metric, lost))
     return notes
+
+
+def _is_nan(cell: Any) -> bool:
+    value = cells.number(cell)
+    return value is not None and math.isnan(value)
 
 
 def _disagreements(runs: Sequence[Run], given: set[str]) -> list[Claim]:

@@ -57,7 +57,7 @@ _ALIASES = {
     "name": "run_name label display_name run folder",
     "id": "run_id train_id uid",
     "status": "state run_state",
-    "seconds": "runtime duration wall_time",
+    "seconds": "runtime duration wall_time run_time elapsed time_total_s",
     "score": "combined_score balanced_score",
     "sae.kind": "kind architecture arch sae_type trainer_class",
     "sae.k": "k top_k topk sparsity_k sae_k",
@@ -94,14 +94,14 @@ KNOWN = {alias: ours for ours, aliases in _ALIASES.items() for alias in aliases.
 }
 
 _STATUS_WORDS: dict[Status, str] = {
-    "done": "done finished completed complete success succeeded ok",
+    "done": "done finished completed complete success succeeded ok terminated",
     "running": "running",
-    "queued": "queued pending",
-    "failed": "failed failure crashed error",
+    "queued": "queued pending waiting scheduled",
+    "failed": "failed fail failure crashed error errored",
     "diverged": "diverged nan",
-    "oom": "oom",
-    "stopped": "stopped early_stopped",
-    "interrupted": "interrupted killed preempted",
+    "oom": "oom out_of_memory",
+    "stopped": "stopped early_stopped pruned",
+    "interrupted": "interrupted killed preempted preempting paused canceled cancelled timeout",
 }
 STATUSES = {word: status for status, words in _STATUS_WORDS.items() for word in words.split()}
 
@@ -110,7 +110,7 @@ def guess(column: str) -> tuple[str, str] | None:
     """What a column is to us and the rule that says so; None where its name says nothing."""
     if re.fullmatch(rf"({'|'.join(SECTIONS)})\.\w+", column):
         return column, "our own name"
-    whole, last = _plain(column), _plain(re.split(r"[./]", column)[-1])
+    whole, last = _plain(column), _plain(re.split(r"[./]|^(?:params|user_attrs)_", column)[-1])
     for name, where in ((whole, "name"), (last, "last part of the name")):
         if name in KNOWN:
             return KNOWN[name], where

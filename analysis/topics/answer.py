@@ -24,6 +24,8 @@ from analysis.topics.response.section import alphas_for_target, width_laws
 from sae_sweep.records import METRICS, Metric
 
 WIDTHS = ("sae.n_latents", "sae.expansion_factor")
+SAME = {"explained_variance": "fvu", "l0_fraction": "l0"}
+"""Metrics that say what another says, of which effects are known."""
 MOST = 6
 """Sentences of one answer."""
 MOST_LEVELS = 8
@@ -121,7 +123,8 @@ class NotVaried:
     def words(self) -> str:
         """Which."""
         names = listed([code(one) for one in self.settings])
-        return f"{names} did not vary in this sweep: nothing is said of {names}."
+        them = "it" if len(self.settings) == 1 else "them"
+        return f"{names} did not vary in this sweep: nothing is said of {them}."
 
 
 @dataclass(frozen=True)
@@ -230,9 +233,10 @@ def about(study: Study) -> tuple[list[Hyperparameter], list[Metric], list[str]]:
             found.append(one)
         else:
             fixed.append(key)
-    names = stated.get("metrics") or [one.name for one in study.main_metrics]
-    known = {one.name: one for one in verdicts.outcomes(study)}
-    return found, [known[name] for name in names if name in known], fixed
+    names = stated.get("metrics") or [one.name for one in verdicts.outcomes(study)]
+    known = {one.name: one for one in [*study.metrics, *verdicts.outcomes(study)]}
+    wanted_metrics = dict.fromkeys(SAME.get(name, name) for name in names)
+    return found, [known[name] for name in wanted_metrics if name in known], fixed
 
 
 def _target(study: Study) -> Iterator[Claim]:
@@ -282,6 +286,10 @@ def _effects(
         yield from _changes(setting, own, held=len(study.hyperparameters) > 1)
         for one in own:
             yield from _best_or_means(study, one)
+        tested = {one.metric.name for one in own}
+        for metric in metrics:
+            if metric.name not in tested and metric.name in study.scaled:
+                yield from _by_level(study, setting, metric, "no test of this metric")
 
 
 def _weight(effects: list[Effect], setting: Hyperparameter) -> float:
@@ -327,17 +335,23 @@ def _has_best(one: Effect) -> bool:
 
 def _best_or_means(study: Study, one: Effect) -> Iterator[Claim]:
     name, metric = one.hyperparameter.name, one.metric
+    if one.correlation.remark == "metric constant":
+        return
     if one.reason or one.adjusted is None:
-        means = _means(study, one.hyperparameter, metric)
-        if 1 < len(means) <= MOST_LEVELS:
-            reason = one.reason or "a single setting varies, and each level is one configuration"
-            yield ByLevel(name, metric.name, means, reason)
+        reason = one.reason or "each level is one configuration"
+        yield from _by_level(study, one.hyperparameter, metric, reason)
     elif one.best is not None and _has_best(one):
         best = one.best
         values = [scales.back(metric, mean) for mean in (best.mean, best.second_mean)]
         yield BestOf(
             name, metric.name, best.level, values[0], best.second, values[1], best.is_apart, one.q
         )
+
+
+def _by_level(study: Study, one: Hyperparameter, metric: Metric, reason: str) -> Iterator[Claim]:
+    means = _means(study, one, metric)
+    if 1 < len(means) <= MOST_LEVELS:
+        yield ByLevel(one.name, metric.name, means, reason)
 
 
 def _means(study: Study, one: Hyperparameter, metric: Metric) -> tuple[tuple[str, float], ...]:

@@ -25,7 +25,7 @@ from analysis.topics.noise import detectable
 from analysis.topics.overview import extent
 from analysis.topics.pareto import on_front
 from analysis.topics.recommended import recommendations
-from sae_sweep.records import METRICS, Metric
+from sae_sweep.records import METRICS, Metric, TrialRecord
 
 DETAILS = "details.md"
 MOST_TRUST = 6
@@ -154,6 +154,8 @@ def _cell(one: Effect) -> str:
         return f"**{size}**{wording.percent_interval(one.metric, bounds)}"
     if bounds is None:
         return "none detected"
+    if max(map(abs, bounds)) > wording.SMALL[one.metric.scale]:
+        return f"none detected{wording.percent_interval(one.metric, bounds)}"
     return f"none within {wording.within(one.metric, bounds)}"
 
 
@@ -252,16 +254,18 @@ def _failures(study: Study) -> list[Block]:
     ]
     if not lost:
         return []
-    rows = [[code(_short(one.label)), one.status, _why(one.error)] for one in lost[:MOST_FAILURES]]
+    rows = [[code(_short(one.label)), one.status, _why(one)] for one in lost[:MOST_FAILURES]]
     more = len(lost) - len(rows)
     rest = [f"{counted(more, 'more trial')} in [details]({DETAILS}#status)."] if more else []
     return ["## Failures", table(["trial", "status", "reason"], rows, left=3), *rest]
 
 
-def _why(error: str | None) -> str:
-    if error is None:
+def _why(record: TrialRecord) -> str:
+    if record.worse_than_mean:
         return "fvu not below 1: no better than predicting the mean"
-    text = " ".join(error.split()[:12])
+    if record.error is None:
+        return "no finite fvu"
+    text = " ".join(record.error.split()[:12])
     return escaped(text if len(text) <= 100 else f"{text[:99]}…")
 
 

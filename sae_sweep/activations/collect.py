@@ -18,25 +18,26 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int32, Int64
-from safetensors import SafetensorError
 from torch import Tensor
 
 from sae_sweep.activations import texts
 from sae_sweep.activations.disk import claimed, replacing
 from sae_sweep.activations.facts import FileFacts, checksums
 from sae_sweep.activations.model_folder import WEIGHTS, model_files, model_folder
-from sae_sweep.activations.partial import PartialModel, Point
+from sae_sweep.activations.partial import PartialModel, Point, text_part
 from sae_sweep.activations.reader import Identity, Origins, Rows, Split
 from sae_sweep.activations.split import require_rows
 from sae_sweep.activations.windows import Cut, Windows, cut_windows, read_windows
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge, note
 from sae_sweep.records import digest
 
 ACTING = {
     *("model", "revision", "layer", "hook", "target_layer", "target_hook"),
     *("context", "pooling", "position", "train_tokens", "validation_tokens", "shuffle_buffer"),
 }
+SAMPLE = "a trial of the model"
 CUTTING = ACTING - {"model", "revision", "layer", "hook", "target_layer", "target_hook"}
 HALVES = ("bfloat16", "float16")
 SPLITS: tuple[Split, ...] = ("validation", "train")
@@ -131,6 +132,7 @@ class ModelReader:
         tokenizer = _tokenizer(self._folder, config)
         self._prefix, self._suffix = _frame(tokenizer, config)
         self._pad_id = tokenizer.pad_token_id or 0
+        self._sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
         cut = Cut(self._room(tokenizer), _special_ids(tokenizer), config.pooling, config.position)
         plan = outputs / "cache" / "texts" / self._plan_name(outputs)
         while not (plan / GROUPS).exists():
@@ -184,7 +186,18 @@ class ModelReader:
 
     @cached_property
     def _model(self) -> PartialModel:
-        return PartialModel(_load_model(self._folder, self._config, self._dtype), self._points)
+        config = self._config
+        model = _load_model(self._folder, config, self._dtype)
+        part = text_part(model)
+        if part is not model:
+            note(
+                f"activations.model={config.model}: of its {type(model).__name__} the part "
+                f"{type(part).__name__} is read; activations.hook reads another"
+            )
+        room = config.context - len(self._prefix) - len(self._suffix)
+        trial = [*self._prefix, *np.resize(self._sample, room).tolist(), *self._suffix]
+        with _loading(config):
+            return PartialModel(model, self._points, trial)
 
     def _plan_name(self, outputs: Path) -> str:
         """What the plan depends on: the text, the tokeniser and how it is cut, not the weights."""
@@ -200,7 +213,9 @@ class ModelReader:
         """Tokens of text that fit into a window."""
         n_special, most = len(self._prefix) + len(self._suffix), tokenizer.model_max_length
         architecture = _architecture(self._folder, self._config)
-        most = min(most, getattr(architecture, "max_position_embeddings", most))
+        positions = getattr(architecture, "max_position_embeddings", None)
+        if isinstance(positions, int) and positions > 0:  # XLNet has -1: any
+            most = min(most, positions)
         if not n_special < self._config.context <= most:
             raise BadInput(
                 f"activations.context={self._config.context}: {self._config.model} takes windows "
@@ -258,7 +273,7 @@ def _load_model(folder: Path, config: ActivationsConfig, dtype: str) -> Any:
     """Load a model's weights.
 
     Raises:
-        BadInput: for weights that are damaged or lack a part.
+        BadInput: for weights that are damaged, lack a part, or are of another shape.
     """
     from transformers import AutoModel
 
@@ -270,6 +285,12 @@ def _load_model(folder: Path, config: ActivationsConfig, dtype: str) -> Any:
             local_files_only=True,
             dtype=getattr(torch, dtype),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, with their sizes
+        )
+    for name, theirs, ours in loading["mismatched_keys"]:
+        raise BadInput(
+            f"activations.model={config.model}: {name} is {list(theirs)} in the weights "
+            f"and {list(ours)} by config.json: give files of one model"
         )
     # transformers fills what is missing with random numbers; poolers are never read
     missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
@@ -343,8 +364,9 @@ def _special_ids(tokenizer: Any) -> Int64[np.ndarray, " special"]:
 def _shape(config_file: Path, config: ActivationsConfig) -> tuple[int, int, str]:
     """Width, number of blocks and precision of a model, from its configuration."""
     architecture = _architecture(config_file.parent, config)
-    checkpoint = str(architecture.dtype or "float32").removeprefix("torch.")
-    return architecture.hidden_size, architecture.num_hidden_layers, checkpoint
+    with _loading(config):
+        checkpoint = str(architecture.dtype or "float32").removeprefix("torch.")
+        return architecture.hidden_size, architecture.num_hidden_layers, checkpoint
 
 
 def _model_dtype(config: ActivationsConfig, checkpoint: str) -> str:
@@ -355,19 +377,33 @@ def _model_dtype(config: ActivationsConfig, checkpoint: str) -> str:
 
 
 def _architecture(folder: Path, config: ActivationsConfig) -> Any:
+    """The configuration of the part that reads text."""
     from transformers import AutoConfig
 
     with _loading(config):
-        return AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        ).get_text_config()
+        whole = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return whole if whole.is_encoder_decoder else whole.get_text_config()
 
 
 def _tokenizer(folder: Path, config: ActivationsConfig) -> Any:
     from transformers import AutoTokenizer
 
-    with _loading(config):
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    try:
+        with _loading(config):
+            return AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except BadInput:
+        if (folder / "tokenizer.json").exists() or not any(folder.glob("*.model")):
+            raise
+        raise BadInput(
+            f"activations.model={config.model}: its tokeniser is a SentencePiece file, which "
+            "transformers cannot read here: pip install sentencepiece protobuf, or save it as "
+            "tokenizer.json"
+        ) from None
+
+
+WHOLE_FOLDER = "give a folder with config.json, tokenizer files and .safetensors"
 
 
 @contextlib.contextmanager
@@ -376,18 +412,16 @@ def _loading(config: ActivationsConfig) -> Iterator[None]:
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
+    place = f"activations.model={config.model}"
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            edge(place, WHOLE_FOLDER, "cannot be loaded by transformers"),
+        ):
             warnings.simplefilter("ignore")
             yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise BadInput(
-            f"activations.model={config.model} cannot be loaded by transformers ({first_line}): "
-            "give a folder with config.json, tokenizer files and .safetensors"
-        ) from None
     finally:
         logging.set_verbosity(verbosity)
         if bars:

@@ -1,5 +1,7 @@
 """From YAML and the command line to plain settings: the only reader of Hydra."""
 
+import contextlib
+import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from sae_sweep.cli.config_files import choice_files, cleaned
 from sae_sweep.cli.sweep_axes import replace_axis, take_axes, with_axes_in_words
 from sae_sweep.config import (
     RunConfig,
@@ -23,6 +26,7 @@ from sae_sweep.config import (
     validate,
 )
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 from sae_sweep.search import examples
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -73,7 +77,7 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Composed:
             raise BadInput(f"{given[one.key]} and {one.text}: {one.key} is given twice; keep one")
         given[one.key] = one.text
         if one.key in known:
-            for_hydra.append(_choose(one, known[one.key]))
+            for_hydra.append(_choose(one, known[one.key], config_dir))
         elif one.key in (found := take_axes(_nested(one.key, one.value))):
             axes |= found
         else:
@@ -97,18 +101,14 @@ def validate_run(settings: dict[str, Any]) -> RunConfig:
 
 def choices(config_dir: Path | None = None) -> dict[str, list[str]]:
     """Name the choices of every group, those of a user's own folder included."""
-    folders = [conf_dir(), *([config_dir] if config_dir else [])]
     groups = sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
-    return {
-        group: sorted(
-            {
-                path.relative_to(folder / group).with_suffix("").as_posix()
-                for folder in folders
-                for path in (folder / group).rglob("*.yaml")
-            }
-        )
-        for group in groups
-    }
+    found: dict[str, set[str]] = {group: set() for group in groups}
+    for folder in [conf_dir(), *([config_dir] if config_dir else [])]:
+        for file in choice_files(folder):
+            group, _, name = file.relative_to(folder).with_suffix("").as_posix().partition("/")
+            if name and group in found:
+                found[group].add(name)
+    return {group: sorted(names) for group, names in found.items()}
 
 
 def conf_dir() -> Path:
@@ -122,10 +122,7 @@ def _parse(text: str) -> _Override:
     _require_utf8(text)
     key, equals, written = text.lstrip("+").partition("=")
     if text.startswith("~"):
-        raise BadInput(
-            f"{text}: a setting cannot be deleted; give it the value you want, e.g. "
-            f"{key.lstrip('~')}=null"
-        )
+        raise BadInput(f"{text}: a setting cannot be deleted; {_instead_of(key.lstrip('~'))}")
     if not equals or not KEY.fullmatch(key):
         raise BadInput(f"{text}: write KEY=VALUE, e.g. sae.k=32, or +sweep=NAME")
     if key.split(".")[0] == "hydra":
@@ -148,6 +145,15 @@ def _parse(text: str) -> _Override:
     return _Override(text, key, override.value(), written)
 
 
+def _instead_of(key: str) -> str:
+    """What a setting can be given in place of being deleted."""
+    default = {one.key: one.default for one in settings()}
+    if key not in default:
+        return f"give it the value you want, as {key}=VALUE"
+    shown = json.dumps(default[key], default=str)
+    return f"give it the value you want, e.g. its default {key}={shown}"
+
+
 def _require_utf8(text: str) -> None:
     try:
         text.encode()
@@ -157,12 +163,15 @@ def _require_utf8(text: str) -> None:
         raise BadInput(f"{shown}: not valid UTF-8; rename it or use a UTF-8 locale") from None
 
 
-def _choose(one: _Override, names: list[str]) -> str:
+def _choose(one: _Override, names: list[str], config_dir: Path | None) -> str:
     """Write the choice of a group for Hydra."""
     name = str(one.value)
     if isinstance(one.value, dict | list) or name not in names:
+        misnamed = (config_dir or Path()) / one.key / f"{name.removesuffix('.yml')}.yml"
+        if config_dir and misnamed.is_file():
+            raise BadInput(f"{one.text}: files of choices end in .yaml: rename {misnamed}")
         raise BadInput(
-            f"{one.text}: there is no such choice; {nearest(name, names)} "
+            f"{one.text}: there is no such choice; {nearest(name, names, 'the list')} "
             f"({one.key} has {', '.join(names)})"
         )
     # no sweep is a default, so Hydra wants it added; the other groups have a default to change
@@ -171,18 +180,23 @@ def _choose(one: _Override, names: list[str]) -> str:
 
 def _read(overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
     """Let Hydra compose; a value that is still to be given stays as MISSING."""
-    if config_dir is not None:
-        folder = _quoted(f"file://{config_dir.resolve()}")
-        overrides = [*overrides, f"hydra.searchpath=[{folder}]"]
-    try:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base=None):
-            composed = hydra.compose("config", overrides)
-        plain = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise BadInput(
-            f"the configuration cannot be composed: {_reason(error)}; correct the file or the "
-            "setting that this names"
-        ) from None
+    with contextlib.ExitStack() as stack:
+        place = "the configuration"
+        way_out = "correct the file or the setting that this names"
+        stack.enter_context(edge(place, way_out, "cannot be composed"))
+        if config_dir is not None:
+            copied = stack.enter_context(cleaned(config_dir))
+            folder = _quoted(f"file://{copied.resolve()}")
+            overrides = [*overrides, f"hydra.searchpath=[{folder}]"]
+        try:
+            with hydra.initialize_config_dir(str(conf_dir()), version_base=None):
+                composed = hydra.compose("config", overrides)
+            plain = OmegaConf.to_container(composed, resolve=True)
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+            said = _reason(error)
+            if config_dir is not None:
+                said = said.replace(str(copied), str(config_dir))
+            raise BadInput(f"{place} cannot be composed: {said}; {way_out}") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

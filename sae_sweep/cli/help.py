@@ -7,6 +7,7 @@ from pathlib import Path
 from sae_sweep.cli.compose import choices, compose, validate_run
 from sae_sweep.config import in_words, settings
 from sae_sweep.errors import BadInput
+from sae_sweep.records import METRICS
 from sae_sweep.search import LISTED, examples, look_up
 
 WIDTH = 100
@@ -15,22 +16,30 @@ INDENT = "  "
 USAGE = """\
 sae_sweep: hyperparameter sweeps of sparse autoencoders, and a report that can be believed
 
-Commands
+Commands, with `sae-sweep` in place of `python -m sae_sweep` where it is on the path
   python -m sae_sweep +sweep=NAME [KEY=VALUE ...] [--config-dir DIR]
       run or continue a sweep and write outputs/NAME/report.md; dry_run=true only shows the plan;
       DIR holds sweeps and other choices of your own, e.g. DIR/sweep/mine.yaml
-  python -m sae_sweep forget --status STATUS [--sweep NAME]
-      remove the records and folders of trials that ended so, e.g. failed
+  python -m sae_sweep report|status|watch [SWEEP]  or  compare UID UID ...
+      read the results, also while a sweep runs (also: python -m analysis report ...)
+  python -m sae_sweep export [SWEEP] --format csv|parquet
+      write a sweep's trials as a table
   python -m sae_sweep export UID --format saelens
       write a trial's weights for another tool
+  python -m sae_sweep publish UID --hub ORG/NAME [--private] [--dry-run]
+      upload a trial to the Hugging Face hub: SAELens layout, metrics, a card made of its records
   python -m sae_sweep submit slurm +sweep=NAME --gpus 8 [--nodes 2] [--time 4h] [--requeue] [--now]
       write (with --now: submit) one batch script that runs the sweep in a Slurm allocation
   python -m sae_sweep track NAME --sink wandb
       copy a sweep to a tracker; sinks=[tensorboard,wandb,trackio,mlflow] does it while it runs
-  python -m analysis report|status|watch|export [SWEEP]  or  compare UID UID ...
-      read the results, also while a sweep runs
-  python -m analysis suggest --target-l0 0.05 --d 384 --n-latents 3072
+  python -m sae_sweep import FILE --name NAME
+      write the report of a sweep that was run elsewhere: .csv, .jsonl, .parquet, folder of runs
+  python -m sae_sweep suggest --target-l0 0.05 --d 384 --n-latents 3072
       name the l1_alpha that gives this L0, from past trials
+  python -m sae_sweep forget --status STATUS [--sweep NAME]
+      remove the records and folders of trials that ended so, e.g. failed
+  python -m sae_sweep help metrics
+      list the metrics that objectives, constraints and stop rules may name
 
 Values and axes
   sae.k=32                                a value; where the sweep has an axis, in its place
@@ -72,6 +81,16 @@ def help_text(config_dir: Path | None = None) -> str:
             EXIT_CODES,
         ]
     )
+
+
+def metrics_text() -> str:
+    """Write the metrics: name, unit, which way is better, definition."""
+    better = {"down": "lower is better", "up": "higher is better", "none": "neither is better"}
+    rows = [
+        (one.name, f"{one.unit}, {better[one.direction]}: {one.definition}")
+        for one in METRICS.values()
+    ]
+    return _section("Metrics, as search.objective=[fvu,l0], constraints and stop rules", rows)
 
 
 def _sweep(name: str, config_dir: Path | None) -> str:

@@ -1,18 +1,16 @@
-"""`python -m sae_sweep`: which command, and what becomes of errors."""
+"""`sae-sweep`, also as `python -m sae_sweep`: which command, and what becomes of errors."""
 
 import argparse
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
+from sae_sweep import process
 from sae_sweep.cli import exit_codes
 from sae_sweep.errors import BadInput, CutShort, lacks_room
 
 
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0, 1, 2 or 130."""
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
         return _command(arguments)
     except CutShort as error:
@@ -31,17 +29,36 @@ def main(arguments: list[str]) -> int:
         return exit_codes.FAILED
 
 
-def _as_ctrl_c(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+PROGRAM = "python -m sae_sweep"
+TABLES = (None, "csv", "parquet")
+"""Formats of `export` for a sweep's table; others are for a trial's weights."""
+
+
+def _format(arguments: list[str]) -> str | None:
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--format", nargs="?")
+    return parser.parse_known_args(arguments)[0].format
 
 
 def _command(arguments: list[str]) -> int:
     # a command imports what it needs and no more: help and messages come without torch
     match arguments:
+        case ["help", "metrics"] | ["--help" | "-h", "metrics"]:
+            from sae_sweep.cli.help import metrics_text
+
+            sys.stdout.write(metrics_text() + "\n")
+            return 0
+        case ["help", *rest]:
+            return _command([*rest, "--help"])
         case ["forget", *rest]:
             from sae_sweep.cli.forget import forget
 
+            process.interruptible()
             return forget(rest)
+        case ["publish", *rest]:
+            from sae_sweep.cli.publish import publish
+
+            return publish(rest)
         case ["submit", *rest]:
             from sae_sweep.cli.submit import submit
 
@@ -49,11 +66,20 @@ def _command(arguments: list[str]) -> int:
         case ["track", *rest]:
             from sae_sweep.cli.track import track
 
+            process.interruptible()
             return track(rest)
-        case ["export", *rest]:
+        case ["export", *rest] if _format(rest) not in TABLES:
             from sae_sweep.cli.export import export
 
+            process.interruptible()
             return export(rest)
+        case ["export" | "report" | "status" | "watch" | "compare" | "suggest" | "import", *_]:
+            from analysis.cli import main as analyse
+
+            process.interruptible()
+            return analyse(arguments, PROGRAM)
+        case ["run", *rest]:
+            return _sweep(rest)
         case _:
             return _sweep(arguments)
 
@@ -75,4 +101,5 @@ def _sweep(arguments: list[str]) -> int:
 
     from sae_sweep.cli.run import run
 
+    process.interruptible()
     return run(settings, config, arguments)

@@ -32,8 +32,8 @@ ANY: None = None
 STARTS = frozenset({"kind", "n_latents", "b_dec_init", "encoder_scale", "threshold_init"})
 """Settings of where training starts: every form goes on from there."""
 
-ON_PARAMETERS = dict.fromkeys(("decoder_bias", "encoder_l2_coeff", "diversity_coeff"), ANY)
-"""Settings that act on the parameters alone: any way to the gradients of a batch goes with them."""
+GENERAL = dict.fromkeys(("decoder_bias", "encoder_l2_coeff", "diversity_coeff", "transcoder"), ANY)
+"""Settings that act alike in every architecture: every form by hand goes with them."""
 
 ALWAYS_ON = dict.fromkeys(("always_on_coeff", "always_on_threshold"), ANY)
 
@@ -89,6 +89,12 @@ class Architecture(Strict):
     encoder_scale: Positive | None = None
     """First encoder's scale over that of least error; null: 0.5 where k is set, 1 elsewhere."""
 
+    transcoder: bool = False
+    """Whether a row's target is reconstructed in its place; the activations bring it."""
+
+    skip: bool = False
+    """transcoder: whether a linear map of the row is added to what the latents reconstruct."""
+
     decoder_bias: bool = True
     """Whether b_dec is trained; false keeps it at 0, the mean of the normalised activations."""
 
@@ -107,7 +113,7 @@ class Architecture(Strict):
     forms: ClassVar[Forms] = {}
     """Settings that each faster form knows, and with which values."""
 
-    options: ClassVar[frozenset[str]] = frozenset({*ON_PARAMETERS})
+    options: ClassVar[frozenset[str]] = frozenset({*GENERAL, "skip"})
     """Settings that are left out of a trial's identity at their default."""
 
     resamples: ClassVar[bool] = False
@@ -118,6 +124,11 @@ class Architecture(Strict):
 
     @model_validator(mode="after")
     def _general(self) -> Self:
+        if self.skip and not self.transcoder:
+            raise ValueError(
+                "sae.skip=true with sae.transcoder=false: the skip would copy the row that is to "
+                "be reconstructed; use sae.transcoder=true or sae.skip=false"
+            )
         if not self.decoder_bias and self.b_dec_init != "mean":
             raise ValueError(
                 f"sae.b_dec_init={self.b_dec_init} with sae.decoder_bias=false: there is no bias "
@@ -275,12 +286,12 @@ class TopKConfig(SelectingConfig):
         "by_hand": {
             **{"k": ANY, "aux_kind": ANY, "aux_coeff": ANY, "aux_target": ANY, "l1_coeff": ANY},
             **ALWAYS_ON,
-            **ON_PARAMETERS,
+            **GENERAL,
         },
         "bf16_select": {
             **{"k": ANY, "aux_kind": ("auxk",), "aux_coeff": ANY, "l1_coeff": ANY},
             **ALWAYS_ON,
-            **ON_PARAMETERS,
+            **GENERAL,
         },
         "fused": {
             **{"k": ANY, "aux_kind": ANY, "aux_coeff": ANY, "aux_target": ANY},
@@ -361,7 +372,7 @@ class BatchTopKConfig(SelectingConfig):
         "by_hand": {
             **{"k": ANY, "aux_coeff": ANY, "l1_coeff": ANY},
             **ALWAYS_ON,
-            **ON_PARAMETERS,
+            **GENERAL,
         },
     }
 
@@ -391,7 +402,7 @@ class MatryoshkaConfig(SelectingConfig):
         "by_hand": {
             **{"k": ANY, "aux_coeff": ANY, "l1_coeff": ANY, "prefixes": ANY},
             **ALWAYS_ON,
-            **ON_PARAMETERS,
+            **GENERAL,
         },
     }
 
@@ -457,7 +468,7 @@ class L1Config(Architecture):
         "by_hand": {
             **{"l1_alpha": ANY, "l1_norm": ANY},
             **ALWAYS_ON,
-            **ON_PARAMETERS,
+            **GENERAL,
         },
         "fused": {"l1_alpha": ANY, "l1_norm": ANY} | ALWAYS_ON,
     }
@@ -502,20 +513,20 @@ class JumpReluConfig(Architecture):
     l0_coeff: NonNegative | None = None
     """Weight of a plain L0 penalty, batch mean of the count of active latents, without a target."""
 
-    pre_act_coeff: NonNegative = 3e-6
+    pre_act_coeff: NonNegative = 0.01
     """Weight of the pre-activation loss, which lifts dead latents; 0 switches it off."""
 
-    threshold_init: Positive = 0.1
+    threshold_init: Positive = 1.0
     """Every threshold at the start, inputs at E||x|| = sqrt(d)."""
 
-    bandwidth: Positive = 1.0
+    bandwidth: Positive = 0.5
     """Width of the window around a threshold in which pre-activations move it."""
 
     forms: ClassVar[Forms] = {
         "by_hand": {
             **{"target_l0": ANY, "target_coeff": ANY, "l0_coeff": ANY},
             **{"pre_act_coeff": ANY, "bandwidth": ANY},
-            **ON_PARAMETERS,
+            **GENERAL,
         },
     }
 

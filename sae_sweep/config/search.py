@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from sae_sweep.config.base import Count, OpenFraction, Positive, Strict
-from sae_sweep.config.names import nearest
+from sae_sweep.config.names import METRIC_NAMES, nearest
 from sae_sweep.records import METRICS
 
 Sampler = Literal["tpe", "gp", "nsga2", "qmc", "random"]
@@ -96,7 +96,7 @@ class SearchConfig(Strict):
     def _known_objectives(cls, names: list[str] | None) -> list[str] | None:
         for name in names or []:
             if name not in METRICS:
-                hint = nearest(name, OBJECTIVES)
+                hint = nearest(name, OBJECTIVES, METRIC_NAMES)
                 raise ValueError(f"search.objective={name}: no such metric; {hint}")
             if name not in OBJECTIVES:
                 raise ValueError(
@@ -181,6 +181,6 @@ def read_constraint(written: str) -> Constraint:
         )
     name, comparison, bound = found[1], found[2], float(found[3])
     if name not in METRICS:
-        hint = nearest(name, list(METRICS))
+        hint = nearest(name, list(METRICS), METRIC_NAMES)
         raise ValueError(f'search.constraints="{written}": no such metric; {hint}')
     return Constraint(name, comparison, bound)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from sae_sweep.config.base import Count, Number, OpenFraction, Positive, Strict
-from sae_sweep.config.names import nearest
+from sae_sweep.config.names import METRIC_NAMES, nearest
 from sae_sweep.records import METRICS
 from sae_sweep.rules.stop_rules import Condition
 from sae_sweep.rules.stop_settings import TARGETS, parse
@@ -185,7 +185,7 @@ def _possible(written: str, targets: Mapping[str, float | None]) -> Condition:
         )
     name = found.metric
     if name not in REPORTED:
-        hint = f"no such metric; {nearest(name, list(REPORTED))}"
+        hint = f"no such metric; {nearest(name, list(REPORTED), METRIC_NAMES)}"
         if name in METRICS:
             hint = f"{name} is known only at the end; choose of {', '.join(REPORTED)}"
         raise ValueError(f'stop.warnings: "{written}" can never hold: {hint}')

@@ -97,6 +97,7 @@ def resolve(config: TrialConfig, source: Source) -> Trial:
     """
     sae = _rebuilt(config.sae, "sae.", config.sae.resolved(source.d))
     train = _resolved_train(config.train, source)
+    _refuse_without_target(sae, source)
     _refuse_idle_loss(sae, train)
     _refuse_without_form(sae, train)
     _refuse_resampling(sae, train)
@@ -139,6 +140,15 @@ def _precision(train: TrainConfig) -> str:
     return "bf16" if train.kernels == "fused" else "fp32"
 
 
+def _refuse_without_target(sae: AnySae, source: Source) -> None:
+    if sae.transcoder and not source.has_target:
+        raise BadInput(
+            "sae.transcoder=true without a target: name the module whose output is to be "
+            "reconstructed, e.g. activations.target_hook=encoder.layer.{layer}.output.dense, or "
+            "use activations.files with a tensor `target`"
+        )
+
+
 def _refuse_without_form(sae: AnySae, train: TrainConfig) -> None:
     """Refuse a faster form that was asked for and does not know a setting that acts."""
     asked: list[tuple[Form, str, str]] = []
@@ -162,6 +172,12 @@ def _refuse_without_form(sae: AnySae, train: TrainConfig) -> None:
 
 
 def _refuse_resampling(sae: AnySae, train: TrainConfig) -> None:
+    if train.resample_every is not None and sae.transcoder:
+        raise BadInput(
+            f"train.resample_every={train.resample_every} with sae.transcoder=true: latents are "
+            "restarted from rows that are to be reconstructed, and a transcoder reconstructs "
+            "others; use train.resample_every=null"
+        )
     if train.resample_every is not None and not sae.resamples:
         kinds = [kind for kind, one in ARCHITECTURES.items() if one.resamples]
         raise BadInput(
@@ -220,6 +236,8 @@ def _label(sae: AnySae, train: TrainConfig, d: int) -> str:
     width = f"exp{wide}" if rest == 0 else f"m{sae.n_latents}"
     sparsity, *others = sae.label
     parts = [width, sparsity, f"lr{train.lr:.0e}", *others]
+    if sae.transcoder:
+        parts.append("skip" if sae.skip else "trans")
     if _is_controlled(sae, train):
         parts.append(f"l0t{train.l0_target:.1e}")
     if train.seed_init or train.seed_data:
@@ -239,6 +257,11 @@ def risks(trial: Trial) -> list[str]:
         found.append(
             f"train.l0_target={trial.train.l0_target:g} without train.l0_controller=true and a "
             "sae.kind with a penalty: nothing holds it"
+        )
+    if trial.source.has_target and not trial.sae.transcoder:
+        found.append(
+            "the activations bring targets, and sae.transcoder=false reconstructs the rows "
+            "themselves: sae.transcoder=true if that is not meant"
         )
     if length < 100 * trial.n_latents:
         found.append(

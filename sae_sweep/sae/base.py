@@ -95,9 +95,18 @@ class AbstractSae(nn.Module, ABC):
     w_dec: nn.Parameter
     """Decoder, [m d]."""
     b_dec: nn.Parameter
-    """Decoder's bias, [d]; subtracted from the input too."""
+    """Decoder's bias, [d]; subtracted from the input too, but by a transcoder."""
+    w_skip: nn.Parameter | None
+    """A transcoder's linear path past the latents, [d d]; None without one."""
     normalisation: Normalisation
     """What the inputs have gone through; nothing for a new module."""
+    target_normalisation: Normalisation | None
+    """What a transcoder's targets have gone through, and its reconstructions with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_parameter("w_skip", None)
+        self.target_normalisation = None
 
     @abstractmethod
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
@@ -109,23 +118,53 @@ class AbstractSae(nn.Module, ABC):
 
     @abstractmethod
     def objective(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
+        self,
+        x: Float[Tensor, "n d"],
+        target: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        sparsity_scale: Scale,
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss, but for terms of parameters alone.
 
         Args:
             x: normalised activations.
+            target: what the latents are to reconstruct: x, or a transcoder's normalised target.
             dead: latents that have been silent for too long.
             sparsity_scale: what the weight of the sparsity term is multiplied by at this step.
         """
 
     def forward(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
+        self,
+        x: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        sparsity_scale: Scale,
+        target: Float[Tensor, "n d"] | None = None,
     ) -> SaeOutput:
-        """Reconstruct a training batch and compute its loss; takes what `objective` takes."""
-        out = self.objective(x, dead, sparsity_scale)
+        """Reconstruct a training batch and compute its loss; takes what `objective` takes.
+
+        Without `target` the batch itself is reconstructed.
+        """
+        wanted = x if target is None else target
+        if self.w_skip is None:
+            out = self.objective(x, wanted, dead, sparsity_scale)
+        else:
+            skipped = x @ self.w_skip.T
+            out = self.objective(x, wanted - skipped, dead, sparsity_scale)
+            out = out._replace(x_hat=out.x_hat + skipped)
         penalty = self._parameter_penalty()
         return out if penalty is None else out.with_penalty(penalty)
+
+    @property
+    def centre(self) -> Float[Tensor, " d"]:
+        """What is subtracted from a row before it is encoded: b_dec, or nothing by a transcoder."""
+        return torch.zeros_like(self.b_dec) if self.config.transcoder else self.b_dec
+
+    def b_dec_gradient(
+        self, upstream: Float[Tensor, "n d"], found: cpu.Gradients
+    ) -> Float[Tensor, " d"]:
+        """Gradient of b_dec, which is added to x_hat and, but by a transcoder, taken from x."""
+        added = upstream.sum(dim=0)
+        return added if self.config.transcoder else added - found.b_enc @ self.w_enc
 
     def _parameter_penalty(self) -> Float[Tensor, ""] | None:
         """Terms of the loss that no batch enters; None where there are none."""
@@ -149,6 +188,7 @@ class AbstractSae(nn.Module, ABC):
     def gradients_by_hand(
         self,
         x: Float[Tensor, "n d"],
+        target: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
         ways: cpu.Ways,
@@ -170,7 +210,8 @@ class AbstractSae(nn.Module, ABC):
         if x.device.type == "cpu" and self._has_hand_forms:
             return self.read_by_hand(x)
         latents = self.encode(x)
-        return Reading(latents, self.decode(latents))
+        x_hat = self.decode(latents)
+        return Reading(latents, x_hat if self.w_skip is None else x_hat + x @ self.w_skip.T)
 
     def step_gradients(
         self,
@@ -178,6 +219,7 @@ class AbstractSae(nn.Module, ABC):
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
         ways: cpu.Ways = cpu.AS_MEASURED,
+        target: Float[Tensor, "n d"] | None = None,
     ) -> SaeOutput:
         """Compute what `forward` does, and put the gradients of its loss in place of `.grad`.
 
@@ -185,14 +227,15 @@ class AbstractSae(nn.Module, ABC):
         """
         if x.device.type == "cpu" and self._has_hand_forms:
             with torch.no_grad():
-                out = self.gradients_by_hand(x, dead, sparsity_scale, ways)
+                wanted = x if target is None else target
+                out = self.gradients_by_hand(x, wanted, dead, sparsity_scale, ways)
             penalty = self._parameter_penalty()
             if penalty is None:
                 return out
             penalty.backward()  # type: ignore[no-untyped-call]
             return out.with_penalty(penalty.detach())
         self.zero_grad(set_to_none=True)
-        out = self.forward(x, dead, sparsity_scale)
+        out = self.forward(x, dead, sparsity_scale, target)
         out.loss.backward()  # type: ignore[no-untyped-call]
         return out.detached()
 

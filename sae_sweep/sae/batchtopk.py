@@ -63,7 +63,7 @@ class BatchTopKSae(AbstractSae):
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Compute the latents as they are used: those above the threshold."""
-        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.b_dec)
+        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.centre)
         if self.batches == 0:
             return kernels.batch_top_k(pre, self.config.k).latents
         return F.threshold(pre, self.threshold.item(), 0.0)
@@ -73,13 +73,17 @@ class BatchTopKSae(AbstractSae):
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def objective(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
+        self,
+        x: Float[Tensor, "n d"],
+        target: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        sparsity_scale: Scale,
     ) -> SaeOutput:
         """Reconstruct a training batch, its own largest latents selected."""
         config = self.config
-        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.b_dec)
+        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.centre)
         latents, threshold = kernels.batch_top_k(pre, config.k)
-        errors = kernels.nested_errors(x, latents, self.w_dec, self.b_dec, config.sizes)
+        errors = kernels.nested_errors(target, latents, self.w_dec, self.b_dec, config.sizes)
         squares = [error.square().sum(dim=1).mean() for error in errors]
         loss_reconstruction = torch.stack(squares).mean()
         loss_sparsity = loss_aux = x.new_zeros(())
@@ -94,7 +98,7 @@ class BatchTopKSae(AbstractSae):
             loss_reconstruction=loss_reconstruction,
             loss_sparsity=loss_sparsity,
             loss_aux=loss_aux,
-            x_hat=x + errors[-1],
+            x_hat=target + errors[-1],
             l0=active.sum().to(x) / len(x),
             fired=active.any(dim=0),
             threshold=threshold,
@@ -103,13 +107,14 @@ class BatchTopKSae(AbstractSae):
     def gradients_by_hand(
         self,
         x: Float[Tensor, "n d"],
+        target: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
         ways: cpu.Ways,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         config, (n, d) = self.config, x.shape
-        centred = x - self.b_dec
+        centred = x - self.centre
         latents, threshold = cpu.batch_top_k(cpu.linear(centred, self.w_enc, self.b_enc), config.k)
         spans = [slice(*ends) for ends in pairwise([0, *config.sizes])]
         parts = [latents[:, span].contiguous() for span in spans]
@@ -119,7 +124,7 @@ class BatchTopKSae(AbstractSae):
             for part, count in zip(parts, counts, strict=True)
         ]
         errors = []
-        error = self.b_dec - x
+        error = self.b_dec - target
         for form, span in zip(forms, spans, strict=True):
             error = error + cpu.decode(form, self.w_dec[span])
             errors.append(error)
@@ -145,15 +150,14 @@ class BatchTopKSae(AbstractSae):
                 -errors[-1], centred, dead, weights, gradients, config.aux_coeff
             )
         self.w_enc.grad, self.b_enc.grad, self.w_dec.grad = gradients
-        # b_dec is added to every x_hat and taken from x
-        self.b_dec.grad = upstream.sum(dim=0) - gradients.b_enc @ self.w_enc
+        self.b_dec.grad = self.b_dec_gradient(upstream, gradients)
         loss_reconstruction = torch.stack([one.square().sum(dim=1).mean() for one in errors]).mean()
         return SaeOutput(
             loss=loss_reconstruction + loss_sparsity + loss_aux,
             loss_reconstruction=loss_reconstruction,
             loss_sparsity=loss_sparsity,
             loss_aux=loss_aux,
-            x_hat=x + errors[-1],
+            x_hat=target + errors[-1],
             l0=torch.stack(counts).sum() / n,
             fired=latents.amax(dim=0) > 0,
             threshold=threshold,
@@ -161,7 +165,7 @@ class BatchTopKSae(AbstractSae):
 
     def read_by_hand(self, x: Float[Tensor, "n d"]) -> Reading:
         """Do what `encode` and `decode` do, in the CPU forms."""
-        pre = cpu.linear(x - self.b_dec, self.w_enc, self.b_enc)
+        pre = cpu.linear(x - self.centre, self.w_enc, self.b_enc)
         if self.batches == 0:
             latents = cpu.batch_top_k(pre, self.config.k).latents
         else:

@@ -3,6 +3,7 @@
 from typing import assert_never
 
 import torch
+from torch import nn
 
 from sae_sweep.config import (
     AnySae,
@@ -29,6 +30,8 @@ def build(config: AnySae, d: int, seed: int) -> AbstractSae:
     """
     sae = _module(config, d, torch.Generator().manual_seed(seed))
     sae.b_dec.requires_grad_(config.decoder_bias)
+    if config.skip:
+        sae.w_skip = nn.Parameter(torch.zeros(d, d))
     return sae
 
 

@@ -49,7 +49,7 @@ class GatedSae(AbstractSae):
 
     def _paths(self, x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
         """The gate's positive part, and the latents."""
-        shared = (x - self.b_dec) @ self.w_enc.T
+        shared = (x - self.centre) @ self.w_enc.T
         gate = shared + self.b_gate
         magnitude = (shared * self.r_mag.exp() + self.b_mag).relu()
         return gate.relu(), torch.where(gate <= 0, 0.0, magnitude)
@@ -59,16 +59,20 @@ class GatedSae(AbstractSae):
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def objective(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
+        self,
+        x: Float[Tensor, "n d"],
+        target: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        sparsity_scale: Scale,
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss; dead latents do not enter."""
         del dead
         gate, latents = self._paths(x)
         x_hat = self.decode(latents)
-        loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
+        loss_reconstruction = kernels.reconstruction_loss(target, x_hat)
         loss_sparsity = self.config.l1_alpha * sparsity_scale * kernels.l1_penalty(gate)
         by_gate = kernels.dense_decode(gate, self.w_dec.detach(), self.b_dec.detach())
-        loss_aux = kernels.reconstruction_loss(x, by_gate) + self.always_on_loss(latents)
+        loss_aux = kernels.reconstruction_loss(target, by_gate) + self.always_on_loss(latents)
         active = latents.detach() > 0
         return SaeOutput(
             loss=loss_reconstruction + loss_sparsity + loss_aux,

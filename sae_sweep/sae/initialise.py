@@ -22,7 +22,10 @@ def random_rows(m: int, d: int, generator: torch.Generator) -> Float[Tensor, "m 
 
 @torch.no_grad()
 def calibrate(
-    sae: AbstractSae, x: Float[Tensor, "n d"], b_dec_init: Literal["mean", "geometric_median"]
+    sae: AbstractSae,
+    x: Float[Tensor, "n d"],
+    b_dec_init: Literal["mean", "geometric_median"],
+    target: Float[Tensor, "n d"] | None = None,
 ) -> None:
     """Set a new module's decoder bias and encoder scale, in place, from the first batch.
 
@@ -32,10 +35,13 @@ def calibrate(
     The encoder starts at `initial_scale` times c. For TopK that is c / 2: Adam's steps do not grow
     with a row, so short rows turn sooner, but too short ones leave latents dead. Half was measured
     to be the best of c, c / 2 and c / sqrt(k) where there are many rows (benchmarks/README.md).
+    JumpReLU's thresholds stay where they are, so its c is of the latents at scale 1.
+    A transcoder starts at the scale for its input, of which nothing says yet what becomes of it;
+    its bias is the target's.
     """
     if b_dec_init == "geometric_median":
-        sae.b_dec.copy_(geometric_median(x))
-    centred = x - sae.b_dec
+        sae.b_dec.copy_(geometric_median(x if target is None else target))
+    centred = x - sae.centre
     x_hat = sae.decode(sae.encode(x)) - sae.b_dec
     power = x_hat.square().sum()
     if power > 0:

@@ -49,7 +49,7 @@ class JumpReluSae(AbstractSae):
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Compute the latents, zeros included."""
-        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.b_dec)
+        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.centre)
         return kernels.jump_relu(pre, self.threshold, self.config.bandwidth)
 
     def decode(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
@@ -57,14 +57,18 @@ class JumpReluSae(AbstractSae):
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def objective(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
+        self,
+        x: Float[Tensor, "n d"],
+        target: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        sparsity_scale: Scale,
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss."""
         config = self.config
-        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.b_dec)
+        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.centre)
         latents = kernels.jump_relu(pre, self.threshold, config.bandwidth)
         x_hat = self.decode(latents)
-        loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
+        loss_reconstruction = kernels.reconstruction_loss(target, x_hat)
         l0 = kernels.mean_l0(pre, self.threshold, config.bandwidth)
         loss_sparsity = sparsity_scale * self._penalty(l0)
         loss_aux = self.always_on_loss(latents)
@@ -99,19 +103,20 @@ class JumpReluSae(AbstractSae):
     def gradients_by_hand(
         self,
         x: Float[Tensor, "n d"],
+        target: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
         ways: cpu.Ways,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         config, (n, d) = self.config, x.shape
-        centred = x - self.b_dec
+        centred = x - self.centre
         pre = cpu.linear(centred, self.w_enc, self.b_enc)
         latents = torch.where(pre <= self.threshold, 0.0, pre)
         counts = cpu.count_active(latents)
         form = cpu.compact(latents, counts, d, ways.latents)
         x_hat = cpu.decode(form, self.w_dec, self.b_dec)
-        error = x_hat - x
+        error = x_hat - target
         upstream = error * (2 / n)
         l0 = counts.sum() / n
         found = cpu.gradients(form, upstream, centred, self.w_dec)
@@ -130,8 +135,7 @@ class JumpReluSae(AbstractSae):
             loss_aux = config.pre_act_coeff * missing.sum(dim=1).mean()
         self.w_enc.grad, self.b_enc.grad, self.w_dec.grad = found
         self.threshold.grad = slope
-        # b_dec is added to x_hat and taken from x
-        self.b_dec.grad = upstream.sum(dim=0) - found.b_enc @ self.w_enc
+        self.b_dec.grad = self.b_dec_gradient(upstream, found)
         loss_reconstruction = error.square_().sum(dim=1).mean()
         loss_sparsity = float(sparsity_scale) * self._penalty(l0)
         return SaeOutput(
@@ -146,7 +150,7 @@ class JumpReluSae(AbstractSae):
 
     def read_by_hand(self, x: Float[Tensor, "n d"]) -> Reading:
         """Do what `encode` and `decode` do, in the CPU forms."""
-        pre = cpu.linear(x - self.b_dec, self.w_enc, self.b_enc)
+        pre = cpu.linear(x - self.centre, self.w_enc, self.b_enc)
         latents = torch.where(pre <= self.threshold, 0.0, pre)
         form = cpu.compact(latents, cpu.count_active(latents), x.shape[1])
         return Reading(latents, cpu.decode(form, self.w_dec, self.b_dec))

@@ -45,21 +45,25 @@ class L1Sae(AbstractSae):
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Compute the latents, zeros included."""
-        return kernels.relu_encode(x, self.w_enc, self.b_enc, self.b_dec)
+        return kernels.relu_encode(x, self.w_enc, self.b_enc, self.centre)
 
     def decode(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
         """Reconstruct from the latents."""
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def objective(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
+        self,
+        x: Float[Tensor, "n d"],
+        target: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        sparsity_scale: Scale,
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss; dead latents do not enter."""
         del dead
         latents = self.encode(x)
         x_hat = self.decode(latents)
         weights = self.w_dec if self.config.l1_norm == "decoder" else None
-        loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
+        loss_reconstruction = kernels.reconstruction_loss(target, x_hat)
         loss_sparsity = self.config.l1_alpha * sparsity_scale * kernels.l1_penalty(latents, weights)
         loss_aux = x.new_zeros(())
         if self.config.always_on_coeff > 0:
@@ -80,6 +84,7 @@ class L1Sae(AbstractSae):
     def gradients_by_hand(
         self,
         x: Float[Tensor, "n d"],
+        target: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
         ways: cpu.Ways,
@@ -88,12 +93,12 @@ class L1Sae(AbstractSae):
         del dead
         n, d = x.shape
         alpha = self.config.l1_alpha * float(sparsity_scale)
-        centred = x - self.b_dec
+        centred = x - self.centre
         latents = cpu.relu_encode(centred, self.w_enc, self.b_enc)
         counts = cpu.count_active(latents)
         form = cpu.compact(latents, counts, d, ways.latents)
         x_hat = cpu.decode(form, self.w_dec, self.b_dec)
-        error = x_hat - x
+        error = x_hat - target
         upstream = error * (2 / n)
         norms = self._prices()
         price = norms * (alpha / n)
@@ -112,8 +117,7 @@ class L1Sae(AbstractSae):
             if extra is not None:
                 found.w_dec.addcmul_(self.w_dec, (pull * extra)[:, None])
         self.w_enc.grad, self.b_enc.grad, self.w_dec.grad = found
-        # b_dec is added to x_hat and taken from x
-        self.b_dec.grad = upstream.sum(dim=0) - found.b_enc @ self.w_enc
+        self.b_dec.grad = self.b_dec_gradient(upstream, found)
         loss_reconstruction = error.square_().sum(dim=1).mean()
         loss_sparsity = alpha * (activity @ norms)
         loss_aux = x.new_zeros(()) if extra is None else extra @ (activity * norms)
@@ -129,7 +133,7 @@ class L1Sae(AbstractSae):
 
     def read_by_hand(self, x: Float[Tensor, "n d"]) -> Reading:
         """Do what `encode` and `decode` do, in the CPU forms."""
-        latents = cpu.relu_encode(x - self.b_dec, self.w_enc, self.b_enc)
+        latents = cpu.relu_encode(x - self.centre, self.w_enc, self.b_enc)
         form = cpu.compact(latents, cpu.count_active(latents), x.shape[1])
         return Reading(latents, cpu.decode(form, self.w_dec, self.b_dec))
 

@@ -45,7 +45,7 @@ class TopKSae(AbstractSae):
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Compute the latents, zeros included."""
-        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.b_dec)
+        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.centre)
         latents = self._select(pre)
         return torch.zeros_like(pre).scatter(1, latents.indices, latents.values)
 
@@ -59,21 +59,25 @@ class TopKSae(AbstractSae):
         return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def objective(
-        self, x: Float[Tensor, "n d"], dead: Bool[Tensor, " m"], sparsity_scale: Scale
+        self,
+        x: Float[Tensor, "n d"],
+        target: Float[Tensor, "n d"],
+        dead: Bool[Tensor, " m"],
+        sparsity_scale: Scale,
     ) -> SaeOutput:
         """Reconstruct a training batch and compute its loss.
 
         Dead latents enter AuxK by their positive pre-activations, however latents are selected.
         """
-        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.b_dec)
+        pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.centre)
         latents = self._select(pre)
         x_hat = kernels.sparse_decode(latents, self.w_dec, self.b_dec)
-        loss_reconstruction = kernels.reconstruction_loss(x, x_hat)
+        loss_reconstruction = kernels.reconstruction_loss(target, x_hat)
         loss_sparsity = x.new_zeros(())
         if self.config.l1_coeff > 0:
             penalty = latents.values.abs().sum(dim=1).mean()
             loss_sparsity = self.config.l1_coeff * sparsity_scale * penalty
-        loss_aux = self._aux(x - x_hat, pre, dead)
+        loss_aux = self._aux(target - x_hat, pre, dead)
         if self.config.always_on_coeff > 0:
             written = torch.zeros_like(pre).scatter(1, latents.indices, latents.values.abs())
             loss_aux = loss_aux + self.always_on_loss(written)
@@ -104,12 +108,13 @@ class TopKSae(AbstractSae):
     def gradients_by_hand(
         self,
         x: Float[Tensor, "n d"],
+        target: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
         ways: cpu.Ways,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
-        centred = x - self.b_dec
+        centred = x - self.centre
         pre = None
         if self._aux_kind == "usage":
             pre = cpu.linear(centred, self.w_enc, self.b_enc)
@@ -119,7 +124,7 @@ class TopKSae(AbstractSae):
             chosen = cpu.encode(centred, *weights, self.config.k, bf16_select=ways.bf16_select)
         latents = cpu.in_form(chosen, self.w_dec, ways.latents)
         x_hat = cpu.decode(latents, self.w_dec, self.b_dec)
-        error = x_hat - x
+        error = x_hat - target
         upstream = error * (2 / len(x))
         price, penalty, loss_sparsity = None, None, x.new_zeros(())
         if self.config.always_on_coeff > 0:
@@ -137,8 +142,7 @@ class TopKSae(AbstractSae):
         if penalty is not None:
             loss_aux = loss_aux + penalty
         self.w_enc.grad, self.b_enc.grad, self.w_dec.grad = found
-        # b_dec is added to x_hat and taken from x
-        self.b_dec.grad = upstream.sum(dim=0) - found.b_enc @ self.w_enc
+        self.b_dec.grad = self.b_dec_gradient(upstream, found)
         loss_reconstruction = error.square_().sum(dim=1).mean()
         active = chosen.values > 0
         return SaeOutput(
@@ -153,7 +157,7 @@ class TopKSae(AbstractSae):
 
     def read_by_hand(self, x: Float[Tensor, "n d"]) -> Reading:
         """Do what `encode` and `decode` do, in the CPU forms."""
-        chosen = cpu.encode(x - self.b_dec, self.w_enc, self.b_enc, self.config.k)
+        chosen = cpu.encode(x - self.centre, self.w_enc, self.b_enc, self.config.k)
         latents = x.new_zeros(len(x), len(self.b_enc))
         latents.scatter_(1, chosen.indices, chosen.values)
         return Reading(latents, cpu.decode(cpu.in_form(chosen, self.w_dec), self.w_dec, self.b_dec))

@@ -21,6 +21,7 @@ from sae_sweep.sae.factory import build
 WEIGHTS_FILE = "sae.safetensors"
 CONFIG_FILE = "config.json"
 NORMALISATION = ("mean", "scale")
+TARGET_NORMALISATION = ("target_mean", "target_scale")
 
 _SETTINGS: TypeAdapter[AnySae] = TypeAdapter(SaeConfig)
 
@@ -33,10 +34,11 @@ def save(folder: Path, sae: AbstractSae, config: dict[str, Any]) -> None:
         sae: its `normalisation` is stored beside the parameters as `mean` [d] and `scale`.
         config: plain settings of the trial; `config["sae"]` is what `load` builds from.
     """
+    outputs = sae.target_normalisation
     tensors = {
         **{name: tensor.detach().cpu() for name, tensor in sae.state_dict().items()},
-        "mean": sae.normalisation.mean.detach().cpu().contiguous(),
-        "scale": torch.tensor(sae.normalisation.scale, dtype=torch.float64),
+        **_stored(NORMALISATION, sae.normalisation),
+        **({} if outputs is None else _stored(TARGET_NORMALISATION, outputs)),
     }
     with replacing(folder / WEIGHTS_FILE) as path:
         path.write_bytes(serialise(tensors))
@@ -44,11 +46,18 @@ def save(folder: Path, sae: AbstractSae, config: dict[str, Any]) -> None:
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def _stored(names: tuple[str, str], normalisation: Normalisation) -> dict[str, Tensor]:
+    mean = normalisation.mean.detach().cpu().contiguous()
+    scale = torch.tensor(normalisation.scale, dtype=torch.float64)
+    return dict(zip(names, (mean, scale), strict=True))
+
+
 def load(path: str | Path) -> AbstractSae:
     """Read a trial's folder back as a module in eval mode, on the CPU.
 
     Its inputs are normalised activations: `sae.normalisation.apply` makes them from raw ones, and
-    `sae.normalisation.invert` brings a reconstruction back.
+    `sae.normalisation.invert` brings a reconstruction back, `sae.target_normalisation.invert` a
+    transcoder's.
 
     Raises:
         BadInput: where the folder holds no weights, or they do not fit its settings.
@@ -57,6 +66,7 @@ def load(path: str | Path) -> AbstractSae:
     settings = _SETTINGS.validate_python(read_config(folder)["sae"])
     tensors = _read_weights(folder)
     mean, scale = (tensors.pop(name) for name in NORMALISATION)
+    outputs = [tensors.pop(name) for name in TARGET_NORMALISATION if name in tensors]
     sae = build(settings, len(mean), seed=0)
     try:
         sae.load_state_dict(tensors)
@@ -66,6 +76,8 @@ def load(path: str | Path) -> AbstractSae:
             "forget the trial and run its sweep again"
         ) from None
     sae.normalisation = Normalisation(mean, scale.item())
+    if outputs:
+        sae.target_normalisation = Normalisation(outputs[0], outputs[1].item())
     return sae.eval()
 
 

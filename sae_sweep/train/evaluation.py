@@ -9,7 +9,7 @@ from torch import Tensor
 from sae_sweep.kernels import cpu
 from sae_sweep.sae import AbstractSae
 from sae_sweep.train import by_group
-from sae_sweep.train.source import ActivationSource
+from sae_sweep.train.source import ActivationSource, TargetSource
 
 REPORT_TOKENS = 4096
 """Validation tokens behind the figures of a report; the final evaluation reads them all."""
@@ -93,10 +93,15 @@ def _evaluate(
     peaks = _Peaks(sums.largest.new_empty(0), sums.fired.new_empty(0))
     for start in range(0, tokens, chunk_rows(m)):
         stop = min(start + chunk_rows(m), tokens)
-        x = activations.validation_rows(start, stop).to(sae.w_enc)
-        latents, x_hat = sae.read(x)
+        rows = activations.validation_rows(start, stop).to(sae.w_enc)
+        latents, x_hat = sae.read(rows)
+        x = rows  # what is to be reconstructed
+        if sae.config.transcoder:
+            assert isinstance(activations, TargetSource)
+            x = activations.validation_targets(start, stop).to(sae.w_enc)
         for name, part in (sae.nested(latents) if whole else {}).items():
-            error = (x.double() - part.double()).square().sum()
+            skipped = 0 if sae.w_skip is None else rows @ sae.w_skip.T
+            error = (x.double() - (part + skipped).double()).square().sum()
             nested[name] = nested.get(name, sums.error.new_zeros(())) + error
         if sae.config.signed:  # what is counted and compared is how strongly latents act
             latents = latents.abs()

@@ -11,7 +11,7 @@ from sae_sweep.train.checkpoint import State
 from sae_sweep.train.controller import L0Controller
 from sae_sweep.train.resample import is_due, resample_silent
 from sae_sweep.train.schedule import lr_scale, sparsity_scale
-from sae_sweep.train.source import ActivationSource, batch
+from sae_sweep.train.source import ActivationSource, TargetSource, batch, targets
 from sae_sweep.train.training import LOSSES
 
 
@@ -25,8 +25,15 @@ def initial_sae(
     """
     sae = build(trial.sae, activations.d, trial.train.seed_init)
     if not resumes:
-        calibrate(sae, batch(activations, trial.train, 0).cpu(), trial.sae.b_dec_init)
+        x = batch(activations, trial.train, 0).cpu()
+        target = targets(activations, trial.train, 0).cpu() if trial.sae.transcoder else None
+        calibrate(sae, x, trial.sae.b_dec_init, target)
     sae.normalisation = Normalisation(activations.mean.float(), activations.scale)
+    if isinstance(activations, TargetSource) and trial.sae.transcoder:
+        mean, scale = activations.target_mean, activations.target_scale
+        assert mean is not None
+        assert scale is not None
+        sae.target_normalisation = Normalisation(mean.float(), scale)
     return sae
 
 
@@ -106,17 +113,20 @@ class Solo:
         """Make the update with this number, 1 being the first."""
         sae, settings = self._sae, self._trial.train
         x = batch(self._activations, settings, step - 1).to(self._device)
+        target = x
+        if self._trial.sae.transcoder:
+            target = targets(self._activations, settings, step - 1).to(self._device)
         sparsity: float | Tensor = sparsity_scale(
             step, self._trial.steps, settings.l1_warmup_fraction
         )
         if self._controller is not None:
             sparsity = sparsity * self._controller.factor().to(x)
-        out = sae.step_gradients(x, self.dead(), sparsity, self._ways)
+        out = sae.step_gradients(x, self.dead(), sparsity, self._ways, target)
         sae.project_gradient()
         self._adam(step)
         sae.renormalise()
         sae.observe(out)
-        self._count(step, x, out)
+        self._count(step, target, out)
         if self._controller is not None:
             self._controller.observe(step, out.l0)
         if is_due(self._trial, step):
@@ -139,7 +149,7 @@ class Solo:
 
     @torch.no_grad()
     def _count(self, step: int, x: Float[Tensor, "n d"], out: SaeOutput) -> None:
-        """Update the counters, in place and without waiting for the device."""
+        """Update the counters, in place and without waiting for the device; x was wanted."""
         self._silent_tokens.add_(len(x)).masked_fill_(out.fired, 0)
         bad = ~out.loss.isfinite() & (self._diverged_at == 0)
         self._diverged_at.masked_fill_(bad, step)

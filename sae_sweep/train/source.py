@@ -53,12 +53,40 @@ class ActivationSource(Protocol):
         """Each of these rows' group, as an index into `group_names`."""
 
 
+@runtime_checkable
+class TargetSource(ActivationSource, Protocol):
+    """Rows that come with another, which a transcoder reconstructs; targets come normalised."""
+
+    @property
+    def target_mean(self) -> Float32[Tensor, " d"] | None:
+        """Mean of the raw training targets."""
+
+    @property
+    def target_scale(self) -> float | None:
+        """What centred targets are multiplied by, so that their mean norm is sqrt(d)."""
+
+    def train_targets(self, indices: Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
+        """Targets of training rows."""
+
+    def validation_targets(self, start: int, stop: int) -> Float32[Tensor, "n d"]:
+        """Targets of consecutive validation rows."""
+
+
 def batch(activations: ActivationSource, train: TrainConfig, step: int) -> Float32[Tensor, "n d"]:
     """Rows that the update after `step` others is made with; they depend on nothing else."""
     indices = batch_indices(
         train.seed_data, step, train.batch_size, activations.n_train, activations.window_rows
     )
     return activations.train_rows(indices)
+
+
+def targets(activations: ActivationSource, train: TrainConfig, step: int) -> Float32[Tensor, "n d"]:
+    """Targets of the rows that `batch` gives for this step."""
+    assert isinstance(activations, TargetSource)
+    indices = batch_indices(
+        train.seed_data, step, train.batch_size, activations.n_train, activations.window_rows
+    )
+    return activations.train_targets(indices)
 
 
 def drawn(

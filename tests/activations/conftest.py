@@ -11,6 +11,7 @@ from sae_sweep.config import ActivationsConfig
 
 STORY = "the a of in to sun moon river stone bird sings falls over under cold warm"
 WORDS = STORY.split()
+FRAME = "[CLS] $A [SEP]"
 
 
 @pytest.fixture(scope="session")
@@ -18,11 +19,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of a BERT (framed, padded), a Llama (a first token only) and a GPT-2 (no frame)."""
     folders = {}
     for name, (model, specials, frame) in _kinds().items():
-        folder = tmp_path_factory.mktemp(name)
-        model.save_pretrained(folder)
-        _tokenizer(specials, frame).save_pretrained(folder)
-        folders[name] = folder
+        folders[name] = saved(model, specials, tmp_path_factory.mktemp(name), frame)
     return folders
+
+
+def saved(model: Any, specials: dict[str, str], folder: Path, frame: str = FRAME) -> Path:
+    """Save a model and a tokeniser of the story's words; gives the folder."""
+    model.save_pretrained(folder)
+    _tokenizer(specials, frame).save_pretrained(folder)
+    return folder
 
 
 def _kinds() -> dict[str, tuple[Any, dict[str, str], str]]:
@@ -36,7 +41,7 @@ def _kinds() -> dict[str, tuple[Any, dict[str, str], str]]:
     gpt2 = GPT2Model(GPT2Config(vocab_size=32, n_embd=16, n_head=2, n_layer=3, n_positions=32))
     bert_specials = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
     return {
-        "bert": (bert, bert_specials, "[CLS] $A [SEP]"),
+        "bert": (bert, bert_specials, FRAME),
         "llama": (llama, {"bos_token": "<s>"}, "<s> $A"),
         "gpt2": (gpt2, {"eos_token": "<end>"}, "$A"),
     }

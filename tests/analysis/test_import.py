@@ -353,8 +353,8 @@ def test_values_that_are_not_finite_and_runs_that_failed_are_said() -> None:
 
 
 NOTES = (
-    r"\d+ columns? with more than one value (is|are) not read: .+",
-    r"No column says how a run ended: \d+ rows? taken as done\.",
+    r"\d+ columns? that (varies|vary) (is|are) not read: .+",
+    r"No column says how a run ended: \d+ rows? taken as done(, .+)?\.",
     r"\d+ rows? (has|have) the settings and seeds of an earlier row, .+",
     r".+ (is|are) read from the names of \d+ runs?: .+",
     r"\d+ names? tells? another \S+ than the column, .+",
@@ -424,12 +424,12 @@ GOOD = "k,fvu,dead\n4,0.5,0.1\n8,0.4,0.2\n"
         (make_bad("a.csv", ""), [], "import a.csv: it holds no run"),
         (make_bad("a.csv", "k,fvu\n"), [], "import a.csv: it holds no run"),
         (make_bad("a.txt", GOOD), [], "import a.txt: .txt is not known: give a .csv, .jsonl or"),
-        (make_bad("a.csv", b"\xff\xfe\x00"), [], "import a.csv: it is no .csv file"),
+        (make_bad("a.csv", b"\xff\xfe\x00"), [], "import a.csv is UTF-16: save it in UTF-8"),
         (make_bad("a.csv", "k,fvu\n4\n"), [], "import a.csv: row 1 has 1 cells and the header 2"),
         (make_bad("a.csv", "fvu,fvu\n1,2\n"), [], "import a.csv: two columns are called fvu"),
-        (make_bad("a.jsonl", "{"), [], "import a.jsonl: it is no .jsonl file"),
-        (make_bad("a.jsonl", "[1]\n"), [], "import a.jsonl: a line is not a JSON object"),
-        (make_bad("a.parquet", GOOD), [], "import a.parquet: it is no .parquet file"),
+        (make_bad("a.jsonl", "{"), [], "import a.jsonl line 1 cannot be read (Expecting"),
+        (make_bad("a.jsonl", "[1]\n"), [], "import a.jsonl line 1 is not a JSON object"),
+        (make_bad("a.parquet", GOOD), [], "import a.parquet cannot be read (Parquet magic"),
         (make_bad("a.csv", "x,y\n1,2\n"), [], "import a.csv: no column is a metric that is known; "
          "there are x, y: name one"),
         (make_bad("a.csv", "fvu\nmuch\n"), [], "column fvu, row 1: 'much' is no number"),
@@ -474,7 +474,7 @@ def test_folders_without_runs_and_with_broken_ones_are_refused() -> None:
     with pytest.raises(BadInput, match="none of its 1 folders holds a JSON file"):
         import_sweep(Request(Path("runs"), "elsewhere"))
     Path("runs/a/config.json").write_text("{")
-    with pytest.raises(BadInput, match=r"import runs/a/config\.json: it is no JSON"):
+    with pytest.raises(BadInput, match=r"import runs/a/config\.json cannot .*: it is no JSON"):
         import_sweep(Request(Path("runs"), "elsewhere"))
     shutil.rmtree("runs/a")
     with pytest.raises(BadInput, match="none of its 0 folders"):

@@ -1,5 +1,6 @@
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +256,7 @@ def test_composing_leaves_no_trace(
         (["sae=[l1,topk]"], r"sae=\[l1,topk\]: there is no such choice"),
         (["sae.k=8", "+sae.k=16"], r"sae\.k=8 and \+sae\.k=16: sae\.k is given twice; keep one"),
         (["sae=l1", "sae=topk"], r"sae=l1 and sae=topk: sae is given twice"),
-        (["~sae.k"], r"~sae\.k: a setting cannot be deleted; give it .* sae\.k=null"),
+        (["~sae.k"], r"~sae\.k: a setting cannot be deleted; give it .* default sae\.k=32"),
         (["~sae.k=3"], r"~sae\.k=3: a setting cannot be deleted"),
         (["grid_topk"], r"grid_topk: write KEY=VALUE, e\.g\. sae\.k=32, or \+sweep=NAME"),
         (["--sweep=grid_topk"], r"--sweep=grid_topk: write KEY=VALUE"),
@@ -335,3 +336,40 @@ def test_a_users_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 def test_a_run_that_makes_no_sense_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         validate_run(compose(overrides).settings)
+
+
+def test_a_way_out_works_itself() -> None:
+    with pytest.raises(BadInput, match=r"~train\.lr: .* its default (train\.lr=\S+)") as refused:
+        compose(["~train.lr"])
+    compose([str(refused.value).rpartition(" ")[2]])
+
+
+def test_a_users_files_are_read_as_they_come(tmp_path: Path) -> None:
+    data = Path(__file__).parents[1] / "data" / "inputs"
+    sweeps = tmp_path / "sweep"
+    sweeps.mkdir()
+    shutil.copy(data / "sweep_bom.yaml", sweeps / "mine.yaml")
+    (sweeps / "._mine.yaml").write_bytes(b"\x00\x05\x16\x07")
+    assert "mine" in choices(tmp_path)["sweep"]
+    assert "._mine" not in choices(tmp_path)["sweep"]
+    assert compose(["+sweep=mine"], tmp_path).settings["sweep"]["space"]
+    (sweeps / "other.yml").touch()
+    with pytest.raises(
+        BadInput, match=r"sweep=other: files of choices end in \.yaml: rename .*yml"
+    ):
+        compose(["+sweep=other"], tmp_path)
+    (sweeps / "latin.yaml").write_bytes("question: wie groß?".encode("latin1"))
+    with pytest.raises(BadInput, match=r"latin\.yaml line 1 is not UTF-8 \(byte 0xdf"):
+        compose(["+sweep=mine"], tmp_path)
+
+
+@pytest.mark.parametrize("number", ["010", "-017", "1:30", "0b11", "0_7"])
+def test_numbers_that_yaml_reads_otherwise_are_refused(tmp_path: Path, number: str) -> None:
+    (tmp_path / "sweep").mkdir()
+    path = tmp_path / "sweep" / "mine.yaml"
+    path.write_text(f"# @package _global_\ndefaults:\n  - smoke\ntrain:\n  steps: {number}\n")
+    message = rf"mine\.yaml line 5: YAML reads {number} as another number: write it in decimal"
+    with pytest.raises(BadInput, match=message):
+        compose(["+sweep=mine"], tmp_path)
+    path.write_text(path.read_text().replace(number, "0"))
+    compose(["+sweep=mine"], tmp_path)

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from sae_sweep.cli import main
 from sae_sweep.cli.help import help_text
-from sae_sweep.config import settings
+from sae_sweep.config import SearchConfig, settings, validate
 from sae_sweep.errors import BadInput
+from sae_sweep.records import METRICS
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,8 @@ def test_the_commands_and_exit_codes_stand(text: str) -> None:
         "python -m sae_sweep +sweep=NAME",
         "python -m sae_sweep forget --status STATUS",
         "python -m sae_sweep export UID --format saelens",
+        "python -m sae_sweep report|status|watch",
+        "python -m sae_sweep import FILE",
         "python -m analysis report",
         "2 bad input",
     ]:
@@ -64,3 +68,13 @@ def test_a_users_sweeps_are_listed_and_a_broken_one_says_what_is_wrong(tmp_path:
 def test_the_help_refuses_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"--config-dir=.*/nowhere: there is no such folder"):
         help_text(tmp_path / "nowhere")
+
+
+def test_the_metrics_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "metrics"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in METRICS)
+    assert main(["--help", "metrics"]) == 0
+    assert capsys.readouterr().out == said
+    with pytest.raises(BadInput, match="no such metric; see `help metrics` for all names"):
+        validate(SearchConfig, {"objective": "zzz"})

@@ -42,6 +42,11 @@ CONFIGS = {
     ),
     "every latent of a batch": BatchTopKConfig(n_latents=M, k=M, aux_coeff=0),
     "matryoshka": MatryoshkaConfig(n_latents=M, k=7, prefixes="3/30/45/60", always_on_coeff=2),
+    "transcoder": L1Config(n_latents=M, l1_alpha=0.5, transcoder=True),
+    "topk transcoder": TopKConfig(n_latents=M, k=7, aux_coeff=0.25, transcoder=True),
+    "matryoshka transcoder": MatryoshkaConfig(
+        n_latents=M, k=7, prefixes="3/30/60", transcoder=True
+    ),
     "jumprelu": JumpReluConfig(n_latents=M, target_l0=9, pre_act_coeff=0.5),
     "jumprelu without target": JumpReluConfig(n_latents=M, l0_coeff=0.7, bandwidth=0.4),
 }
@@ -104,9 +109,10 @@ def test_outputs_and_gradients_are_the_references(
     exact = trained(config, d).double()
     sae = copy.deepcopy(exact).to(dtype)
     x, dead = tokens(n, d), torch.arange(M) % 4 == 0
-    expected = exact(x.double(), dead, 0.5)
+    target = tokens(n, d).flip(0) if config.transcoder else x
+    expected = exact(x.double(), dead, 0.5, target.double())
     expected.loss.backward()
-    found = sae.step_gradients(x.to(dtype), dead, 0.5)
+    found = sae.step_gradients(x.to(dtype), dead, 0.5, target=target.to(dtype))
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
     for name in ("loss", "loss_reconstruction", "loss_sparsity", "loss_aux", "x_hat", "l0"):
         assert distance(getattr(found, name), getattr(expected, name)) <= tolerance, name

@@ -1,0 +1,87 @@
+"""The process of a command: how it is interrupted, and what it prints to."""
+
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TextIO
+
+INTERRUPTED = 130
+
+
+def run(main: Callable[[list[str]], int], *, endless: bool = False) -> NoReturn:
+    """Run a command line and leave with its exit code.
+
+    Args:
+        main: takes the arguments and returns the exit code.
+        endless: whether the command ends when nobody reads its output any more; others go on.
+    """
+    signal.signal(signal.SIGINT, _leave_at_once(signal.getsignal(signal.SIGINT)))
+    sys.stdout = _unbreakable(sys.stdout, 1, endless=endless)
+    sys.stderr = _unbreakable(sys.stderr, 2, endless=False)
+    try:
+        code = main(sys.argv[1:])
+    except BrokenPipeError:
+        code = 0
+    except SystemExit as error:  # argparse's: the usage or an error has been printed
+        code = error.code if isinstance(error.code, int) else 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    written = getattr(sys.stdout, "buffer", None)
+    full = isinstance(written, io.BufferedWriter) and getattr(written.raw, "full", False)
+    sys.exit(code or int(full))
+
+
+def interruptible() -> None:
+    """From here on Ctrl-C and SIGTERM raise KeyboardInterrupt; before, they leave at once."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+class _Unbreakable(io.FileIO):
+    """A standard stream that stays usable when its reader is gone or its disk is full."""
+
+    endless = False
+    full = False
+
+    def write(self, data: object) -> int:
+        try:
+            return super().write(data)  # type: ignore[arg-type]
+        except OSError as error:
+            self.full = error.errno != errno.EPIPE
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            if self.endless:
+                raise BrokenPipeError from None
+            return len(memoryview(data).cast("B"))  # type: ignore[arg-type]
+
+
+def _unbreakable(stream: TextIO | None, number: int, *, endless: bool) -> TextIO:
+    if stream is None:  # closed by the shell, as by `>&-`
+        return Path(os.devnull).open("w", encoding="utf-8")
+    raw = _Unbreakable(number, "w", closefd=False)
+    raw.endless = endless
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.isatty() or number == 2,
+    )
+
+
+def _leave_at_once(before: object) -> Callable[[int, FrameType | None], None] | signal.Handlers:
+    """End a start-up: nothing has begun, and imports may swallow a KeyboardInterrupt."""
+    if before is signal.SIG_IGN:
+        return signal.SIG_IGN
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        os.write(2, b"\nstopped; nothing was started\n")
+        os._exit(INTERRUPTED)
+
+    return leave

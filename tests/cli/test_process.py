@@ -1,0 +1,77 @@
+"""The command as a process: its modules, its streams, its interruption."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SAE_SWEEP = [sys.executable, "-m", "sae_sweep"]
+RAISES = "raise SystemExit('a file of the user was run')\n"
+
+
+def run(*words: str, folder: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SAE_SWEEP, *words], cwd=folder, capture_output=True, text=True, check=False, **options
+    )
+
+
+@pytest.mark.parametrize("kind", ["modules", "packages"])
+def test_a_users_modules_are_not_imported(tmp_path: Path, kind: str) -> None:
+    for name in ("analysis", "random", "argparse", "numpy", "conf", "utils"):
+        path = tmp_path / f"{name}.py" if kind == "modules" else tmp_path / name / "__init__.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(RAISES)
+    done = run("+sweep=smoke", "executor=inline", "sae.k=4", "train.lr=1e-3", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "report: outputs/smoke/report.md" in done.stdout
+    done = run("status", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("smoke: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "to", "code"),
+    [
+        ("--help", "| head -0", 0),
+        ("help metrics", ">&-", 0),
+        ("report --help", "| head -1", 0),
+        ("--help", ">/dev/full", 1),  # what cannot be written is a failure
+        ("status", "2>&-", 2),
+        ("+sweep=none", "2>/dev/full", 2),
+    ],
+)
+def test_streams_that_end_early_are_ignored(tmp_path: Path, words: str, to: str, code: int) -> None:
+    command = f"{' '.join(SAE_SWEEP)} {words} {to}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+@pytest.mark.parametrize("module", ["sae_sweep.errors", "omegaconf", "torch.nn", "sae_sweep.tune"])
+def test_ctrl_c_during_start_up_is_clean(tmp_path: Path, module: str) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "sae_sweep", "+sweep=smoke"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rpartition("|")[2].strip() == module:
+                break
+        time.sleep(0.05 if module == "sae_sweep.errors" else 0)
+        process.send_signal(signal.SIGINT)
+        said = "".join(line for line in process.stderr if not line.startswith("import time:"))
+        assert (process.wait(timeout=60), said) == (130, "\nstopped; nothing was started\n")
+
+
+def test_sigint_stays_ignored_under_nohup(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen([*SAE_SWEEP, "--help"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+        time.sleep(0.3)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
