@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -204,7 +205,8 @@ def forward_passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     run, seen = PartialModel.__call__, []
 
     def counting(self: PartialModel, windows: Any, pad_id: int, wanted: Any) -> Any:
-        seen.append(tuple(sorted(wanted)))
+        if isinstance(windows[0], np.ndarray):  # not the trial before any row is read
+            seen.append(tuple(sorted(wanted)))
         return run(self, windows, pad_id, wanted)
 
     monkeypatch.setattr(PartialModel, "__call__", counting)
