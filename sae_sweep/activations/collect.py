@@ -35,10 +35,13 @@ from sae_sweep.records import digest
 
 ACTING = {
     *("model", "revision", "layer", "hook", "target_layer", "target_hook"),
-    *("context", "pooling", "position", "train_tokens", "validation_tokens", "shuffle_buffer"),
+    *("context", "pooling", "position", "train_tokens", "validation_tokens", "max_norm"),
+    "shuffle_buffer",
 }
 SAMPLE = "a trial of the model"
-CUTTING = ACTING - {"model", "revision", "layer", "hook", "target_layer", "target_hook"}
+CUTTING = {
+    *("context", "pooling", "position", "train_tokens", "validation_tokens", "shuffle_buffer"),
+}
 HALVES = ("bfloat16", "float16")
 SPLITS: tuple[Split, ...] = ("validation", "train")
 PLAN_SCHEMA = 1
