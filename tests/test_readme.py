@@ -61,6 +61,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_commands_run_in_their_order(folder, monkeypatch, capsys) -> None:
     import numpy as np
 
