@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from sae_sweep.config import ActivationsConfig, Source, Trial, TrialConfig, resolve
 from sae_sweep.kernels.fused import pages
 from sae_sweep.sae import AbstractSae, build
-from sae_sweep.train import pack
+from sae_sweep.train import pack, pack_steps
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.pack import Pack, Packed, pack_key
-from sae_sweep.train.pack_steps import PackSteps
 
 DEVICE = torch.device("cuda")
 
@@ -94,7 +93,7 @@ def settle(shape: Shape, *, steps: int, sae: dict[str, Any] | None = None, **tra
     return resolve(config, Source("random", shape.d, 8 * shape.batch, {}))
 
 
-def drawn_on_the_device(trial: Trial, activations: RandomRows) -> AbstractSae:
+def drawn_on_the_device(trial: Trial, activations: RandomRows, _: torch.device) -> AbstractSae:
     """Build what a trial starts from; a CPU would take minutes for the largest one."""
     sae = build(trial.sae.model_copy(update={"n_latents": 1}), activations.d, 0)
     sae.config = trial.sae
@@ -158,7 +157,7 @@ def selection(packed: Packed) -> Selection:
 @contextmanager
 def without_graphs() -> Iterator[None]:
     """Launch every update from the host."""
-    with mock.patch.object(PackSteps, "_launch", PackSteps._update):
+    with mock.patch.object(pack_steps, "record", lambda update, _: update):
         yield
 
 

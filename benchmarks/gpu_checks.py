@@ -24,7 +24,7 @@ from sae_sweep.kernels import reference
 from sae_sweep.kernels.fused.table import SPARSE
 from sae_sweep.train.chunk import numbers_at
 from sae_sweep.train.pack import Packed
-from sae_sweep.train.schedule import l1_scale
+from sae_sweep.train.schedule import sparsity_scale
 from sae_sweep.train.source import batch
 
 LIMITS = {"fp32": 2e-5, "bf16": 1e-2}
@@ -177,7 +177,7 @@ def reference_gradients(
     else:
         unit = trial.sae.l1_norm == "unit"
         price = reference.l1_penalty(f, None if unit else weights["w_dec"])
-        share = l1_scale(step, trial.steps, trial.train.l1_warmup_fraction)
+        share = sparsity_scale(step, trial.steps, trial.train.l1_warmup_fraction)
         loss = loss + trial.sae.l1_alpha * share * price
     loss.backward()
     gradients = {name: weight.grad for name, weight in weights.items()}

@@ -35,9 +35,9 @@ from benchmarks.gpu_cases import (
 from benchmarks.gpu_checks import BIT_CASES, CASES, Case
 from sae_sweep.config import Trial
 from sae_sweep.kernels.fused import encode
+from sae_sweep.kernels.fused.memory import packed_memory
 from sae_sweep.records import Outcome
 from sae_sweep.train import Engine
-from sae_sweep.tune.plan import memory_bytes
 
 L1 = {"kind": "l1", "l1_alpha": 1.0}
 L1_SHAPE = Shape(768, 8192, 1, 1024)
@@ -114,7 +114,7 @@ def _step(
     times = timed(packs.advance, warm_up=10, steps=count, rounds=5)
     peak = peak_bytes() - start
     floor = len(trials) * floor_ms(shape, dense=dense)
-    estimate = sum(memory_bytes(one) for one in trials)
+    estimate = sum(packed_memory(one).total for one in trials)
     return {
         "trials": f"{len(trials)} {trial.sae.kind}",
         "shape": str(shape),

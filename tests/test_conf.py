@@ -4,6 +4,7 @@ import pytest
 
 from sae_sweep.cli.compose import choices, compose, conf_dir, validate_run
 from sae_sweep.config import Source, Trial, TrialConfig, resolve, validate
+from sae_sweep.errors import BadInput
 from sae_sweep.records import digest
 from sae_sweep.search import LISTED, examples
 
@@ -152,3 +153,28 @@ def test_no_technique_acts_that_the_defaults_do_not_name() -> None:
         ).record
         assert record["sae"].keys() == {"kind", "n_latents", "b_dec_init"} | of_sae
         assert record["train"].keys() == shared | of_train
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ("{metrics:[fvo]}", r"sweep\.about\.metrics=fvo: no such metric; did you mean fvu"),
+        ("{settings:[sae.kk]}", r"sae\.kk in the sweep: no such setting; did you mean sae\.k"),
+    ],
+)
+def test_a_question_about_nothing_is_refused(about: str, message: str) -> None:
+    def ask() -> None:
+        settings = compose(["+sweep=smoke", f"sweep.about={about}"]).settings
+        run = validate_run(settings)
+        examples(settings, run.sweep, run.search)
+
+    with pytest.raises(BadInput, match=message):
+        ask()
+
+
+@pytest.mark.parametrize("sweep", TRIALS)
+def test_a_question_is_about_settings_that_vary(sweep: str) -> None:
+    space = composed(sweep)["sweep"]
+    tied = [key for one in space.get("zip", []) for key in one["keys"]]
+    assert set(space["about"]["settings"]) <= {*space["space"], *tied}
+    assert space["about"]["metrics"]

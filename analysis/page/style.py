@@ -40,6 +40,8 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "path.simplify": True,
+    # names come from users: a dollar sign is a dollar sign
+    "text.parse_math": False,
 }
 
 

@@ -53,6 +53,10 @@ def outcome(metric: Metric, sign: float) -> str:
     return f"{word} ({'better' if (sign > 0) == (metric.direction == 'up') else 'worse'})"
 
 
+SMALL = {"log": math.log10(1.25), "linear": 0.1}
+"""Largest bound, on each scale, up to which a change that was not detected is called none."""
+
+
 def percent(metric: Metric, distance: float) -> str:
     """A change on the metric's scale: percent, from three times on a factor, points of a share."""
     if metric.scale == "linear":

@@ -1,9 +1,10 @@
 """Activations: where they come from, how they lie on disk, in which order they are trained on."""
 
 from sae_sweep.activations.cache import Cache
+from sae_sweep.activations.collect import seconds_per_row
 from sae_sweep.activations.order import batch_indices
-from sae_sweep.activations.plan import Wanted, cache_bytes, passes
-from sae_sweep.activations.preparation import disk_bytes, prepare
+from sae_sweep.activations.plan import Wanted, cache_bytes, passes, stored_bytes
+from sae_sweep.activations.preparation import disk_bytes, missing_rows, prepare
 from sae_sweep.activations.shards import Activations, open_activations, verify
 from sae_sweep.activations.source import declare, describe
 from sae_sweep.activations.synthetic import dictionary
@@ -18,8 +19,11 @@ __all__ = [
     "describe",
     "dictionary",
     "disk_bytes",
+    "missing_rows",
     "open_activations",
     "passes",
     "prepare",
+    "seconds_per_row",
+    "stored_bytes",
     "verify",
 ]

@@ -34,7 +34,7 @@ from sae_sweep.records import digest
 
 ACTING = {
     *("model", "revision", "layer", "hook", "target_layer", "target_hook"),
-    *("context", "pooling", "position", "train_tokens", "validation_tokens"),
+    *("context", "pooling", "position", "train_tokens", "validation_tokens", "max_norm"),
 }
 SAMPLE = "a trial of the model"
 CUTTING = {"context", "pooling", "position", "train_tokens", "validation_tokens"}
@@ -83,6 +83,26 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
         has_target=config.has_target,
         dtype=model_dtype,
     )
+
+
+def seconds_per_row(configs: Sequence[ActivationsConfig]) -> float:
+    """Time of the model per row, from one batch of full windows: a lower bound of extraction's.
+
+    Args:
+        configs: of sources that one pass serves.
+    """
+    config = configs[0]
+    folder = model_folder(config)
+    dtype = _model_dtype(config, _shape(folder / "config.json", config)[2])
+    points = list(dict.fromkeys(point for one in configs for point in _places(one)))
+    model = PartialModel(_load_model(folder, config, dtype), points)
+    windows = [[0] * config.context] * max(1, BATCH_TOKENS // config.context)
+    model(windows[:1], 0, range(len(points)))
+    began = time.perf_counter()
+    for states in model(windows, 0, range(len(points))).values():
+        states.cpu()  # waits for the device
+    rows = len(windows) * (config.context if config.pooling == "token" else 1)
+    return (time.perf_counter() - began) / rows
 
 
 class ModelReader:
@@ -165,39 +185,17 @@ class ModelReader:
 
     @cached_property
     def _model(self) -> PartialModel:
-        from transformers import AutoModel
-
         config = self._config
-        with _loading(config):
-            model, loading = AutoModel.from_pretrained(
-                self._folder,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                dtype=getattr(torch, self._dtype),
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, with their sizes
+        model = _load_model(self._folder, config, self._dtype)
+        part = text_part(model)
+        if part is not model:
+            note(
+                f"activations.model={config.model}: of its {type(model).__name__} the part "
+                f"{type(part).__name__} is read; activations.hook reads another"
             )
-            for name, theirs, ours in loading["mismatched_keys"]:
-                raise BadInput(
-                    f"activations.model={config.model}: {name} is {list(theirs)} in the weights "
-                    f"and {list(ours)} by config.json: give files of one model"
-                )
-            # transformers fills what is missing with random numbers; poolers are never read
-            missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
-            if missing:
-                raise BadInput(
-                    f"activations.model={config.model}: its weights lack {len(missing)} "
-                    f"parameters of a {type(model).__name__}, e.g. {missing[0]}: give a whole model"
-                )
-            part = text_part(model)
-            if part is not model:
-                note(
-                    f"activations.model={config.model}: of its {type(model).__name__} the part "
-                    f"{type(part).__name__} is read; activations.hook reads another"
-                )
-            room = config.context - len(self._prefix) - len(self._suffix)
-            trial = [*self._prefix, *np.resize(self._sample, room).tolist(), *self._suffix]
+        room = config.context - len(self._prefix) - len(self._suffix)
+        trial = [*self._prefix, *np.resize(self._sample, room).tolist(), *self._suffix]
+        with _loading(config):
             return PartialModel(model, self._points, trial)
 
     def _plan_name(self, outputs: Path) -> str:
@@ -268,6 +266,39 @@ class ModelReader:
             assert place is not None
             pooled = [window[place] for window in windows if -len(window) <= place < len(window)]
         return torch.stack(pooled).to(text.dtype) if pooled else text[:0]
+
+
+def _load_model(folder: Path, config: ActivationsConfig, dtype: str) -> Any:
+    """Load a model's weights.
+
+    Raises:
+        BadInput: for weights that are damaged, lack a part, or are of another shape.
+    """
+    from transformers import AutoModel
+
+    with _loading(config):
+        model, loading = AutoModel.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, with their sizes
+        )
+    for name, theirs, ours in loading["mismatched_keys"]:
+        raise BadInput(
+            f"activations.model={config.model}: {name} is {list(theirs)} in the weights "
+            f"and {list(ours)} by config.json: give files of one model"
+        )
+    # transformers fills what is missing with random numbers; poolers are never read
+    missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise BadInput(
+            f"activations.model={config.model}: its weights lack {len(missing)} "
+            f"parameters of a {type(model).__name__}, e.g. {missing[0]}: give a whole model"
+        )
+    return model
 
 
 def _places(config: ActivationsConfig) -> list[Point]:

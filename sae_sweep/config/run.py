@@ -11,6 +11,7 @@ from sae_sweep.config.sae import SaeConfig, TopKConfig
 from sae_sweep.config.search import SearchConfig
 from sae_sweep.config.stop import StopConfig, refuse_impossible
 from sae_sweep.config.train import TrainConfig
+from sae_sweep.records import METRICS
 from sae_sweep.records.names import checked_name
 
 SinkName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
@@ -49,6 +50,25 @@ class When(Strict):
     """Axes, as in sweep.space."""
 
 
+class About(Strict):
+    """The settings and metrics that the question is about: what the report's answer speaks of."""
+
+    settings: list[str] = Field(default_factory=list)
+    """Dotted keys, e.g. sae.k; empty: all that vary."""
+
+    metrics: list[str] = Field(default_factory=list)
+    """Names of metrics, the most important first; empty: fvu, dead_features and l0."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in METRICS:
+                known = nearest(name, list(METRICS))
+                raise ValueError(f"sweep.about.metrics={name}: no such metric; {known}")
+        return names
+
+
 class SweepConfig(Strict):
     """The question, and the axes that answer it."""
 
@@ -57,6 +77,9 @@ class SweepConfig(Strict):
 
     question: str = ""
     """What the sweep asks, in one sentence; the report prints it."""
+
+    about: About = About()
+    """The settings and metrics that the question is about."""
 
     space: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Axes: a setting's dotted key and one of grid, choice, uniform, loguniform, int."""

@@ -56,7 +56,7 @@ def read_blocks(base: dict[str, Any], sweep: SweepConfig) -> list[Block]:
         seeds = [dict.fromkeys(SEEDS, seed) for seed in range(sweep.seeds)]
         blocks.append(Block({}, [seeds], []))
     excluded = read_exclusions(sweep)
-    _refuse_unknown(blocks, excluded)
+    _refuse_unknown(blocks, excluded, sweep.about.settings)
     _refuse_overlap(blocks)
     _refuse_unset(blocks, excluded, base)
     return blocks
@@ -131,10 +131,11 @@ def look_up(groups: dict[str, Any], key: str, default: Any = ABSENT) -> Any:
     return found
 
 
-def _refuse_unknown(blocks: list[Block], excluded: list[Condition]) -> None:
+def _refuse_unknown(blocks: list[Block], excluded: list[Condition], about: list[str]) -> None:
     known = [setting.key for setting in settings(TrialConfig)]
     conditions = [block.condition for block in blocks] + excluded
-    for key in itertools.chain.from_iterable([*(block.keys for block in blocks), *conditions]):
+    keys = itertools.chain.from_iterable([*(block.keys for block in blocks), *conditions])
+    for key in [*keys, *about]:
         if key not in known:
             raise BadInput(f"{key} in the sweep: no such setting; {nearest(key, known)}")
 

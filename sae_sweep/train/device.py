@@ -6,6 +6,11 @@ import torch
 
 from sae_sweep.config import Trial
 from sae_sweep.errors import BadInput
+from sae_sweep.kernels.fused.memory import packed_memory
+from sae_sweep.kernels.fused.table import WIDEST
+
+BFLOAT16_SINCE = (8, 0)
+"""Compute capability."""
 
 
 def require_device(trial: Trial, device: torch.device) -> None:
@@ -25,4 +30,33 @@ def require_device(trial: Trial, device: torch.device) -> None:
         raise BadInput(
             "train.kernels=fused needs a GPU and none is visible here: use train.kernels=auto, or "
             "executor.address=... of a cluster that has one"
+        )
+    if train.kernels == "fused":
+        _require_fused(trial, device)
+
+
+def _require_fused(trial: Trial, device: torch.device) -> None:
+    d, n_latents, precision = trial.source.d, trial.n_latents, trial.train.precision
+    if d > WIDEST:
+        raise BadInput(
+            f"activations of width d={d} with train.kernels=fused: its kernels hold rows of up to "
+            f"{WIDEST}; use train.kernels=auto"
+        )
+    if device.type != "cuda":
+        return
+    properties = torch.cuda.get_device_properties(device)
+    capability = properties.major, properties.minor
+    if precision == "bf16" and capability < BFLOAT16_SINCE:
+        raise BadInput(
+            f"train.precision=bf16 with train.kernels=fused on {properties.name}: its compute "
+            f"capability {capability[0]}.{capability[1]} has no bfloat16 products (8.0 has); use "
+            "train.precision=fp32"
+        )
+    need, there = packed_memory(trial).total, properties.total_memory
+    if need > there:
+        raise BadInput(
+            f"sae.n_latents={n_latents} at d={d} with train.batch_size={trial.train.batch_size} "
+            f"takes about {need / 1e9:.3g} GB with train.kernels=fused, and {properties.name} has "
+            f"{there / 1e9:.3g} GB: not even one trial fits; choose a narrower dictionary or a "
+            "smaller batch"
         )

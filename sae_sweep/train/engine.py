@@ -246,7 +246,7 @@ class Engine:
             if trial.train.kernels == "fused":
                 training = self._pack(trial).join(trial)
             else:
-                training = Solo(trial, self._activations, self._device)
+                training = self._solo(trial, state)
             member = Member(trial, training, self._activations, self._trials, self._folders[uid])
             try:
                 if state is not None and state.fits(training.tensors()):
@@ -266,6 +266,14 @@ class Engine:
             self._members[uid] = member
             del self._waiting[uid]
         return self._members[uid]
+
+    def _solo(self, trial: Trial, state: State | None) -> Solo:
+        """A training by plain operations; one that goes on is not fitted to its first batch."""
+        if state is not None:
+            training = Solo(trial, self._activations, self._device, resumes=True)
+            if state.fits(training.tensors()):
+                return training
+        return Solo(trial, self._activations, self._device)
 
     def _pack(self, trial: Trial) -> "Pack":
         """The pack that a trial can join."""

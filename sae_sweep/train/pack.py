@@ -201,7 +201,7 @@ class Pack:
         """Let a trial in, at its beginning; where that fails the others are as they were."""
         self.reserve([trial])
         slot = pages.free_slots(self.table)[0]
-        sae = initial_sae(trial, self._activations).to(self.device)
+        sae = initial_sae(trial, self._activations, self.device)
         pages.occupy(self.table, slot, trial.n_latents)
         try:
             pages.put(self.table, slot, dict(sae.named_parameters()))

@@ -15,12 +15,19 @@ from sae_sweep.train.source import ActivationSource, TargetSource, batch, target
 from sae_sweep.train.training import LOSSES
 
 
-def initial_sae(trial: Trial, activations: ActivationSource) -> AbstractSae:
-    """Build what a trial starts from; on the CPU, so that every device starts from equal bits."""
-    sae = build(trial.sae, activations.d, trial.train.seed_init)
-    x = batch(activations, trial.train, 0).cpu()
-    target = targets(activations, trial.train, 0).cpu() if trial.sae.transcoder else None
-    calibrate(sae, x, trial.sae.b_dec_init, target)
+def initial_sae(
+    trial: Trial, activations: ActivationSource, device: torch.device, *, resumes: bool = False
+) -> AbstractSae:
+    """Build what a trial starts from: drawn on the CPU, calibrated on the device.
+
+    One that `resumes` is not fitted to the first batch, which may lie far behind: a checkpoint's
+    parameters take the place of its own.
+    """
+    sae = build(trial.sae, activations.d, trial.train.seed_init).to(device)
+    if not resumes:
+        x = batch(activations, trial.train, 0).to(device)
+        target = targets(activations, trial.train, 0).to(device) if trial.sae.transcoder else None
+        calibrate(sae, x, trial.sae.b_dec_init, target)
     sae.normalisation = Normalisation(activations.mean.float(), activations.scale)
     if isinstance(activations, TargetSource) and trial.sae.transcoder:
         mean, scale = activations.target_mean, activations.target_scale
@@ -33,12 +40,20 @@ def initial_sae(trial: Trial, activations: ActivationSource) -> AbstractSae:
 class Solo:
     """The training of one trial, which shares nothing with any other."""
 
-    def __init__(self, trial: Trial, activations: ActivationSource, device: torch.device) -> None:
+    def __init__(
+        self,
+        trial: Trial,
+        activations: ActivationSource,
+        device: torch.device,
+        *,
+        resumes: bool = False,
+    ) -> None:
+        """Begin a training, or make ready for a state that is to be loaded."""
         self._trial = trial
         self._activations = activations
         self._device = device
         self._ways = cpu.Ways(trial.train.latents, trial.train.precision == "bf16_select")
-        self._sae = initial_sae(trial, activations).to(device)
+        self._sae = initial_sae(trial, activations, device, resumes=resumes)
         self._moments = {
             name: Moments(torch.zeros_like(parameter), torch.zeros_like(parameter))
             for name, parameter in self._sae.named_parameters()

@@ -1,5 +1,6 @@
 """What a sweep will cost, and what in it looks like a slip: the text of `dry_run=true`."""
 
+import math
 import os
 import shutil
 import time
@@ -10,11 +11,19 @@ from pathlib import Path
 import torch
 
 from sae_sweep import activations
+from sae_sweep.activations import Wanted
 from sae_sweep.config import RunConfig, Trial, risks
 from sae_sweep.errors import BadInput
-from sae_sweep.search import warnings
+from sae_sweep.search import LISTED, warnings
 from sae_sweep.tune.expansion import Expansion
-from sae_sweep.tune.plan import cohort_size, memory_bytes, result_bytes, resume_bytes, shape_key
+from sae_sweep.tune.plan import (
+    cohort_size,
+    memory_bytes,
+    result_bytes,
+    resume_bytes,
+    shape_key,
+    size_in_memory,
+)
 
 GEMMS_PER_STEP = 4.0
 """A trial's time, reports and final evaluation included, in units of its encoder products
@@ -35,11 +44,11 @@ def disk_bytes(
     expansion: Expansion, todo: Sequence[Trial], config: RunConfig, outputs: Path
 ) -> int:
     """Disk that activations, checkpoints and weights will take."""
-    sources = {trial.source.fingerprint: trial.source for trial in expansion.planned}
-    wanted = expansion.resolver.activations
+    missing = set(missing_activations(expansion, outputs))
     rows = sum(
-        activations.disk_bytes(activations.Wanted(wanted[fingerprint], sources[fingerprint]))
-        for fingerprint in missing_activations(expansion, outputs)
+        activations.disk_bytes(one)
+        for one in _wanted(expansion)
+        if one.source.fingerprint in missing
     )
     weights = config.store.weights != "none"
     kept = sum(result_bytes(trial, weights=weights) for trial in todo)
@@ -85,17 +94,75 @@ def describe_cost(
             f"time: about {_duration(_seconds(todo, config) / slots)} of training, "
             "from a probe of this machine's matrix product; extraction not counted"
         )
-    for fingerprint in missing_activations(expansion, outputs):
-        wanted = expansion.resolver.activations[fingerprint]
-        lines.append(
-            f"activations to extract: {wanted.train_tokens + wanted.validation_tokens:,} "
-            f"rows ({wanted.kind})"
-        )
+    lines += _activations(expansion, todo, config, outputs)
     lines.append(f"disk: about {_size(disk_bytes(expansion, todo, config, outputs))}")
     found = Counter(risk for trial in planned for risk in risks(trial))
     lines += [f"risk in {n} of {len(planned)}: {risk}" for risk, n in found.items()]
     lines += [f"warning: {words}" for words in warnings(config.sweep, config.search)]
     return lines
+
+
+def _wanted(expansion: Expansion) -> list[Wanted]:
+    """The activations that the planned trials read."""
+    sources = {trial.source.fingerprint: trial.source for trial in expansion.planned}
+    configs = expansion.resolver.activations
+    return [Wanted(configs[fingerprint], source) for fingerprint, source in sources.items()]
+
+
+def _activations(
+    expansion: Expansion, todo: Sequence[Trial], config: RunConfig, outputs: Path
+) -> list[str]:
+    """What activations cost, and what a bounded cache does."""
+    probed = expansion.resolver.unknown_source is None
+    lines, wanted = [], _wanted(expansion)
+    for together in activations.passes(wanted):
+        missing = [one for one in together if activations.missing_rows(one, outputs)]
+        if missing:
+            lines.append(_extraction(missing, outputs, probed=probed))
+    for one in wanted:
+        trials = [trial for trial in todo if trial.source == one.source]
+        if trials and activations.cache_bytes(one) is not None:
+            lines.append(_bounded(one, trials, config, probed=probed))
+    return lines
+
+
+def _extraction(missing: Sequence[Wanted], outputs: Path, *, probed: bool) -> str:
+    """What is written before training begins."""
+    rows = max(activations.missing_rows(one, outputs) for one in missing)
+    space = sum(
+        activations.stored_bytes(one, activations.missing_rows(one, outputs)) for one in missing
+    )
+    kind = missing[0].config.kind
+    words = f"activations to extract: {rows:,} rows ({kind}), {_size(space)}"
+    if len(missing) > 1:
+        words += f" for {len(missing)} places of the model in one pass"
+    if kind == "model" and probed:
+        each = activations.seconds_per_row([one.config for one in missing])
+        words += f", about {_duration(rows * each)} from a probe of one batch"
+    return words
+
+
+def _bounded(one: Wanted, trials: Sequence[Trial], config: RunConfig, *, probed: bool) -> str:
+    """How often the model runs over the text because the cache does not hold all of it."""
+    slots = _slots(config)
+    bound = activations.cache_bytes(one)
+    assert bound is not None
+    whole = activations.stored_bytes(one, one.config.train_tokens)
+    at_once = slots * size_in_memory(trials, slots, config.executor.cohort)
+    if config.search.kind not in LISTED:  # the trials of a search come a few at a time
+        at_once = config.search.at_once or slots * (config.executor.cohort or 1)
+    waves = math.ceil(len(trials) / at_once)
+    epochs = max(trial.steps * trial.train.batch_size for trial in trials) / one.source.train_tokens
+    again = waves * epochs - 1
+    words = (
+        f"cache of {_size(bound)} for {_size(whole)} of training rows of {one.source.fingerprint}: "
+        f"about {waves * epochs:.3g} passes over them ({waves} x {epochs:.3g} epochs, "
+        f"{at_once} trials at a time) where one would do"
+    )
+    if one.config.kind == "model" and probed and again > 0:
+        seconds = again * one.source.train_tokens * activations.seconds_per_row([one.config])
+        words += f": about {_duration(seconds)} more of the model"
+    return words
 
 
 def _cohorts(todo: Sequence[Trial], slots: int, config: RunConfig) -> list[str]:

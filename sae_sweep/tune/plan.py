@@ -7,8 +7,7 @@ from typing import NamedTuple
 import psutil
 
 from sae_sweep.config import Trial
-from sae_sweep.kernels.fused.memory import Extent, Memory, member_memory
-from sae_sweep.kernels.fused.table import SPARSE_UP_TO
+from sae_sweep.kernels.fused.memory import packed_memory
 
 
 class ShapeKey(NamedTuple):
@@ -47,21 +46,6 @@ def memory_bytes(trial: Trial) -> int:
     if trial.train.kernels == "fused":
         return packed_memory(trial).total
     return 4 * (4 * 2 * n_latents * d + 4 * trial.train.batch_size * n_latents)
-
-
-def packed_memory(trial: Trial) -> Memory:
-    """What a trial takes in a pack."""
-    sae = trial.sae.fused
-    k = sae.k or trial.n_latents
-    extent = Extent(
-        n_latents=trial.n_latents,
-        d=trial.source.d,
-        batch=trial.train.batch_size,
-        active=k if k <= SPARSE_UP_TO * trial.n_latents else 0,
-        operand_bytes=2 if trial.train.precision == "bf16" else 4,
-        aux=sae.aux_coeff + sae.usage_coeff + sae.often_coeff > 0,
-    )
-    return member_memory(extent)
 
 
 def result_bytes(trial: Trial, *, weights: bool) -> int:

@@ -8,11 +8,11 @@ import torch
 from sae_sweep.activations import Cache, open_activations
 from sae_sweep.config import Trial
 from sae_sweep.errors import BadInput, lacks_room
+from sae_sweep.kernels.fused.memory import packed_memory
 from sae_sweep.records import Outcome, Status
 from sae_sweep.train import Engine, NoRoom, checkpoint
 from sae_sweep.tune.channel import Channel, Item, Job, Orders, Returned, Room, Started
 from sae_sweep.tune.environment import place
-from sae_sweep.tune.plan import packed_memory
 from sae_sweep.tune.sizing import TIMED_SECONDS, TIMED_STEPS, Observed, Sizing
 from sae_sweep.tune.trial_folder import take_over
 

@@ -9,10 +9,10 @@ import pytest
 from pyarrow import parquet
 
 from sae_sweep.activations import texts
-from sae_sweep.activations.facts import sha256
 from sae_sweep.activations.groups import NO_GROUP
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import sha256
 
 DATA = Path(__file__).parents[1] / "data" / "inputs"
 ROWS = [

@@ -9,6 +9,7 @@ import pytest
 from made_sweeps import Load, Ran, grid, write_store
 
 from analysis import contents, report
+from analysis.cli import main
 from analysis.study.table import load as to_study
 from analysis.topics.interactions import cells
 from sae_sweep.errors import BadInput
@@ -334,3 +335,48 @@ def test_figures_are_drawn_for_what_there_is(load: Load, tmp_path: Path) -> None
     study = dataclasses.replace(to_study(sweep), history=reader.history)
     drawn = contents.draw(study, tmp_path)
     assert set(drawn) == {"status_map", "curves_fvu", "curves_dead_features", "curves_loss"}
+
+
+def test_a_dollar_sign_in_a_name_is_no_mathematics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(
+        f"cost $_$ {k} {s},{k},{s},{0.3 + k / 100 + s / 1000},{0.01 * s},{k}\n"
+        for k in (8, 16, 32)
+        for s in (0, 1)
+    )
+    Path("dollars.csv").write_text(f"name,k,seed,fvu,dead_features,l0\n{rows}")
+    assert main(["import", "dollars.csv", "--name", "dollars"]) == 0
+    drawn = {path.stem for path in Path("outputs/dollars/figures").glob("*.png")}
+    assert {"pareto_frontier", "rank_stability"} <= drawn
+    assert "cost $_$" in Path("outputs/dollars/details.md").read_text()
+
+
+BIG = [
+    Ran(
+        {"sae.k": k, "train.lr": lr, "sae.aux_coeff": aux, "train.seed_init": s},
+        {"fvu": 0.9 / k**0.3 + s / 1e3 + lr, "dead_features": 0.2 - 0.1 * aux + s / 1e3, "l0": k},
+        "done" if (k, lr) != (512, 1e-4) else "diverged",
+        error=None if (k, lr) != (512, 1e-4) else "loss is nan " * 50,
+    )
+    for k in (4, 8, 16, 32, 64, 128, 256, 512)
+    for lr in (1e-4, 2e-4, 3e-4, 1e-3)
+    for aux in (0, 0.1, 0.5)
+    for s in (0, 1)
+]
+
+
+@pytest.mark.parametrize("trials", [grid(), BIG, BIG[:1], []], ids=["grid", "big", "one", "none"])
+def test_the_first_page_is_short(load: Load, tmp_path: Path, trials: list[Ran]) -> None:
+    about = {"settings": ["sae.k", "train.beta1"], "metrics": ["dead_features", "fvu"]}
+    page = render(load(trials, config={"sweep": {"about": about}}), tmp_path / "study").read_text()
+    assert len(page.splitlines()) <= 150
+    assert len(page.split()) <= 1500
+    first = page.split("\n## ")[0]
+    if trials is BIG:
+        answer = first.partition("**Answer**")[2].partition("![")[0]
+        assert "**k** 4 to 512" in answer
+        assert "lr" not in answer  # the question is not about it
+        assert "`train.beta1` did not vary in this sweep: nothing is said of it." in answer
+        assert "figures/pareto_frontier.png" in "\n".join(first.splitlines()[:25])

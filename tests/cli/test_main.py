@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -168,6 +169,30 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path, capsys) -> N
     assert "risk in 2 of 2: 2,048 training tokens for 64 latents, under 100 each" in said
     assert not (tmp_path / "sae_sweep.db").exists()
     assert list((tmp_path / "activations").iterdir()) == []
+
+
+def test_a_dry_run_says_what_a_bounded_cache_costs(tmp_path, capsys) -> None:
+    words = ["sae.k=[2,4,8]", "train.epochs=2", "dry_run=true"]
+    bound = ["activations.window_rows=256", "activations.cache_gb=1e-4"]
+    base = [word for word in TINY if not word.startswith("sae.k")]
+    assert main([*base, f"outputs={tmp_path}", *words, *bound, "executor.cohort=2"]) == 0
+    said = capsys.readouterr().out
+    assert "activations to extract: 768 rows (synthetic), 103 kB" in said
+    assert re.search(
+        r"cache of 100 kB for 274 kB of training rows of \w{12}: about 4 passes over them "
+        r"\(2 x 2 epochs, 2 trials at a time\) where one would do",
+        said,
+    )
+    assert main([*base, f"outputs={tmp_path}", *bound[1:]]) == 2
+    assert "activations.cache_gb=0.0001 holds" in capsys.readouterr().err
+
+
+def test_a_layer_out_of_range_in_an_axis_is_refused_with_the_point(tmp_path, capsys) -> None:
+    words = ["activations=minilm", "activations.layer=[1,9]", f"outputs={tmp_path}"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "activations.layer=9: " in said
+    assert "has layers 0 (embeddings) to 6: choose one of them (at activations.layer=9)" in said
 
 
 def test_a_dry_run_works_offline_where_the_width_is_declared(tmp_path, capsys, monkeypatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from sae_sweep.activations import batch_indices
 from sae_sweep.config import Trial
 from sae_sweep.errors import BadInput
 from sae_sweep.kernels.cpu import forms, latents
@@ -159,3 +160,24 @@ def test_the_settings_of_a_trial_say_how_a_step_is_computed(
         weights.append(alone(trial, name).weights(trial))
     assert weights[0] == weights[1]
     assert counts == [3 + latents.margin(3)] * trial.steps * 2
+
+
+def test_a_member_that_goes_on_reads_only_what_comes_next(
+    activations, start, trials, monkeypatch
+) -> None:
+    trial = trials["topk"]
+    first = start("first")
+    first.engine.add(trial)
+    first.advance(10)
+    state, asked, take = first.engine.state(trial.uid), [], activations.train_rows
+
+    def recording(indices: torch.Tensor) -> torch.Tensor:
+        asked.append(indices.tolist())
+        return take(indices)
+
+    monkeypatch.setattr(activations, "train_rows", recording)
+    second = start("second")
+    second.engine.add(trial, state)
+    second.advance(1)
+    # the first batch may lie in a window that would have to be computed again
+    assert asked == [batch_indices(trial.train.seed_data, 10, 64, activations.n_train).tolist()]

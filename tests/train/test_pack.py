@@ -51,6 +51,12 @@ UNIT_L1 = ({"kind": "l1", "n_latents": 9, "l1_alpha": 9.0, "l1_norm": "unit"}, {
 OFTEN = {"always_on_coeff": 2.0, "always_on_threshold": 0.3}
 USAGE = {"n_latents": 12, "aux_kind": "usage", "aux_coeff": 3.0, "aux_target": 0.2} | OFTEN
 CONTROLLED = {"l0_controller": True, "l0_target": 0.1, "l0_target_start": 0.3, "lr": 3e-3}
+FURTHER = {
+    "sparse with usage": (USAGE | {"n_latents": 20, "k": 2}, {"seed_data": 3}),
+    "dense with usage": (USAGE | {"k": 4, "always_on_coeff": 0.5}, {"lr": 2e-3}),
+    "l1 priced where always on": (FREE_L1[0] | OFTEN, {}),
+    "controlled": (FREE_L1[0] | {"l1_alpha": 1.0}, CONTROLLED),
+}
 ZOO = {
     "sparse topk": SPARSE_TOPK,
     "dense topk": DENSE_TOPK,
@@ -58,10 +64,6 @@ ZOO = {
     "dense with aux": DENSE_AUX,
     "l1 with free rows": FREE_L1,
     "l1 with unit rows": UNIT_L1,
-    "sparse with usage": (USAGE | {"n_latents": 40, "k": 2}, {"seed_data": 3}),
-    "dense with usage": (USAGE | {"k": 4, "always_on_coeff": 0.5}, {"lr": 2e-3}),
-    "l1 priced where always on": (FREE_L1[0] | OFTEN, {"steps": 45}),
-    "controlled": (FREE_L1[0] | {"l1_alpha": 1.0}, CONTROLLED),
     "resampled": (UNIT_L1[0], {"resample_every": 6, "resample_after": 2, "seed_data": 2}),
 }
 
@@ -94,9 +96,28 @@ def test_bits_do_not_depend_on_the_company(start, fused, diverges: Trial) -> Non
         assert alone.weights(trial) == packed.weights(trial)
 
 
-@pytest.mark.parametrize("name", ["sparse with aux", "resampled"])
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_bits_of_further_losses_do_not_depend_on_the_company(start, fused) -> None:
+    trials = [fused(sae, **{**train, "steps": 12}) for sae, train in FURTHER.values()]
+    packed = start("packed")
+    for trial in (trials[1], trials[3]):
+        packed.engine.add(trial)
+    packed.advance(4)
+    for trial in (trials[0], trials[2]):
+        packed.engine.add(trial)
+    packed.finish(5)
+    for trial in trials:
+        alone = start("alone")
+        alone.engine.add(trial)
+        alone.finish()
+        assert alone.outcomes[trial.uid].final == packed.outcomes[trial.uid].final
+        assert alone.weights(trial) == packed.weights(trial)
+
+
+@pytest.mark.parametrize("name", ["sparse with aux", "resampled", "controlled"])
 def test_a_trial_goes_on_from_a_checkpoint_bit_for_bit(start, fused, name: str) -> None:
-    sae, train = ZOO[name]
+    sae, train = (ZOO | FURTHER)[name]
     trial = fused(sae, **{**train, "steps": 9})
     whole, first, second = start("whole"), start("first"), start("second")
     whole.engine.add(trial)
@@ -116,10 +137,11 @@ def test_a_trial_goes_on_from_a_checkpoint_bit_for_bit(start, fused, name: str) 
     [
         *(("sparse topk", False), ("dense topk", True), ("l1 with free rows", False)),
         *(("sparse with aux", True), ("dense with aux", False), ("l1 with unit rows", True)),
+        *((name, True) for name in FURTHER),
     ],
 )
 def test_training_is_that_of_the_reference(start, fused, name: str, reproducible: bool) -> None:
-    sae, train = ZOO[name]
+    sae, train = (ZOO | FURTHER)[name]
     trial = fused(sae, **train, reproducible=reproducible)
     plain = fused(sae, **train, kernels="auto")
     run = start("here")

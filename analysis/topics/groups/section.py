@@ -263,4 +263,5 @@ def _draw(label: str, found: specific.Latents, latents: pd.DataFrame, folder: Pa
     )
     bar = figure.colorbar(image, ax=axes)
     bar.set_label("share of tokens (white: 0)")
+    style.plain_ticks(bar.ax, "y")
     return style.save(figure, folder, NAME, CAPTION)

@@ -11,6 +11,9 @@ from sae_sweep.kernels.fused.gradients import RowGradients
 from sae_sweep.kernels.fused.sums import TOKENS, count_dense
 from sae_sweep.kernels.fused.table import DENSE, FREE, IDLE, Settings, Table
 
+WARPS = 8
+"""Of the program of a page."""
+
 _DENSE, _IDLE, _FREE = tl.constexpr(DENSE), tl.constexpr(IDLE), tl.constexpr(FREE)
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 
@@ -187,6 +190,6 @@ def add_always_on(
         settings.form, settings.unit_rows, settings.often_coeff, settings.often_limit,
         table.page_member, table.page_latents,
         into.w_enc, into.b_enc, into.w_dec, into.activity, into.filled, shares, b, r, d,
-        PAGE=table.page, TOKENS=TOKENS, WIDTH=triton.next_power_of_2(d), num_warps=8,
+        PAGE=table.page, TOKENS=TOKENS, WIDTH=triton.next_power_of_2(d), num_warps=WARPS,
     )  # fmt: skip
     add_shares(table, settings, settings.often_coeff, shares, loss)

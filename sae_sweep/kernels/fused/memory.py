@@ -2,24 +2,11 @@
 
 from typing import NamedTuple
 
-from sae_sweep.kernels.fused.table import MOST_STEPS, PAGE
+from sae_sweep.config import Trial
+from sae_sweep.kernels.fused.table import MOST_STEPS, PAGE, SPARSE_UP_TO
 
 CHUNK, ROWS = 64, 8
 """As in `gradients` and `update`, which need Triton; the planner has none."""
-
-
-class Extent(NamedTuple):
-    """Sizes of a member, and of its step."""
-
-    n_latents: int
-    d: int
-    batch: int
-    active: int
-    """Active latents of a token for which there is room; 0 in the dense form."""
-    operand_bytes: int
-    """Of a number that products read: 4 in float32, 2 in bfloat16."""
-    aux: bool
-    """Whether an auxiliary loss acts, which takes whole rows in either form."""
 
 
 class Memory(NamedTuple):
@@ -40,9 +27,13 @@ class Memory(NamedTuple):
         return self.table + self.module + self.step
 
 
-def member_memory(extent: Extent) -> Memory:
-    """Compute what a member takes, apart from training rows."""
-    n, d, batch, active, operand, aux = extent
+def packed_memory(trial: Trial) -> Memory:
+    """Compute what a trial takes as a member, apart from training rows."""
+    n, d, batch, told = trial.n_latents, trial.source.d, trial.train.batch_size, trial.sae.fused
+    operand = 2 if trial.train.precision == "bf16" else 4
+    k = told.k or n
+    active = k if k <= SPARSE_UP_TO * n else 0  # of a token, for which there is room in lists
+    losses = told.aux_coeff + told.usage_coeff + told.often_coeff > 0
     rows = -(-n // PAGE) * PAGE
     copies = 0 if operand == 4 else operand
     table = rows * (2 * d * (3 * 4 + copies) + 3 * 4 + 8)
@@ -54,13 +45,14 @@ def member_memory(extent: Extent) -> Memory:
     # lists by token and by latent, and what sorting takes; parts of latents with many tokens
     step += 8 * batch * active
     transient += batch * active * (32 + 2 * 4 * d // CHUNK)
-    if aux or not active:
+    if losses or not active:
         # both gradients, activations and theirs; the auxiliary loss's error
         step += 2 * 4 * rows * d + 2 * operand * batch * rows
-        transient += operand * batch * d if aux else 0
+        transient += operand * batch * d if losses else 0
     return Memory(
         table=table,
         module=4 * (2 * n * d + n + d),
         step=step + 2 * transient,
-        joining=(4 + copies) * n * d,
+        # the first batch's latents, in several forms; a matrix, and its copy in the operands' type
+        joining=max(16 * batch * n, (4 + copies) * n * d),
     )

@@ -15,6 +15,9 @@ from torch import Tensor
 PAGE = 128
 """Latents of a page, and columns of the tile in which they are encoded."""
 
+WIDEST = 8192
+"""Largest width of activations: programs hold whole rows, and were compiled up to there."""
+
 MOST_STEPS = 256
 """Steps that are staged on the device at once."""
 

@@ -16,6 +16,9 @@ from sae_sweep.kernels.reference import USAGE_WIDTH
 TOKENS = 32
 """Tokens of a page's pre-activations that are looked at at a time."""
 
+WARPS = 8
+"""Of the program of a page: 16 of its numbers a thread."""
+
 PAGES = 512
 """Pages whose sums a program reads at once."""
 
@@ -249,7 +252,7 @@ def add_usage(
     widths, middles = torch.empty(members, device=device), torch.empty_like(threshold)
     biases, shares = torch.empty(r, device=device), torch.empty(pages, device=device)
     owners = (table.page_member, table.page_latents)
-    sizes = {"PAGE": page, "TOKENS": TOKENS, "num_warps": 4}
+    sizes = {"PAGE": page, "TOKENS": TOKENS, "num_warps": WARPS}
     moments_kernel[(pages,)](pre, settings.form, coeff, *owners, sums, b, r, **sizes)
     width_kernel[(members,)](
         sums, table.member_pages, table.page_latents, settings.form, coeff, widths, counts,

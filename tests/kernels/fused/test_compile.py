@@ -11,6 +11,7 @@ import pytest
 PRODUCTS = {
     "sm90.py": ["encode bfloat16", "encode bfloat16, bulk copies"],
     "sm90_gradients.py": ["decode bfloat16", "dz bfloat16", "weights bfloat16"],
+    "sm90_losses.py": [],
 }
 """Programs that compile kernels, and which of these multiply bfloat16."""
 SHARED_BYTES = 227 * 1024

@@ -1,0 +1,57 @@
+"""The planner's formula against what is allocated."""
+
+import pytest
+import torch
+
+from sae_sweep.config import Source, TopKConfig, TrainConfig, Trial
+from sae_sweep.kernels.fused import gradients, memory, update
+from sae_sweep.kernels.fused.ahead import empty_ahead
+from sae_sweep.kernels.fused.memory import packed_memory
+from sae_sweep.kernels.fused.pages import pages_needed
+from sae_sweep.kernels.fused.step import Step
+from sae_sweep.kernels.fused.table import MOST_STEPS, PAGE, empty_table
+
+N, D, BATCH = 1000, 256, 64
+
+
+def tensors(*owners: object) -> int:
+    """Bytes of all tensors that objects hold, each storage once."""
+    found: dict[int, int] = {}
+    stack: list[object] = list(owners)
+    while stack:
+        one = stack.pop()
+        if isinstance(one, torch.Tensor):
+            storage = one.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(one, tuple | list):
+            stack += one
+        elif hasattr(one, "__dict__"):
+            stack += vars(one).values()
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("k", [5, 100])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_formula_is_what_is_allocated(k: int, precision: str) -> None:
+    train = TrainConfig(steps=9, batch_size=BATCH, kernels="fused", precision=precision)
+    sae = TopKConfig(n_latents=N, k=k, aux_coeff=0)
+    found = packed_memory(Trial("a" * 12, "a", Source("f", D, 1000, {}), sae, train))
+    operand = torch.bfloat16 if precision == "bf16" else torch.float32
+    table = empty_table(pages_needed(N, PAGE), 1, D, device="cpu", operand=operand)
+    assert tensors(table) == pytest.approx(found.table, rel=0.01)
+    sparse = k <= 10
+    ahead = empty_ahead(MOST_STEPS, 1, BATCH, torch.device("cpu"))
+    step = Step(table, ahead, k if sparse else 1, exact=True)
+    if not sparse:
+        step._gradients, step._latents = step._whole_rows()
+    others = ahead.order.nbytes - ahead.order[:, 0].nbytes  # members come by fours there
+    held = tensors(step, ahead) - tensors(table) - others
+    rows = PAGE * pages_needed(N, PAGE)
+    transient = 4 * rows // update.ROWS * D
+    if sparse:
+        transient += BATCH * k * (32 + 2 * 4 * D // gradients.CHUNK)
+    assert held + 2 * transient == pytest.approx(found.step, rel=0.1)
+
+
+def test_what_the_formula_copies_is_what_kernels_use() -> None:
+    assert (memory.CHUNK, memory.ROWS) == (gradients.CHUNK, update.ROWS)
