@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sae_sweep import process
 from sae_sweep.cli import exit_codes
-from sae_sweep.errors import BadInput, CutShort, lacks_room
+from sae_sweep.errors import BadInput, CutShort, lacks_processes, lacks_room
 
 
 def main(arguments: list[str]) -> int:
@@ -23,10 +23,14 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\nsae_sweep: stopped; the same command continues where it was\n")
         return exit_codes.INTERRUPTED
-    except OSError as error:
-        if not lacks_room(error):
+    except (OSError, RuntimeError) as error:
+        if lacks_room(error):
+            way_out = "make room there"
+        elif lacks_processes(error):
+            way_out = "raise the limit of processes (ulimit -u), or end others"
+        else:
             raise
-        sys.stderr.write(f"sae_sweep: {error}: make room there; the same command continues\n")
+        sys.stderr.write(f"sae_sweep: {error}: {way_out}; the same command continues\n")
         return exit_codes.FAILED
 
 
