@@ -5,7 +5,8 @@
 Whole inputs of every kind that a user hands in (texts, tables of runs, choices in YAML,
 safetensors, checkpoints, manifests, the store) are damaged at random and read as the commands read
 them. What is neither read nor refused with `BadInput`, which is exit code 2, is a fault: its
-traceback is printed and the damaged input kept. Every fifth table that is read is also rendered as a report.
+traceback is printed and the damaged input kept. Every fifth table that is read is also rendered as
+a report.
 """
 
 import argparse
