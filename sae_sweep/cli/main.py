@@ -7,6 +7,7 @@ from pathlib import Path
 from sae_sweep import process
 from sae_sweep.cli import exit_codes
 from sae_sweep.errors import BadInput, CutShort, lacks_room
+from sae_sweep.inputs import reason
 
 
 def main(arguments: list[str]) -> int:
@@ -23,10 +24,16 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("\nsae_sweep: stopped; the same command continues where it was\n")
         return exit_codes.INTERRUPTED
     except OSError as error:
-        if not lacks_room(error):
+        if lacks_room(error):
+            sys.stderr.write(f"sae_sweep: {error}: make room there; the same command continues\n")
+            return exit_codes.FAILED
+        if error.filename is None:
             raise
-        sys.stderr.write(f"sae_sweep: {error}: make room there; the same command continues\n")
-        return exit_codes.FAILED
+        sys.stderr.write(
+            f"sae_sweep: {error.filename} cannot be used ({reason(error)}): check the path and its "
+            "permissions\n"
+        )
+        return exit_codes.BAD_INPUT
 
 
 PROGRAM = "python -m sae_sweep"
