@@ -187,10 +187,47 @@ class OneSource:
         return f"All of this is about {of} of activations{widths}; for others nothing is said."
 
 
+@dataclass(frozen=True)
+class MassiveRows:
+    """A few rows carry much of the variance, as attention sinks do."""
+
+    rows: float
+    """Share of the validation rows."""
+    variance: float
+    """Share of their variance."""
+    fvu: float
+    """Median over trials."""
+    ordinary: float
+    """Median of fvu without these rows."""
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        return (
+            f"Massive activations: {self.rows:.2%} of the validation rows have norms over 10 times "
+            f"the median and carry {self.variance:.0%} of the variance, so fvu is mostly theirs: "
+            f"{self.fvu:.3g} in the median of the trials, {self.ordinary:.3g} without them "
+            "(fvu_ordinary); `activations.max_norm=10` drops them."
+        )
+
+
+MANY_OF_THE_VARIANCE = 0.1
+
+
 def limitations(study: Study) -> list[Claim]:
     """Everything in this sweep that limits what it says."""
-    parts = (_tasks, _noise, _lost, _unbalanced, _mixed, _scale)
+    parts = (_massive, _tasks, _noise, _lost, _unbalanced, _mixed, _scale)
     return [claim for part in parts for claim in part(study)]
+
+
+def _massive(study: Study) -> Iterator[Claim]:
+    names = ("massive_rows", "massive_variance", "fvu", "fvu_ordinary")
+    if not set(names) <= set(study.trials.columns):
+        return
+    found = study.trials[list(names)].dropna()
+    worst = found[found["massive_variance"] > MANY_OF_THE_VARIANCE]
+    if len(worst):
+        yield MassiveRows(*(float(worst[name].median()) for name in names))
 
 
 def _tasks(study: Study) -> Iterator[Claim]:
@@ -212,7 +249,7 @@ def _noise(study: Study) -> Iterator[Claim]:
 def _lost(study: Study) -> Iterator[Claim]:
     open_ = study.where("queued") | study.where("running") | study.where("interrupted")
     ended = int((~open_).sum())
-    lost = ended - len(study.ranked)
+    lost = ended - len(study.ranked) - int(study.trials["repeat"].sum())
     if ended and lost >= MANY_LOST * ended:
         low, high = stats.binomtest(lost, ended).proportion_ci(method="wilson")
         yield Lost(lost, ended, float(low), float(high))

@@ -115,8 +115,8 @@ def _stored(rows: Rows, split: Split, one: Wanted) -> Rows:
     def cast(values: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
         if not values.isfinite().all():
             raise BadInput(
-                f"{config.kind} activations: NaN or infinity in {where}: choose another source or "
-                "layer, or drop such rows"
+                f"{config.kind} activations: {_not_finite(values, rows)} in {where}: choose "
+                "another source or layer, or drop such rows"
             )
         if one.source.dtype == "float16" and (over := int((values.abs() > LARGEST_HALF).sum())):
             raise BadInput(
@@ -127,3 +127,14 @@ def _stored(rows: Rows, split: Split, one: Wanted) -> Rows:
 
     target = None if rows.target is None else cast(rows.target)
     return rows._replace(activation=cast(rows.activation), target=target)
+
+
+def _not_finite(values: Float[Tensor, "rows d"], rows: Rows) -> str:
+    """Say which values are not finite, and where the first is."""
+    wrong = ~values.isfinite().all(dim=1)
+    kinds = [
+        f"{name} in {n} rows"
+        for name, found in (("NaN", values.isnan()), ("infinity", values.isinf()))
+        if (n := int(found.any(dim=1).sum()))
+    ]
+    return f"{' and '.join(kinds)}, first of document {int(rows.document[wrong][0])},"

@@ -1,16 +1,19 @@
 """What was computed of a file, kept until the file changes."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sae_sweep.activations.disk import replacing
+from sae_sweep.inputs import edge, sha256
 
 
 class FileFacts:
-    """One fact a file (its checksum, say), remembered by path, size and modification time.
+    """One fact a file (its checksum, say), remembered by path, size, times and inode.
+
+    The time of the last change of the inode cannot be set: a file that was put in another's place
+    with its size and modification time is still another.
 
     Use it as a context manager; new facts are written when it ends.
     """
@@ -25,8 +28,12 @@ class FileFacts:
     def __call__(self, path: Path) -> Any:
         """The fact of a file, computed only when the file is new or has changed."""
         path = path.absolute()
+        with edge(str(path), "check the path and its permissions"):
+            return self._fact(path)
+
+    def _fact(self, path: Path) -> Any:
         stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
+        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         *known_stamp, fact = self._known.get(str(path), [None])
         if known_stamp != stamp:
             fact = self._compute(path)
@@ -43,15 +50,15 @@ class FileFacts:
                 temporary.write_text(json.dumps({**self._read(), **self._new}, indent=0))
 
     def _read(self) -> dict[str, list[Any]]:
-        return json.loads(self._memory.read_text()) if self._memory.exists() else {}
+        """What is remembered; a memory that cannot be read is empty."""
+        try:
+            known = json.loads(self._memory.read_text())
+        except (OSError, ValueError):
+            return {}
+        entries = known.items() if isinstance(known, dict) else ()
+        return {path: fact for path, fact in entries if isinstance(fact, list) and fact}
 
 
 def checksums(outputs: Path) -> FileFacts:
     """Checksums of files, remembered below the folder of outputs."""
     return FileFacts(outputs / "cache" / "checksums.json", sha256)
-
-
-def sha256(path: Path) -> str:
-    """Hash a file's content, in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,8 @@
 """Activations that a user already has: a folder of .safetensors and .npy files.
 
-A .npy file is one array [tokens, d]. Of a .safetensors file the tensor `activation` is read, else
-its first one of two dimensions and a floating type. Beside it may lie
+A .npy file is one array [tokens, d]. Of a .safetensors file the tensor `activation` is read, or the
+one that `activations.tensor` names, else its only one of two dimensions and a floating type. Beside
+it may lie
 
 - `target`, of its shape: what a transcoder reconstructs;
 - `document` and `group` (or the tensor that `activations.group` names), integers, one per token;
@@ -15,6 +16,9 @@ Two layouts of three dimensions are read as well:
   left out; labels are [batch] or [batch, sequence], `input_ids` is another name of `token_ids`.
 """
 
+import json
+import math
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +26,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sae_sweep.activations.facts import checksums
@@ -32,9 +35,18 @@ from sae_sweep.activations.split import require_rows, split_rows
 from sae_sweep.activations.stacked import Stacked
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import InputFile, edge, note, visible
 
 PIECE_ROWS = 8192
 SUFFIXES = (".safetensors", ".npy")
+LARGEST_HEADER = 10**8
+"""Bytes that safetensors allows."""
+DTYPES = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
+    **{"U8": torch.uint8, "BOOL": torch.bool},
+}
+"""What safetensors calls the types that are read."""
 
 
 class Table(NamedTuple):
@@ -63,8 +75,9 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
     n = sum(len(table.kept) for table in tables)
     require_rows(config, min(n, config.validation_tokens), n - config.validation_tokens)
     with checksums(outputs) as checksum:
-        content = [[table.path.suffix, checksum(table.path)] for table in tables]
+        content = [[table.path.suffix.lower(), checksum(table.path)] for table in tables]
     acting = {"files", "group", "train_tokens", "validation_tokens"}
+    acting |= {"max_norm", "tensor"}
     if tables[0].activation.stride(0) > tables[0].activation.shape[1]:
         acting.add("layer")  # one of several
     settings = config.model_dump(include=acting, exclude_none=True)
@@ -82,6 +95,7 @@ class FilesReader:
             BadInput: as `identify`, and when too few rows are left in separate documents.
         """
         tables = _tables(config)
+        self._tables = tables
         self._activation = Stacked.of([table.activation for table in tables])
         targets = [table.target for table in tables if table.target is not None]
         self._target = Stacked.of(targets) if targets else None
@@ -115,13 +129,43 @@ class FilesReader:
             places = torch.from_numpy(self._places[rows])
             yield [
                 Rows(
-                    self._activation.take(places).float(),
+                    self._finite(self._activation.take(places), places),
                     torch.from_numpy(self._documents[rows]).int(),
                     torch.from_numpy(self._groups[rows]),
                     None if self._target is None else self._target.take(places).float(),
                     self._origins(rows),
                 )
             ]
+
+    def _finite(
+        self, values: Float[Tensor, "rows d"], places: Int64[Tensor, " rows"]
+    ) -> Float[Tensor, "rows d"]:
+        """Rows in float32.
+
+        Raises:
+            BadInput: with file and row, for one that is not finite or not in float32.
+        """
+        single = values.float()
+        wrong = ~single.isfinite().all(dim=1)
+        if not wrong.any():
+            return single
+        first = int(places[wrong].min())
+        value = values[places == first][0]
+        if value.isnan().any():
+            reason = "holds NaN"
+        elif value.isinf().any():
+            reason = f"holds an infinity in {str(value.dtype).removeprefix('torch.')}"
+        else:
+            reason = f"holds {float(value.abs().max()):.3g}, beyond float32"
+        for table in self._tables:
+            if first < len(table.activation):
+                raise BadInput(
+                    f"activations.files: row {first} (from 0) of {table.path} {reason}; "
+                    f"{int(wrong.sum())} such rows among {len(wrong)}: drop them or write the file "
+                    "again"
+                )
+            first -= len(table.activation)
+        raise AssertionError(first)
 
     def _origins(self, rows: Int64[np.ndarray, " rows"]) -> Origins | None:
         """Tokens of rows, where the files bring them; a sequence is a window."""
@@ -144,9 +188,16 @@ def _paths(config: ActivationsConfig) -> list[Path]:
     folder = Path(config.files or "")
     if not folder.is_dir():
         raise BadInput(f"activations.files={folder} is not a folder: give one with your files")
-    paths = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    skipped: list[Path] = []
+    entries = visible(folder, "activations.files=", skipped)
+    paths = [path for path in entries if path.suffix.lower() in SUFFIXES]
     if not paths:
         raise BadInput(f"activations.files={folder} holds no {' or '.join(SUFFIXES)} file")
+    if left_out := [path for path in skipped if path.suffix.lower() in SUFFIXES]:
+        note(
+            f"activations.files={folder}: {len(left_out)} hidden files or links to what is there "
+            f"anyway left out, e.g. {left_out[0]}"
+        )
     return paths
 
 
@@ -163,7 +214,7 @@ def _table(path: Path, config: ActivationsConfig) -> Table:
         raise BadInput(f"activations.group={config.group}: {path} has no such tensor")
     mask = arrays.pop("attention_mask", None)
     target = arrays.pop("target", None) if len(arrays) > 1 else None
-    activation = _activation(path, arrays)
+    activation = _activation(path, arrays, config)
     if target is not None and target.shape != activation.shape:
         raise BadInput(
             f"activations.files: `target` {list(target.shape)} of {path} has not the shape "
@@ -206,7 +257,7 @@ def _table(path: Path, config: ActivationsConfig) -> Table:
     return Table(path, activation, target, kept, labels, sequences)
 
 
-def _activation(path: Path, arrays: dict[str, Tensor]) -> Tensor:
+def _activation(path: Path, arrays: dict[str, Tensor], config: ActivationsConfig) -> Tensor:
     """The array of activations among those of a file."""
     kinds = ([name for name, one in arrays.items() if _is_table(one, n)] for n in (2, 3))
     fitting = [name for names in kinds for name in names]
@@ -216,7 +267,17 @@ def _activation(path: Path, arrays: dict[str, Tensor]) -> Tensor:
             f"activations.files: {path} holds no [tokens, d] array of floats but "
             f"{shapes or 'nothing'}: convert or remove it"
         )
-    return arrays["activation" if "activation" in fitting else fitting[0]]
+    if config.tensor is not None and config.tensor not in fitting:
+        raise BadInput(
+            f"activations.tensor={config.tensor}: {path} has no such array of floats; it has "
+            f"{', '.join(fitting)}"
+        )
+    if config.tensor is None and "activation" not in fitting and len(fitting) > 1:
+        raise BadInput(
+            f"activations.files: {path} holds {len(fitting)} arrays of floats, "
+            f"{', '.join(fitting)}: say which with activations.tensor={fitting[0]}"
+        )
+    return arrays[config.tensor or ("activation" if "activation" in fitting else fitting[0])]
 
 
 def _layer(path: Path, config: ActivationsConfig, n_layers: int) -> int:
@@ -230,18 +291,42 @@ def _layer(path: Path, config: ActivationsConfig, n_layers: int) -> int:
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
-    """The arrays of a file, memory-mapped."""
-    try:
-        if path.suffix == ".npy":
-            # copy on write: torch warns of arrays that it could not write to
-            return {"activation": torch.from_numpy(np.load(path, mmap_mode="c"))}
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, EOFError, ValueError, TypeError, SafetensorError) as error:
-        raise BadInput(
-            f"activations.files: {path} cannot be read ({error}): write it again with "
-            "safetensors or numpy.save, without pickled objects"
-        ) from None
+    """The arrays of a file, mapped read-only: of whatever size, only what is read is in memory."""
+    InputFile(path, "activations.files: ").require_readable()
+    way_out = "write it again with safetensors or numpy.save, without pickled objects"
+    # torch warns of arrays that it could not write to
+    with edge(f"activations.files: {path}", way_out), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if path.suffix.lower() == ".npy":
+            return {"activation": torch.from_numpy(np.load(path, mmap_mode="r"))}
+        return _safetensors(path)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; safetensors itself maps them writably, which needs as much memory."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(LARGEST_HEADER, size - 8):
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        header = json.loads(file.read(length))
+    arrays = {}
+    for name, one in header.items():
+        if name == "__metadata__" or one["dtype"] not in DTYPES:
+            continue
+        dtype, shape, (begin, end) = DTYPES[one["dtype"]], one["shape"], one["data_offsets"]
+        need = math.prod(shape) * dtype.itemsize
+        if (
+            not (0 <= begin <= end <= size - 8 - length and need == end - begin)
+            or min(shape, default=0) < 0
+        ):
+            raise ValueError(f"tensor {name} lies at {begin} to {end} and needs {need} bytes")
+        if not need:
+            arrays[name] = torch.empty(shape, dtype=dtype)
+            continue
+        raw = np.memmap(path, np.uint8, "r", offset=8 + length + begin, shape=(need,))
+        arrays[name] = torch.from_numpy(raw).view(dtype).reshape(shape)
+    return arrays
 
 
 def _is_table(array: Tensor, dimensions: int) -> bool:

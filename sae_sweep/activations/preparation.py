@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ from sae_sweep.activations.plan import (
     window_rows,
     window_shards,
 )
-from sae_sweep.activations.shards import read_shard
+from sae_sweep.activations.shards import KEPT, origins_path, read_origins, read_shard, write_columns
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import note
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """How often shards that other processes compute are looked for."""
+MASSIVE = 10.0
+"""Times the median norm above which a row counts as massive (Sun et al. 2024, arXiv:2402.17762)."""
 EQUAL = 1e-6
 """Rows that differ from their mean by less than this share of its norm differ by rounding."""
 
@@ -111,10 +115,14 @@ def _complete(folder: Path, one: Wanted, group_names: list[str], outputs: Path) 
     source = one.source
     # all training rows, unless they come in windows: then the first is there before the others
     paths = [folder / shard.name for shard in window_shards(one, 0)]
-    mean, scale = _normalisation(lambda: (read_shard(path).activation for path in paths), source.d)
+    median, limit = _say_massive(one, paths), None
+    if one.config.max_norm is not None:
+        limit = one.config.max_norm * median
+        _write_kept(folder, one, limit)
+    mean, scale = _normalisation(lambda: (_used(path, limit)[0] for path in paths), source.d)
     figures: dict[str, Any] = {"mean": mean.tolist(), "scale": scale}
     if source.has_target:
-        mean, scale = _normalisation(lambda: (_target(path) for path in paths), source.d)
+        mean, scale = _normalisation(lambda: (_used(path, limit)[1] for path in paths), source.d)
         figures |= {"target_mean": mean.tolist(), "target_scale": scale}
     with checksums(outputs) as checksum:
         described = [
@@ -134,6 +142,44 @@ def _complete(folder: Path, one: Wanted, group_names: list[str], outputs: Path) 
     write_manifest(folder, manifest)
 
 
+def _say_massive(one: Wanted, paths: Sequence[Path]) -> float:
+    """Say how many training rows are massive, and give the median norm."""
+    norm = torch.cat([read_shard(path).activation.float().norm(dim=1) for path in paths])
+    median = float(norm.median())
+    massive = norm > MASSIVE * (median or math.inf)
+    if massive.any():
+        squares = norm.double().square()
+        tokens = ""
+        if all(origins_path(path).exists() for path in paths):
+            ids = torch.cat([read_origins(path).token_id for path in paths])[massive]
+            most = Counter(ids.tolist()).most_common(3)
+            told = [f"{token} ({times} times)" for token, times in most]
+            tokens = f", most often the token ids {', '.join(told)}"
+        note(
+            f"activations {one.source.fingerprint}: {int(massive.sum()):,} of {len(norm):,} "
+            f"training rows have norms over {MASSIVE:g} times the median and carry "
+            f"{float(squares[massive].sum() / squares.sum()):.0%} of the sum of squares{tokens}"
+            + ("" if one.config.max_norm else "; activations.max_norm=10 drops such rows")
+        )
+    return median
+
+
+def _write_kept(folder: Path, one: Wanted, limit: float) -> None:
+    """Write which rows of either split are at most as long as a norm."""
+    columns = {}
+    for split in ("train", "validation"):
+        found = [
+            read_shard(folder / shard.name).activation.float().norm(dim=1) <= limit
+            for shard in shards(one, split)
+        ]
+        columns[split] = torch.cat(found).nonzero()[:, 0]
+        if not len(columns[split]):
+            raise BadInput(
+                f"activations.max_norm={one.config.max_norm:g} leaves no {split} rows: raise it"
+            )
+    write_columns(folder / KEPT, columns)
+
+
 def _described(path: Path, shard: Planned, checksum: FileFacts) -> Shard:
     there = path.exists()
     return Shard(
@@ -145,10 +191,14 @@ def _described(path: Path, shard: Planned, checksum: FileFacts) -> Shard:
     )
 
 
-def _target(path: Path) -> Float[Tensor, "rows d"]:
-    target = read_shard(path).target
-    assert target is not None
-    return target
+def _used(path: Path, limit: float | None) -> list[Float[Tensor, "rows d"]]:
+    """Rows of a shard that are at most as long as a norm, and their targets where there are any."""
+    rows = read_shard(path)
+    columns = [one for one in (rows.activation, rows.target) if one is not None]
+    if limit is None:
+        return columns
+    kept = rows.activation.float().norm(dim=1) <= limit
+    return [one[kept] for one in columns]
 
 
 def _normalisation(
@@ -156,14 +206,20 @@ def _normalisation(
 ) -> tuple[Float64[Tensor, " d"], float]:
     """Mean of all rows, and the factor that makes the mean norm of centred ones sqrt(d)."""
     n, mean, mean_norm = 0, torch.zeros(d, dtype=torch.float64), 0.0
+    first, same = None, torch.ones(d, dtype=torch.bool)
     for x in parts():
+        if first is None and len(x):
+            first = x[0].clone()
+        if first is not None:
+            # per dimension: one that is huge and constant says nothing of the others
+            same &= ((x - first).abs() <= EQUAL * first.abs()).all(dim=0)
         n += len(x)
         mean += x.sum(0, dtype=torch.float64)
-    mean /= n
-    for x in parts():
-        mean_norm += float((x - mean).norm(dim=1).sum()) / n
-    if mean_norm <= EQUAL * float(mean.norm()):
+    if bool(same.all()):
         raise BadInput(
             f"all {n} training activations are equal: choose another source, layer or position"
         )
+    mean /= n
+    for x in parts():
+        mean_norm += float((x - mean).norm(dim=1).sum()) / n
     return mean, math.sqrt(d) / mean_norm

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def write_shard(path: Path, rows: Rows) -> None:
     """Write rows to a file that is either whole or absent; their origins, before it, beside it."""
     if rows.origins is not None:
-        _write(origins_path(path), rows.origins._asdict())
+        write_columns(origins_path(path), rows.origins._asdict())
     columns = rows._replace(origins=None)._asdict()
-    _write(path, {name: column for name, column in columns.items() if column is not None})
+    write_columns(path, {name: column for name, column in columns.items() if column is not None})
 
 
 def read_shard(path: Path) -> Rows:
@@ -62,7 +62,12 @@ def read_origins(shard: Path) -> Origins:
         return Origins(*(file.get_tensor(name) for name in Origins._fields))
 
 
-def _write(path: Path, columns: dict[str, Tensor]) -> None:
+KEPT = "kept.safetensors"
+"""Beside the shards: which rows of either split are used, where `activations.max_norm` is set."""
+
+
+def write_columns(path: Path, columns: dict[str, Tensor]) -> None:
+    """Write tensors to a file that is either whole or absent."""
     with replacing(path) as temporary:
         temporary.write_bytes(save({name: one.contiguous() for name, one in columns.items()}))
 
@@ -129,6 +134,13 @@ class Activations:
         self.target_scale: float | None = manifest.target_scale
         if manifest.target_mean is not None:
             self.target_mean = torch.tensor(manifest.target_mean, dtype=torch.float32)
+        self._kept: dict[Split, Tensor] = {}
+        if (folder / KEPT).exists():
+            with safe_open(folder / KEPT, framework="pt") as file:
+                self._kept = {"train": file.get_tensor("train")}
+                self._kept["validation"] = file.get_tensor("validation")
+            self.n_train = self.window_rows = len(self._kept["train"])
+            self.n_validation = len(self._kept["validation"])
         self._cache = cache
         paths: dict[Split, list[Path]] = {"train": [], "validation": []}
         for shard in manifest.shards:
@@ -171,23 +183,23 @@ class Activations:
 
     def train_rows(self, indices: Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
         """Training rows at `indices`, in their order, normalised."""
-        return self._normalised(self._train.take(indices))
+        return self._normalised(self._train.take(self._place("train", indices)))
 
     def train_targets(self, indices: Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
         """What a transcoder is to make of these training rows, normalised."""
-        return self._normalised_targets(self._train_targets.take(indices))
+        return self._normalised_targets(self._train_targets.take(self._place("train", indices)))
 
     def validation_rows(self, start: int, stop: int) -> Float32[Tensor, "n d"]:
         """Validation rows start to stop, normalised."""
-        return self._normalised(self._validation.slice(start, stop))
+        return self._normalised(self._validation.take(self._run(start, stop)))
 
     def validation_targets(self, start: int, stop: int) -> Float32[Tensor, "n d"]:
         """What a transcoder is to make of these validation rows, normalised."""
-        return self._normalised_targets(self._validation_targets.slice(start, stop))
+        return self._normalised_targets(self._validation_targets.take(self._run(start, stop)))
 
     def validation_groups(self, start: int, stop: int) -> Int16[Tensor, " n"]:
         """Groups of validation rows start to stop, as places in `group_names`."""
-        return self._validation_groups.slice(start, stop)
+        return self._validation_groups.take(self._run(start, stop))
 
     def validation_origins(self) -> Origins:
         """Token, position and window of every validation row.
@@ -196,7 +208,16 @@ class Activations:
             BadInput: for activations that do not know them.
         """
         parts = [read_origins(path) for path in self._validation_paths]
-        return Origins(*map(torch.cat, zip(*parts, strict=True)))
+        whole = map(torch.cat, zip(*parts, strict=True))
+        return Origins(*(column[self._run(0, self.n_validation)] for column in whole))
+
+    def _place(self, split: Split, indices: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """Where rows lie in the shards, in which there are also those that are left out."""
+        return self._kept[split][indices] if self._kept else indices
+
+    def _run(self, start: int, stop: int) -> Int64[Tensor, " n"]:
+        stop = min(stop, self.n_validation)
+        return self._place("validation", torch.arange(start, max(start, stop)))
 
     def _normalised(self, x: Float[Tensor, "n d"]) -> Float32[Tensor, "n d"]:
         return x.float().sub_(self.mean).mul_(self.scale)

@@ -1,6 +1,7 @@
 """Activations whose dictionary is known: what a sparse autoencoder ought to find."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,11 +23,13 @@ def identify(config: ActivationsConfig) -> Identity:
         BadInput: without activations.d, or with more active features than there are.
     """
     synthetic = _settings(config)
-    settings = {
+    settings: dict[str, Any] = {
         "synthetic": synthetic.model_dump(),
         "train_tokens": config.train_tokens,
         "validation_tokens": config.validation_tokens,
     }
+    if config.max_norm is not None:
+        settings["max_norm"] = config.max_norm
     return Identity(_width(config), settings, None)
 
 

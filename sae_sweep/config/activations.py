@@ -58,8 +58,15 @@ class ActivationsConfig(Strict):
     text_split_by: Literal["paragraph", "line", "file"] | None = None
     """A document of a .txt or .md; where null a paragraph, in a folder of files each file."""
 
+    shuffle_buffer: Count | None = None
+    """Documents held for a running shuffle, so that a local text may be larger than memory; null:
+    all of the text is shuffled, in memory."""
+
     files: str | None = None
     """Folder of .safetensors or .npy [tokens, d] to use instead of running a model."""
+
+    tensor: str | None = None
+    """Which tensor of the files holds the activations, where there are several."""
 
     synthetic: SyntheticConfig | None = None
     """Settings of synthetic activations, used instead of a model."""
@@ -94,6 +101,9 @@ class ActivationsConfig(Strict):
     cache_gb: Positive | None = None
     """Disk for the training shards of each source, in GB; what it cannot hold is computed again."""
 
+    max_norm: Annotated[float, Field(ge=1)] | None = None
+    """Leave out rows whose norm is over so many times the median: attention sinks and the like."""
+
     group: str | None = None
     """Column that names a row's group (language, domain), for metrics by group."""
 
@@ -110,6 +120,15 @@ class ActivationsConfig(Strict):
             raise ValueError(
                 f"activations.target_hook={self.target_hook} with {self.kind} activations: only a "
                 "model has hooks; files bring a tensor `target`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_window(self) -> Self:
+        if self.max_norm is not None and self.windowed:
+            raise ValueError(
+                f"activations.max_norm={self.max_norm:g} needs all rows in one window: set "
+                f"activations.window_rows={self.train_tokens} or null"
             )
         return self
 

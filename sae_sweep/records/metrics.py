@@ -34,6 +34,32 @@ _TABLE = (
     ),
     Metric("explained_variance", "ratio", "up", "linear", "1 - fvu"),
     Metric(
+        "fvu_ordinary",
+        "ratio",
+        "down",
+        "log",
+        "fvu over the validation rows whose centred norm is at most 10 times the median: without "
+        "massive activations such as attention sinks; only where there are some",
+        "diagnostic",
+    ),
+    Metric(
+        "massive_rows",
+        "share",
+        "none",
+        "linear",
+        "share of validation rows whose centred norm is over 10 times the median; only where "
+        "there are some",
+        "diagnostic",
+    ),
+    Metric(
+        "massive_variance",
+        "share",
+        "none",
+        "linear",
+        "share of the validation variance that these rows carry",
+        "diagnostic",
+    ),
+    Metric(
         "mse",
         "squared units",
         "down",

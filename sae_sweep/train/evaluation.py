@@ -19,6 +19,8 @@ REPORT_METRICS = ("fvu", "explained_variance", "l0", "l0_fraction", "dead_featur
 RARE_SHARE = 0.0005
 ALWAYS_ON_SHARE = 0.8
 N_PEAKS = 10
+MASSIVE = 10.0
+"""Times the median norm above which a row counts as massive (Sun et al. 2024, arXiv:2402.17762)."""
 CHUNK_ENTRIES = 2**22
 """Entries of the [tokens, latents] matrix that are held at once."""
 
@@ -58,6 +60,51 @@ class _Peaks(NamedTuple):
     latents: Int64[Tensor, " peaks"]
 
 
+class _Massive:
+    """Validation rows whose norms are many times the median's, and the error without them."""
+
+    def __init__(self, activations: ActivationSource, tokens: int, like: Tensor) -> None:
+        """Find the rows: norms first, then all else in the pass that evaluates."""
+        rows = CHUNK_ENTRIES // activations.d
+        pieces = range(0, tokens, rows)
+        norms = [
+            activations.validation_rows(one, min(one + rows, tokens)).norm(dim=1) for one in pieces
+        ]
+        norm = torch.cat(norms)
+        median = float(norm.median()) or float("inf")
+        self._is_massive = (norm > MASSIVE * median).to(like.device)
+        self._sums = like.new_zeros((2, 2), dtype=torch.float64)
+        self._mean = like.new_zeros((2, activations.d), dtype=torch.float64)
+
+    def add(self, x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"], start: int) -> None:
+        """Take in a run of rows that begins at `start`."""
+        if not self._is_massive.any():
+            return
+        massive = self._is_massive[start : start + len(x)]
+        for number, chosen in enumerate((~massive, massive)):
+            rows = x[chosen].double()
+            self._sums[number, 0] += (rows - x_hat[chosen].double()).square().sum()
+            self._sums[number, 1] += rows.square().sum()
+            self._mean[number] += rows.sum(0)
+
+    def metrics(self) -> dict[str, float]:
+        """Nothing where no row is massive."""
+        n_massive, n = int(self._is_massive.sum()), len(self._is_massive)
+        if not n_massive:
+            return {}
+        error, square = self._sums[0]
+        variance = square - self._mean[0].square().sum() / (n - n_massive)
+        mean = self._mean.sum(0) / n
+        # sum ||x - mean||^2 = sum ||x||^2 - 2 <sum x, mean> + n ||mean||^2, for either kind of rows
+        counts = self._mean.new_tensor([n - n_massive, n_massive])
+        spread = self._sums[:, 1] - 2 * self._mean @ mean + counts * mean.square().sum()
+        return {
+            "fvu_ordinary": (error / variance).item(),
+            "massive_rows": n_massive / n,
+            "massive_variance": (spread[1] / spread.sum()).item(),
+        }
+
+
 def chunk_rows(n_latents: int) -> int:
     """Rows whose latents fit into `CHUNK_ENTRIES`."""
     return max(1, CHUNK_ENTRIES // n_latents)
@@ -89,6 +136,7 @@ def _evaluate(
     """Compute the metrics of the first tokens; those of parts of a dictionary too, if `whole`."""
     m = len(sae.w_dec)
     nested: dict[str, Tensor] = {}
+    massive = _Massive(activations, tokens, sae.w_enc) if whole else None
     sums, group_sums = _zeros(sae), by_group.zeros(n_groups, sae.w_dec)
     peaks = _Peaks(sums.largest.new_empty(0), sums.fired.new_empty(0))
     for start in range(0, tokens, chunk_rows(m)):
@@ -106,6 +154,8 @@ def _evaluate(
         if sae.config.signed:  # what is counted and compared is how strongly latents act
             latents = latents.abs()
         _add(sums, x, latents, x_hat)
+        if massive is not None:
+            massive.add(x, x_hat, start)
         strongest = latents.max(dim=1)
         peaks = _highest(peaks, _Peaks(strongest.values, strongest.indices))
         if n_groups:
@@ -114,6 +164,8 @@ def _evaluate(
     frequency = sums.fired.double() / tokens
     always_on = (frequency > ALWAYS_ON_SHARE).nonzero()[:, 0].tolist()
     metrics = _metrics(sums, tokens) | {"diversity": float(len(set(peaks.latents.tolist())))}
+    if massive is not None:
+        metrics |= massive.metrics()
     variance = sums.x_square - sums.x.square().sum() / tokens
     return Evaluation(
         metrics=metrics | {name: (error / variance).item() for name, error in nested.items()},

@@ -1,7 +1,12 @@
 import hashlib
+import os
 from pathlib import Path
 
+import pytest
+
 from sae_sweep.activations.facts import FileFacts, checksums
+from sae_sweep.errors import BadInput
+from sae_sweep.inputs import sha256
 
 
 class Counter:
@@ -52,3 +57,35 @@ def test_checksums_are_sha256(tmp_path: Path) -> None:
     with checksums(tmp_path) as checksum:
         assert checksum(path) == hashlib.sha256(b"content").hexdigest()
     assert (tmp_path / "cache" / "checksums.json").exists()
+
+
+def test_a_file_in_anothers_place_is_noticed(tmp_path: Path) -> None:
+    path, memory = tmp_path / "a.npy", tmp_path / "facts.json"
+    path.write_bytes(b"one")
+    before = path.stat()
+    with FileFacts(memory, sha256) as fact:
+        first = fact(path)
+    other = tmp_path / "other"
+    other.write_bytes(b"two")
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (3, before.st_mtime_ns)
+    with FileFacts(memory, sha256) as fact:
+        assert fact(path) != first
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 3}', "\x00"])
+def test_a_memory_that_cannot_be_read_is_empty(tmp_path: Path, content: str) -> None:
+    path, memory = tmp_path / "a.npy", tmp_path / "facts.json"
+    path.write_bytes(b"one")
+    memory.write_text(content)
+    with FileFacts(memory, sha256) as fact:
+        assert fact(path) == sha256(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with (
+        FileFacts(tmp_path / "facts.json", sha256) as fact,
+        pytest.raises(BadInput, match=r"a\.npy cannot be read \(No such file or directory\)"),
+    ):
+        fact(tmp_path / "a.npy")

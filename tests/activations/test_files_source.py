@@ -1,13 +1,18 @@
+import contextlib
+import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sae_sweep.activations.files import FilesReader, identify
+from sae_sweep.activations.files import FilesReader, _arrays, identify
 from sae_sweep.activations.reader import Rows, joined
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
@@ -84,6 +89,78 @@ def test_renamed_files_are_the_same_and_changed_ones_are_not(tmp_path: Path) -> 
     assert identify(config(tmp_path), tmp_path).content == before
     np.save(renamed, table(8, first=1).numpy())
     assert identify(config(tmp_path), tmp_path).content != before
+
+
+def test_of_several_tables_one_has_to_be_named(tmp_path: Path) -> None:
+    save_file({"layer_3": table(8), "layer_9": table(8, first=5)}, tmp_path / "a.safetensors")
+    message = (
+        r"holds 2 arrays of floats, layer_3, layer_9: say which with activations\.tensor=layer"
+    )
+    refused(message, config(tmp_path), tmp_path)
+    refused(r"activations\.tensor=x: .* it has layer_3", config(tmp_path, tensor="x"), tmp_path)
+    train, validation = read(config(tmp_path, tensor="layer_9"))
+    rows = torch.cat([train.activation, validation.activation])
+    assert sorted(rows[:, 0].tolist()) == list(range(5, 13))
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "reason"),
+    [
+        (math.nan, torch.float32, "holds NaN"),
+        (math.inf, torch.float16, "holds an infinity in float16"),
+        (1e300, torch.float64, r"holds 1e\+300, beyond float32"),
+    ],
+)
+def test_a_row_that_is_not_finite_is_named(
+    tmp_path: Path, value: float, dtype: torch.dtype, reason: str
+) -> None:
+    save_file({"x": table(5, dtype=dtype)}, tmp_path / "a.safetensors")
+    rows = table(5, dtype=dtype)
+    rows[2, 1] = value
+    save_file({"x": rows}, tmp_path / "b.safetensors")
+    message = rf"row 2 \(from 0\) of .*b\.safetensors {reason}; 1 such rows among \d+: drop them"
+    with pytest.raises(BadInput, match=message):
+        read(config(tmp_path, train=8))
+
+
+def test_files_larger_than_the_memory_are_mapped(tmp_path: Path) -> None:
+    n = 2**33  # 32 GiB of float32 rows of one dimension
+    header = json.dumps({"x": {"dtype": "F32", "shape": [n, 1], "data_offsets": [0, 4 * n]}})
+    with (tmp_path / "a.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header.encode())
+        file.truncate(8 + len(header) + 4 * n)
+    np.lib.format.open_memmap(tmp_path / "b.npy", "w+", np.float32, (1, 1))
+    with (tmp_path / "b.npy").open("r+b") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f4", "fortran_order": False, "shape": (n, 1)}
+        )
+        file.truncate(file.tell() + 4 * n)
+    for name in ("a.safetensors", "b.npy"):
+        (array,) = _arrays(tmp_path / name).values()
+        assert array.shape == (n, 1)
+        assert array[n - 1].item() == 0
+
+
+def test_hidden_files_and_other_cases_of_a_suffix(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", table(8).numpy())
+    (tmp_path / "a.npy").rename(tmp_path / "A.NPY")
+    (tmp_path / "._A.npy").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "latest.npy").symlink_to("A.NPY")
+    assert identify(config(tmp_path), tmp_path / "out").d == 3
+    (tmp_path / "old.npy").mkdir()
+    refused(r"old\.npy is a folder, not a file", config(tmp_path), tmp_path / "out")
+
+
+@given(st.binary(max_size=80), st.integers(0, 200))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_header_is_read_or_refused(tmp_path: Path, noise: bytes, place: int) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"x": table(8)}, path)
+    written = bytearray(path.read_bytes())
+    written[place : place + len(noise)] = noise
+    path.write_bytes(written)
+    with contextlib.suppress(BadInput):
+        identify(config(tmp_path), tmp_path / "out")
 
 
 def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from sae_sweep.activations.disk import replacing
-from sae_sweep.activations.facts import sha256
 from sae_sweep.activations.manifest import Manifest, Shard, read_manifest, write_manifest
 from sae_sweep.activations.reader import Rows, Split, joined
 from sae_sweep.activations.shards import open_activations, read_shard, verify, write_shard
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import sha256
 
 D, N = 6, 10
 
