@@ -10,38 +10,53 @@ from analysis.study.table import Study
 from sae_sweep.records import METRICS
 
 TRADED = ("sae.k", "sae.l1_alpha", "sae.n_latents", "sae.expansion_factor")
-"""Axes along which reconstruction is bought with sparsity or size."""
+"""Axes along which reconstruction is bought with sparsity or size: more is always better in one, so
+their ends say nothing."""
 
 
 class Edge(NamedTuple):
-    """A hyperparameter whose best level for fvu is the smallest or the largest that was tried."""
+    """A hyperparameter whose claimed effect still improves fvu at an end of its axis."""
 
     hyperparameter: Hyperparameter
     end: Literal["smallest", "largest"]
     value: float
     given: list[Any]
     """Every value that was asked for, ascending."""
+    q: float
+    """Of the effect."""
 
 
 def edges(study: Study) -> list[Edge]:
-    """The axes of numbers, in order, whose best level is told apart from all others and at an end.
+    """The axes of numbers, in order, along which fvu still falls at an end that was run.
 
-    Not those along which more is always better: there the edge says nothing.
+    Only where the effect is claimed, does not turn or level off there, and no other setting decides
+    which level is best.
     """
+    if "fvu" not in study.scaled or study.ranked.empty or not study.hyperparameters:
+        return []
     judged = verdicts.judge(study)
+    moved = {one.first.key for one in judged.claimed_pairs if one.moves}
     found = []
-    for one in judged.of(METRICS["fvu"]):
-        axis, best = one.hyperparameter, one.best
-        values = sorted({value for value in axis.given if value is not None}, key=_order)
-        if axis.kind != "numeric" or axis.key in TRADED or len(values) < 2:
+    for one in study.hyperparameters:
+        values = sorted({value for value in one.given if value is not None}, key=_order)
+        if one.kind != "numeric" or len(values) < 2 or one.key in TRADED or one.key in moved:
             continue
-        if not one.is_claimed or best is None or not best.is_apart:
+        effect = judged.get(one, METRICS["fvu"])
+        if not effect.sign or _levels_off(effect):
             continue
-        if best.level == axis.order[0]:
-            found.append(Edge(axis, "smallest", float(values[0]), values))
-        elif best.level == axis.order[-1]:
-            found.append(Edge(axis, "largest", float(values[-1]), values))
+        if effect.sign < 0:
+            found.append(Edge(one, "largest", float(values[-1]), values, effect.q))
+        elif values[0] > 0:  # nothing lies below 0
+            found.append(Edge(one, "smallest", float(values[0]), values, effect.q))
     return found
+
+
+def _levels_off(effect: verdicts.Effect) -> bool:
+    """Whether the flat end is the better one."""
+    if effect.verdict != "flat" or effect.adjusted is None:
+        return False
+    is_flat_first = effect.adjusted.shape.kind == "flat first"
+    return is_flat_first == (effect.sign > 0)
 
 
 def _order(value: Any) -> tuple[bool, Any]:

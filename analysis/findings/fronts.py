@@ -125,17 +125,18 @@ def standings(study: Study, found: Front) -> "pd.Series[str]":
 
     Clearly beaten is what a member of the front beats by more than the least detectable
     difference in one objective, while it is nowhere worse by more. Without seeds that difference
-    is 0.
+    is 0. With them no equally good configuration of the page is called beaten, with 95 %
+    probability over all comparisons together.
     """
     points = costs(study, found)
-    seeds = study.configurations.loc[points.index, "seeds"].to_numpy()
+    rows = study.configurations.loc[points.index]
     floors = [noise.floor(study, one) for one in found.objectives]
     members = points.index.isin(found.uids)
     values = points.to_numpy()
     nowhere_worse = np.ones((members.sum(), len(values)), dtype=bool)
     better = np.zeros_like(nowhere_worse)
     for j, one in enumerate(floors):
-        step = 0.0 if one is None else one.between(seeds[members][:, None], seeds[None])
+        step = 0.0 if one is None else one.apart(rows[members], rows)
         theirs, mine = values[members, j][:, None], values[None, :, j]
         nowhere_worse &= theirs <= mine + step
         better |= theirs < mine - step

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.statistics.replicates import least_gap
+from analysis.study.samples import Sample, sample
 from analysis.study.table import Study, once
 from sae_sweep.records import Metric
 
@@ -15,14 +17,18 @@ LEVEL = 0.05
 
 
 class Floor(NamedTuple):
-    """The noise of one metric, pooled over configurations, on the metric's scale."""
+    """The noise of one metric, pooled over configurations, on the metric's scale.
+
+    Seeds that several configurations share are blocks: a shift that a seed gives to all of them is
+    no noise of their comparison.
+    """
 
     metric: Metric
     configurations: int
     """With at least two seeds, over which the figures below are pooled."""
     degrees_of_freedom: int
     sd: float
-    """Between seeds of one configuration."""
+    """Between seeds of one configuration, within the blocks."""
     interval: tuple[float, float]
     """Of the sd, 95 %, by chi-squared."""
     p_equal: float | None
@@ -31,16 +37,44 @@ class Floor(NamedTuple):
     half: str | None
     """Where that is rejected: "lower" or "upper", the half of the configurations, by their mean,
     in which the sd is larger; the figures are of that half."""
+    compared: int
+    """Configurations on the page: no two of them that are equally good are told apart anywhere on
+    it, with 95 % probability."""
+    metrics: int
+    """Metrics in which they are compared, which share the 5 %."""
+    spreads: "pd.Series[float]"
+    """Each configuration's own sd by its number; NaN with one seed."""
 
     @property
     def detectable(self) -> float:
         """Two single trials that lie closer are not told apart."""
         return float(self.between(1, 1))
 
+    @property
+    def errors(self) -> float:
+        """How many standard errors of a difference tell two configurations apart (Tukey)."""
+        pairs = max(self.compared, 2)
+        return least_gap(pairs, self.degrees_of_freedom, LEVEL / max(self.metrics, 1))
+
     def between(self, seeds: "np.ndarray | int", others: "np.ndarray | int") -> np.ndarray:
-        """The least difference of two means over so many seeds that counts (t-test)."""
-        t = stats.t.ppf(1 - LEVEL / 2, self.degrees_of_freedom)
-        return t * self.sd * np.sqrt(1 / np.asarray(seeds) + 1 / np.asarray(others))
+        """The least difference of two means over so many seeds that counts."""
+        return self.errors * self.sd * np.sqrt(1 / np.asarray(seeds) + 1 / np.asarray(others))
+
+    def apart(self, rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+        """The least difference that counts of each of some configurations from each of others.
+
+        A configuration whose own seeds lie farther apart than the pooled sd is held to its own.
+
+        Returns:
+            [rows, others].
+        """
+        own, their = (
+            self.spreads.reindex(each["configuration"]).fillna(0).clip(lower=self.sd).to_numpy()
+            for each in (rows, others)
+        )
+        inverse, their_inverse = (1 / each["seeds"].to_numpy() for each in (rows, others))
+        sd = np.maximum(own[:, None], their[None, :])
+        return self.errors * sd * np.sqrt(inverse[:, None] + their_inverse[None, :])
 
 
 @once
@@ -48,32 +82,53 @@ def floor(study: Study, metric: Metric) -> Floor | None:
     """The noise floor; None where no configuration has two seeds with a value."""
     if metric.name not in study.scaled:
         return None
-    ranked = study.trials["ranked"]
-    values = study.scaled.loc[ranked, metric.name].dropna()
-    groups = values.groupby(study.trials.loc[values.index, "configuration"])
-    seen = pd.DataFrame({"n": groups.count(), "mean": groups.mean(), "var": groups.var()})
-    seen = seen[seen["n"] > 1]
-    if seen.empty:
+    one = sample(study, metric)
+    seen = one.seen
+    if not seen.df:
         return None
-    several = set(seen.index[seen["n"] > 2])
-    p_equal = _levene([values.to_numpy() for name, values in groups if name in several])
+    several = np.flatnonzero(seen.counts > 2)
+    p_equal = _levene([seen.left[seen.cluster == i] for i in several])
     if p_equal is None or p_equal >= LEVEL:
-        return _pooled(metric, seen, p_equal, None)
-    is_upper = seen["mean"] > seen["mean"].median()
+        return _pooled(study, one, p_equal, None)
+    is_upper = seen.means > np.median(seen.means)
     halves = [
-        _pooled(metric, seen[inside], p_equal, name)
-        for name, inside in (("lower", ~is_upper), ("upper", is_upper))
-        if inside.any()
+        found
+        for inside, name in ((~is_upper, "lower"), (is_upper, "upper"))
+        if (found := _pooled(study, one, p_equal, name, inside)) is not None
     ]
-    return max(halves, key=lambda one: one.sd)
+    return max(halves, key=lambda found: found.sd)
 
 
-def _pooled(metric: Metric, seen: pd.DataFrame, p_equal: float | None, half: str | None) -> Floor:
-    degrees = int((seen["n"] - 1).sum())
-    squares = float((seen["var"] * (seen["n"] - 1)).sum())
+def _pooled(
+    study: Study,
+    one: Sample,
+    p_equal: float | None,
+    half: str | None,
+    inside: "np.ndarray | None" = None,
+) -> Floor | None:
+    seen = one.seen
+    chosen = np.ones(len(seen.counts), dtype=bool) if inside is None else inside
+    squares = float((seen.left[chosen[seen.cluster]] ** 2).sum())
+    free = int((seen.counts[chosen] - 1).sum())
+    # the blocks take their share of the degrees of freedom
+    degrees = round(free * seen.df / max(int((seen.counts - 1).sum()), 1))
+    if degrees < 1:
+        return None
     high, low = np.sqrt(squares / stats.chi2.ppf([LEVEL / 2, 1 - LEVEL / 2], degrees))
-    sd = math.sqrt(squares / degrees)
-    return Floor(metric, len(seen), degrees, sd, (float(low), float(high)), p_equal, half)
+    numbers = study.trials["configuration"].to_numpy()[one.rows]
+    measured = [each for each in study.main_metrics if each.name in study.scaled]
+    return Floor(
+        one.metric,
+        int((seen.counts[chosen] > 1).sum()),
+        degrees,
+        math.sqrt(squares / degrees),
+        (float(low), float(high)),
+        p_equal,
+        half,
+        len(study.configurations),
+        len(measured),
+        pd.Series(seen.spreads, index=numbers),
+    )
 
 
 def _levene(groups: list[np.ndarray]) -> float | None:

@@ -8,12 +8,14 @@ import pandas as pd
 from scipy import stats
 
 from analysis.findings import noise
-from analysis.findings.fronts import front, fronts
+from analysis.findings.fronts import fronts
 from analysis.study import configurations
 from analysis.study.table import RANKED_BY, Study
 from sae_sweep.records import METRICS, Metric
 
 DRAWS = 1000
+ONE_SIZE = 1.1
+"""Widths within a tenth of the smallest count as one size."""
 
 
 class Pick(NamedTuple):
@@ -30,72 +32,90 @@ class Pick(NamedTuple):
     """The objectives for which no other configuration beats it."""
 
 
-def lowest(study: Study, metric: str) -> pd.DataFrame:
-    """Configurations by one metric, lowest first; ties by the others, then by label."""
+def whole(study: Study) -> pd.DataFrame:
+    """The configurations of which no run came to nothing; all where there is none such."""
     rows = study.configurations
+    survived = rows[rows["lost"] == 0]
+    return survived if len(survived) else rows
+
+
+def lowest(study: Study, metric: str, among: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Configurations by one metric, lowest first; ties by the others, then by label.
+
+    Of all configurations unless some are named.
+    """
+    rows = study.configurations if among is None else among
     if metric not in rows:
         return rows.head(0)
-    others = [name for name in (*RANKED_BY, "l0") if name in rows and name != metric]
+    others = [name for name in (*RANKED_BY, "l0", "k") if name in rows and name != metric]
     return rows.dropna(subset=[metric]).sort_values([metric, *others, "label"], kind="stable")
 
 
-def balanced(study: Study) -> pd.DataFrame:
+def scored_by(study: Study) -> list[str]:
+    """What the balanced score ranks by: the main metrics, and k where it stands in for l0."""
+    names = [one.name for one in study.main_metrics]
+    return [*names, "k"] if study.sparsity == "k" else names
+
+
+def balanced(study: Study, among: pd.DataFrame | None = None) -> pd.DataFrame:
     """Configurations by the mean of their ranks in the main metrics (column `score`).
 
     Equal values share the mean of their ranks.
     """
-    names = [one.name for one in study.main_metrics]
+    names = scored_by(study)
+    rows = study.configurations if among is None else among
     if any(name not in names for name in RANKED_BY):
-        return study.configurations.head(0)
-    whole = study.configurations.dropna(subset=names)
-    scored = whole.assign(score=whole[names].rank(method="average").mean(axis=1))
+        return rows.head(0)
+    complete = rows.dropna(subset=names)
+    scored = complete.assign(score=complete[names].rank(method="average").mean(axis=1))
     return scored.sort_values(["score", "fvu", "label"], kind="stable")
 
 
 def balanced_name(study: Study) -> str:
     """The balanced score in words."""
-    names = [one.name for one in study.main_metrics]
+    names = scored_by(study)
     return f"mean rank of {', '.join(names[:-1])} and {names[-1]}" if names[1:] else "mean rank"
 
 
 def picks(study: Study) -> list[Pick]:
     """Existing configurations worth starting from, one a use; none put together from several.
 
-    Each is on a front: lowest fvu breaks its ties by dead_features, fewest dead by fvu, and a
-    configuration that another beats in every main metric has no lowest mean rank.
+    Of those of which no run came to nothing, where there are such. Each is on a front of these:
+    lowest fvu breaks its ties by dead_features, fewest dead by fvu, and a configuration that
+    another beats in every main metric has no lowest mean rank.
     """
     found = []
+    among = whole(study)
     both = "fvu down, dead_features down"
-    if len(first := balanced(study)):
-        every = ", ".join(f"{one.name} down" for one in study.main_metrics)
+    if len(first := balanced(study, among)):
+        every = ", ".join(f"{one} down" for one in scored_by(study))
         found.append(Pick("Balanced", _uid(first), "lowest " + balanced_name(study), None, every))
-    if len(first := lowest(study, "fvu")):
+    if len(first := lowest(study, "fvu", among)):
         named = both if "dead_features" in first else "fvu down"
         found.append(Pick("High reconstruction", _uid(first), "lowest fvu", "fvu", named))
-    if study.l0_varies and fronts(study):
-        found.append(_sparsest(study))
-    widths = study.configurations["n_latents"]
-    if widths.min() < widths.max():
-        narrow = front(study, ["n_latents", "fvu"])
-        rows = study.configurations.loc[narrow.uids]
-        small = rows.sort_values(["n_latents", "fvu", "label"], kind="stable")
-        criterion = "lowest fvu of the smallest n_latents"
-        found.append(Pick("Small model", _uid(small), criterion, None, "fvu down, n_latents down"))
-    if len(first := lowest(study, "dead_features")):
+    if study.sparsity is not None and len(first):
+        found.append(_sparsest(among, study.sparsity))
+    widths = among["n_latents"].dropna()
+    if len(widths) and widths.min() < widths.max() and len(first):
+        small = lowest(study, "fvu", among[among["n_latents"] <= ONE_SIZE * widths.min()])
+        if len(small):
+            criterion = "lowest fvu of the smallest n_latents, to a tenth"
+            objectives = "fvu down, n_latents down"
+            found.append(Pick("Small model", _uid(small), criterion, None, objectives))
+    if len(first := lowest(study, "dead_features", among)):
         found.append(
             Pick("Feature utilisation", _uid(first), "fewest dead latents", "dead_features", both)
         )
     return found
 
 
-def _sparsest(study: Study) -> Pick:
-    on_front = fronts(study)[0]
-    rows = study.configurations.loc[on_front.uids]
+def _sparsest(among: pd.DataFrame, sparsity: str) -> Pick:
+    rows = among.dropna(subset=["fvu", sparsity])
     # trials of one k differ in the last digits of l0 by chance: among those the lowest fvu counts
-    rounded = rows["l0"].map(lambda l0: float(f"{l0:.1e}"))
+    rounded = rows[sparsity].map(lambda value: float(f"{value:.1e}"))
     sparsest = rows[rounded == rounded.min()].sort_values(["fvu", "label"], kind="stable")
-    criterion = "lowest fvu of the lowest l0, to two digits"
-    return Pick("Extreme sparsity", _uid(sparsest), criterion, None, on_front.name)
+    criterion = f"lowest fvu of the lowest {sparsity}, to two digits"
+    return Pick("Extreme sparsity", _uid(sparsest), criterion, None, f"fvu down, {sparsity} down")
 
 
 def _uid(rows: pd.DataFrame) -> str:
@@ -114,11 +134,10 @@ def tied_with_first(study: Study, metric: Metric, rows: pd.DataFrame) -> "pd.Ser
     if found is None or rows.empty:
         return None
     values = configurations.on_scale(rows, metric)
-    seeds = rows["seeds"].to_numpy()
     # equal values differ by nothing, also where both are a logarithm's -inf
     with np.errstate(invalid="ignore"):
         distance = np.where(values == values[0], 0.0, np.abs(values - values[0]))
-    return pd.Series(distance <= found.between(seeds[0], seeds), index=rows.index)
+    return pd.Series(distance <= found.apart(rows.head(1), rows)[0], index=rows.index)
 
 
 def rank_ranges(

@@ -62,6 +62,33 @@ class Unread:
 
 
 @dataclass(frozen=True)
+class Folded:
+    """Rows that are checkpoints of one run."""
+
+    rows: int
+    runs: int
+    step: str | None
+    """The column that orders a run's rows."""
+    id: str | None
+    """The column that names the run; None where equal settings do."""
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        last = "last row" if self.step is None else f"last {code(self.step)}"
+        if self.id is not None:
+            return (
+                f"{counted(self.rows, 'row')} are checkpoints of {counted(self.runs, 'run')} "
+                f"({code(self.id)}): a run counts once, with the {last}."
+            )
+        return (
+            f"{counted(self.rows, 'row')} that differ in {code(str(self.step))} alone are taken as "
+            f"checkpoints of {counted(self.runs, 'run')}: a run counts once, with the {last}. If "
+            f"each was trained by itself: `--map {self.step}=train.steps`."
+        )
+
+
+@dataclass(frozen=True)
 class NoStatus:
     """A file without a column that says how runs ended."""
 
@@ -127,8 +154,8 @@ class Repeated:
         verb = "has" if self.same_settings == 1 else "have"
         return (
             f"{counted(self.same_settings, 'row')} {verb} the settings and seeds of an earlier "
-            f"row, {self.identical:,} of them all its cells: each is kept as a trial, and none "
-            "counts as another seed."
+            f"row, {self.identical:,} of them all its cells: rows of equal settings and seeds are "
+            "one observation, and none counts as another seed."
         )
 
 

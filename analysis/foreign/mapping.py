@@ -93,6 +93,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 def _without_doubles(table: Table, columns: list[Column], given: set[str]) -> list[Column]:
     """Leave out a column that says again what another says; refuse one that says otherwise."""
     chosen: dict[str, Column] = {}
+    both: set[str] = set()
     for column in sorted(columns, key=lambda one: one.theirs not in given):
         if column.ours == terms.IGNORE:
             continue
@@ -103,6 +104,9 @@ def _without_doubles(table: Table, columns: list[Column], given: set[str]) -> li
             continue
         if column.field in SAID_ONCE:
             continue
+        if first.ours != column.ours and not {first.theirs, column.theirs} & given:
+            both.add(column.theirs)  # two forms of one metric: the rows must agree
+            continue
         raise BadInput(
             f"columns {first.theirs} and {column.theirs} are both read as {column.field}: leave "
             f"one out with --map '{column.theirs}={terms.IGNORE}' or --map '{first.theirs}="
@@ -110,7 +114,7 @@ def _without_doubles(table: Table, columns: list[Column], given: set[str]) -> li
         )
     return [
         one
-        if one.ours == terms.IGNORE or chosen[one.field] is one
+        if one.ours == terms.IGNORE or chosen[one.field] is one or one.theirs in both
         else one._replace(ours=terms.IGNORE, rule=f"{chosen[one.field].theirs} says it")
         for one in columns
     ]

@@ -61,7 +61,7 @@ def read_run(row: Mapping[str, Any], columns: Sequence[Column], place: str) -> R
     if _has(record, "error"):
         error = str(record["error"])
     seconds = cells.seconds(record.get("seconds"))
-    if "status" not in theirs:
+    if "status" not in theirs or (status == "done" and final):
         status, error = _told_by_metrics(final, error)
     score = record.get("score") if _has(record, "score") else None
     if score is not None and not math.isfinite(_number(score, theirs["score"], place)):
@@ -165,11 +165,33 @@ def _metrics(
             )
         value = written if column.ours == form.metric else _tidy(form.convert(written, width))
         _refuse_impossible(form.metric, value, column, cell, place)
-        final[form.metric] = value
-        half = cells.half_digit(cell)
-        digits[form.metric] = abs(form.convert(written + half, width) - value)
+        half = abs(form.convert(written + cells.half_digit(cell), width) - value)
+        if form.metric in final:
+            _refuse_contradiction(form.metric, columns, (final, value), digits, half, place)
+            continue
+        final[form.metric], digits[form.metric] = value, half
     _complete(final, digits, width)
     return final, digits
+
+
+def _refuse_contradiction(
+    metric: str,
+    columns: Sequence[Column],
+    values: tuple[dict[str, float], float],
+    digits: dict[str, float],
+    half: float,
+    place: str,
+) -> None:
+    """Two columns of one metric must agree to their digits."""
+    first, other = values[0][metric], values[1]
+    if not abs(first - other) > digits[metric] + half + TOLERANCE:
+        return
+    theirs = [one.theirs for one in columns if one.field == metric]
+    raise BadInput(
+        f"columns {' and '.join(theirs)} are both read as {metric}, and {place} has {first:g} and "
+        f"{other:g}: leave one out with --map '{theirs[-1]}={terms.IGNORE}' or --map "
+        f"'{theirs[0]}={terms.IGNORE}'"
+    )
 
 
 def _tidy(value: float) -> float:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.foreign import cells, score, terms
+from analysis.foreign import cells, checkpoints, score, terms
 from analysis.foreign.imported import (
+    Folded,
     FromNames,
     Imported,
     InactiveTarget,
@@ -70,12 +71,24 @@ def import_sweep(request: Request) -> tuple[Sweep, Imported]:
             f"{', '.join(table.columns)}: name one, e.g. --map COLUMN=fvu, =explained_variance, "
             "=dead_features or =l0"
         )
+    found = checkpoints.find(table.rows, columns, request.overrides)
     pairs = zip(table.rows, table.places, strict=True)
     runs = [read_run(row, columns, place) for row, place in pairs]
+    rows = len(runs)
+    if found is not None:
+        runs = [runs[i] for i in found.kept]
+        table = table._replace(
+            rows=[table.rows[i] for i in found.kept], places=[table.places[i] for i in found.kept]
+        )
     axes = _axes(runs)
     inactive = _leave_out_inactive_targets(runs)
     members = _members(table, runs, axes)
-    notes = [*_notes(table, columns, runs), *([InactiveTarget(inactive)] if inactive else [])]
+    folded = [] if found is None else [Folded(rows, len(runs), found.step, found.id)]
+    notes = [
+        *folded,
+        *_notes(table, columns, runs),
+        *([InactiveTarget(inactive)] if inactive else []),
+    ]
     scored = _score(columns, runs, members, request.bounds)
     command = _command(request)
     seeds = any(key in run.settings for run in runs for key in SEED_KEYS)

@@ -76,6 +76,7 @@ _ALIASES = {
     "activations.model": "model model_name lm_name",
     "activations.layer": "layer hook_layer",
     "activations.hook": "hook hook_name hook_point hookpoint submodule_name",
+    "always_on": "always_on_count n_always_on num_always_on always_on_features",
     "fvu": "frac_variance_unexplained fraction_variance_unexplained normalized_mse nmse",
     "explained_variance": "ev variance_explained frac_variance_explained fve explained_var",
     "dead_features": "dead dead_fraction frac_dead death_rate dead_rate dead_latents dead_neurons "

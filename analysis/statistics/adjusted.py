@@ -1,25 +1,22 @@
 """What each hyperparameter goes with while the others are held: an additive model's effects.
 
-Type-II F-tests of the factors, as statsmodels' anova_lm(typ=2); adjusted means of the levels are
-predictions for a reference grid in which every other hyperparameter's levels weigh the same.
+Adjusted means of the levels are predictions for a reference grid in which every other
+hyperparameter's levels weigh the same.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
-from scipy import stats
+from jaxtyping import Float, Int
 
 from analysis.statistics import resampling
 from analysis.statistics.design import Design, Factor
+from analysis.statistics.fits import Fit, fit
 from analysis.statistics.multiplicity import CLAIMED
+from analysis.statistics.replicates import Replicates
 from analysis.statistics.resampling import Interval
+from analysis.statistics.shapes import Shape, holm, shape
 from analysis.study.hyperparameters import INACTIVE
-
-FEWEST_RESIDUAL = 3
-"""Observations beyond the parameters that a test needs."""
-BEND = 0.1
-"""eta^2 - r^2 from which a relation is no straight line."""
 
 
 class Change(NamedTuple):
@@ -33,7 +30,8 @@ class Change(NamedTuple):
     """95 %, bootstrap over configurations; None where too many draws lack a level."""
     adjusted: float
     """Between the levels' adjusted means."""
-    adjusted_interval: Interval | None
+    adjusted_interval: Interval
+    """95 %, from the fit's least favourable covariance."""
     p: float
     """Of the adjusted change's t-test."""
 
@@ -63,15 +61,17 @@ class Adjusted(NamedTuple):
     residual_df: int
     f: float
     p: float
+    """Of the least favourable F-test: one variance and unequal variances."""
     partial_eta_squared: float
     """Share of the variance the others leave that the factor explains."""
     means: Float[np.ndarray, " levels"]
     """Adjusted, on the metric's scale, in the order of the factor's levels."""
     change: Change | None
     """None for more than two categories, which have no order."""
-    is_bent: bool
-    """Whether the levels' means rise and fall: eta^2 - r^2 >= 0.1 over what the other factors
-    leave, a straight line does not fit (F-test, p < .05), and the means are not in order."""
+    shape: Shape
+    """Over the levels `ordered`; none for categories."""
+    ordered: list[int]
+    """The levels of numbers in which the hyperparameter is active, by their place."""
 
 
 def residual_squares(x: Float[np.ndarray, "n p"], y: Float[np.ndarray, " n"]) -> float:
@@ -80,42 +80,54 @@ def residual_squares(x: Float[np.ndarray, "n p"], y: Float[np.ndarray, " n"]) ->
     return float(((y - x @ fitted) ** 2).sum())
 
 
-def f_test(
-    less: float, full: float, df: int, residual_df: int, total: float
-) -> tuple[float, float]:
-    """F and p of the terms that bring the residual squares from `less` down to `full`.
+def is_balanced(design: Design, seen: Replicates) -> bool:
+    """Whether every combination of the levels was run, with equally many seeds."""
+    cells = 1
+    for one in design.factors:
+        if (one.codes < 0).any():
+            return False
+        cells *= len(one.levels)
+    codes = np.stack([one.codes for one in design.factors], axis=1)
+    distinct = len(np.unique(codes, axis=0))
+    return distinct == cells == len(codes) and np.ptp(seen.counts) == 0
 
-    A fit that is exact to rounding leaves rounding; both are held above 1e-12 of the total.
-    """
-    floor = 1e-12 * total
-    gained = max(less - full, 0.0) if less - full > floor else 0.0
-    f = (gained / df) / (max(full, floor) / residual_df)
-    return f, float(stats.f.sf(f, df, residual_df))
+
+def additive(design: Design, seen: Replicates) -> Fit:
+    """Fit the model of all factors; without a covariance where it cannot be tested."""
+    return fit(design.x, seen, groups(design), balanced=is_balanced(design, seen))
+
+
+def groups(design: Design) -> list[Int[np.ndarray, " n"]]:
+    """The level of each configuration, by factor."""
+    return [one.codes for one in design.factors if one.columns]
 
 
 def adjust(
-    design: Design,
-    factor: Factor,
-    y: Float[np.ndarray, " n"],
-    fits: Float[np.ndarray, "draws p"],
+    design: Design, factor: Factor, y: Float[np.ndarray, " n"], found: Fit
 ) -> Adjusted | None:
-    """Test a factor within the additive model, `fits` being its fits; None where it cannot be."""
-    if not factor.estimable or design.residual_df < FEWEST_RESIDUAL:
+    """Test a factor within the additive model that was fitted; None where it cannot be."""
+    if not factor.estimable or not found.covariances:
         return None
     full = residual_squares(design.x, y)
     less = residual_squares(design.without(factor), y)
-    df, total = len(factor.columns), float(((y - y.mean()) ** 2).sum())
-    f, p = f_test(less, full, df, design.residual_df, total)
+    f, p = found.p_joint(np.eye(design.x.shape[1])[factor.columns])
+    rows = contrasts(design, factor)
+    active = [i for i, level in enumerate(factor.levels) if level != INACTIVE]
+    ordered = active if factor.hyperparameter.kind != "categorical" else []
+    shaped = Shape("none", ())
+    if len(ordered) > 1:
+        shaped = shape(found, rows[ordered], _places(factor, ordered))
     return Adjusted(
         factor=factor,
-        df=df,
-        residual_df=design.residual_df,
+        df=len(factor.columns),
+        residual_df=round(min(one.df for one in found.covariances)),
         f=f,
         p=p,
         partial_eta_squared=max(less - full, 0.0) / less if less > 0 else 0.0,
-        means=contrasts(design, factor) @ fits[0],
-        change=_change(design, factor, y, fits),
-        is_bent=_is_bent(design, factor, y, fits[0]),
+        means=rows @ found.coefficients,
+        change=_change(design, factor, y, found),
+        shape=shaped,
+        ordered=ordered,
     )
 
 
@@ -141,132 +153,45 @@ def ends(factor: Factor) -> tuple[int, int] | None:
 
 
 def _change(
-    design: Design,
-    factor: Factor,
-    y: Float[np.ndarray, " n"],
-    fits: Float[np.ndarray, "draws p"],
+    design: Design, factor: Factor, y: Float[np.ndarray, " n"], found: Fit
 ) -> Change | None:
     both = ends(factor)
     if both is None:
         return None
     first, last = both
-    weights = _weights(len(y))
+    weights = np.vstack([np.ones(len(y), dtype=np.int64), resampling.bootstrap(len(y))])
     at = np.column_stack([factor.codes == first, factor.codes == last]).astype(float)
     counts = weights @ at
     sums = weights @ (at * y[:, None])
     means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
     raw = means[:, 1] - means[:, 0]
     rows = contrasts(design, factor)
-    between = rows[last] - rows[first]
-    adjusted = fits @ between
+    between = (rows[last] - rows[first])[None, :]
+    low, high = found.intervals(between)[0]
     return Change(
         factor.levels[first],
         factor.levels[last],
         float(raw[0]),
         resampling.interval(raw[1:]),
-        float(adjusted[0]),
-        resampling.interval(adjusted[1:]),
-        float(_p_of_contrasts(design, y, between[None, :], adjusted[:1])[0]),
+        float((between @ found.coefficients)[0]),
+        (float(low), float(high)),
+        float(found.p_each(between)[0]),
     )
 
 
-def _weights(n: int) -> np.ndarray:
-    """All observations once, then the draws."""
-    return np.vstack([np.ones(n, dtype=np.int64), resampling.bootstrap(n)])
-
-
-def fits(x: Float[np.ndarray, "n p"], y: Float[np.ndarray, " n"]) -> Float[np.ndarray, "draws p"]:
-    """The least-squares coefficients of all observations, then of every bootstrap draw.
-
-    NaN where a draw cannot tell them apart, and in a single row where there are too few
-    observations to test anything.
-    """
-    if x.shape[0] - x.shape[1] < FEWEST_RESIDUAL:
-        return np.full((1, x.shape[1]), np.nan)
-    weights = _weights(len(y))
-    n, p = x.shape
-    products = (x[:, :, None] * x[:, None, :]).reshape(n, p * p)
-    grams = (weights @ products).reshape(-1, p, p)
-    eigenvalues = np.linalg.eigvalsh(grams)
-    found = np.full((len(weights), p), np.nan)
-    regular = eigenvalues[:, 0] > 1e-9 * eigenvalues[:, -1]
-    sides = (weights @ (x * y[:, None]))[regular]
-    found[regular] = np.linalg.solve(grams[regular], sides[:, :, None])[:, :, 0]
-    return found
-
-
-def _is_bent(
-    design: Design,
-    factor: Factor,
-    y: Float[np.ndarray, " n"],
-    fitted: Float[np.ndarray, " p"],
-) -> bool:
-    levels = [i for i, level in enumerate(factor.levels) if level != INACTIVE]
-    if factor.hyperparameter.kind == "categorical" or len(levels) < 3:
-        return False
-    rows = contrasts(design, factor)
-    steps = np.sign(np.diff(rows[levels] @ fitted))
-    if abs(steps.sum()) == len(steps):
-        return False
-    active = np.isin(factor.codes, levels)
-    own = (rows @ fitted)[factor.codes[active]]
-    rest = (y - design.x @ fitted)[active] + own
-    line = _level_numbers(factor)
-    places = line[factor.codes[active]]
-    total = ((rest - rest.mean()) ** 2).sum()
-    if total <= 0:
-        return False
-    eta = ((own - own.mean()) ** 2).sum() / total
-    r = np.corrcoef(places, rest)[0, 1]
-    # the line runs through the levels' numbers; inactive observations keep a level of their own
-    straight = np.where(factor.codes >= 0, line[factor.codes], 0.0)
-    extra = [straight] + [(factor.codes == i) * 1.0 for i in set(range(len(line))) - set(levels)]
-    reduced = np.column_stack([design.without(factor), *extra])
-    less, full = residual_squares(reduced, y), residual_squares(design.x, y)
-    _, p = f_test(less, full, len(levels) - 2, design.residual_df, float(total))
-    return bool(eta - r**2 >= BEND and p < CLAIMED)
-
-
-def _level_numbers(factor: Factor) -> Float[np.ndarray, " levels"]:
-    """Each level's place on the hyperparameter's scale, centred: the mean of its trials'."""
+def _places(factor: Factor, ordered: list[int]) -> Float[np.ndarray, " levels"]:
+    """Levels on the hyperparameter's scale: the mean of their trials'."""
     one = factor.hyperparameter
-    numbers = one.numbers
-    places = [numbers[one.at(level)].mean() for level in factor.levels if level != INACTIVE]
-    centred = np.array(places) - np.mean(places)
-    return np.append(centred, np.zeros(len(factor.levels) - len(places)))
+    return np.array([one.numbers[one.at(factor.levels[i])].mean() for i in ordered])
 
 
-def best(design: Design, found: Adjusted, y: Float[np.ndarray, " n"], direction: str) -> Best:
+def best(design: Design, found: Adjusted, fitted: Fit, direction: str) -> Best:
     """The best adjusted mean and the next one, tested among all pairs of levels."""
     rows = contrasts(design, found.factor)
     order = np.argsort(-found.means if direction == "up" else found.means, kind="stable")
     pairs = [(i, j) for a, i in enumerate(order) for j in order[a + 1 :]]
     between = np.array([rows[j] - rows[i] for i, j in pairs])
-    gaps = np.array([found.means[j] - found.means[i] for i, j in pairs])
-    p = holm(_p_of_contrasts(design, y, between, gaps))[: len(order) - 1].max()
+    p = holm(fitted.p_each(between))[: len(order) - 1].max()
     levels = found.factor.levels
     i, j = order[0], order[1]
     return Best(levels[i], levels[j], float(found.means[i]), float(found.means[j]), float(p))
-
-
-def _p_of_contrasts(
-    design: Design,
-    y: Float[np.ndarray, " n"],
-    rows: Float[np.ndarray, "m p"],
-    values: Float[np.ndarray, " m"],
-) -> Float[np.ndarray, " m"]:
-    """Two-sided t-tests that contrasts of the coefficients are 0; an exact fit leaves rounding."""
-    total = float(((y - y.mean()) ** 2).sum())
-    variance = max(residual_squares(design.x, y), 1e-12 * total) / design.residual_df
-    inverse = np.linalg.inv(design.x.T @ design.x)
-    errors = np.sqrt(variance * np.einsum("ij,jk,ik->i", rows, inverse, rows))
-    return 2 * stats.t.sf(np.abs(values) / errors, design.residual_df)
-
-
-def holm(p: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-    """Holm's adjustment of p-values that are tested together."""
-    order = np.argsort(p, kind="stable")
-    raised = p[order] * np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
-    return adjusted

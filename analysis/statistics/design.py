@@ -39,6 +39,8 @@ class Design(NamedTuple):
     x: Float[np.ndarray, "n p"]
     """Of full column rank: what others can stand for is left out."""
     factors: list[Factor]
+    wanted: int
+    """Columns before those were left out that others can stand for."""
 
     def without(self, factor: Factor) -> Float[np.ndarray, "n q"]:
         """The design of the other factors."""
@@ -48,6 +50,11 @@ class Design(NamedTuple):
     def aliased(self) -> list[str]:
         """Names of the hyperparameters that cannot be told apart."""
         return [one.hyperparameter.name for one in self.factors if one.aliased]
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether there are no more observations than columns: then all seem to change together."""
+        return self.x.shape[0] <= self.wanted
 
     @property
     def residual_df(self) -> int:
@@ -69,7 +76,7 @@ def design(hyperparameters: list[Hyperparameter], rows: Int[np.ndarray, " n"]) -
         aliased = _rank(np.delete(x, list(span), axis=1)) + part.shape[1] > rank
         columns = [kept.index(column) for column in span if column in kept]
         found.append(factor._replace(columns=columns, aliased=aliased))
-    return Design(x[:, kept], found)
+    return Design(x[:, kept], found, x.shape[1])
 
 
 def _factors(hyperparameters: list[Hyperparameter], rows: Int[np.ndarray, " n"]) -> list[Factor]:

@@ -17,13 +17,13 @@ def averaged(ranked: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """One row a configuration: `seeds`, and every metric's mean on its scale, in its unit.
 
     The index is the uid of a configuration's first trial. Seeds in which a metric is missing are
-    left out of its mean. l0 is rounded to four digits.
+    left out of its mean; trials of one seed count as one seed. l0 is rounded to four digits.
     """
     groups = ranked.groupby("configuration", sort=False)
     first = ranked[~ranked["configuration"].duplicated()]
     numbers = first["configuration"].to_numpy()
     columns = {name: first[name] for name in KEPT}
-    columns["seeds"] = groups.size().loc[numbers].set_axis(first.index)
+    columns["seeds"] = groups["seed"].nunique().loc[numbers].set_axis(first.index)
     for metric in metrics:
         means = _means(ranked[["configuration", metric.name]], metric)
         columns[metric.name] = means.loc[numbers].set_axis(first.index)

@@ -1,7 +1,6 @@
 """A sweep as a table: one row a trial, ready for every section and figure."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
@@ -24,6 +23,8 @@ T = TypeVar("T")
 RANKED_BY = ("fvu", "dead_features")
 SAME_TASK = ("fingerprint", "train_tokens")
 """Settings of activations that may differ within one task."""
+RUINED = ("diverged", "oom", "failed")
+"""Statuses of trials that came to nothing; a finished trial with fvu >= 1 did so too."""
 L0_VARIES_FROM = 1.01
 """Largest over smallest l0 from which sparsity is an outcome of the sweep."""
 
@@ -61,8 +62,9 @@ class Study:
     digest: str
     members: list[Member]
     trials: pd.DataFrame
-    """Index: uid. Columns: label, status, ranked, configuration, seconds, tokens, and the metrics
-    (float, NaN where missing or not finite)."""
+    """Index: uid. Columns: label, status, ranked, configuration, seed (a number for every pair of
+    seeds), repeat (whether an earlier trial has the same settings, seeds and metrics: it is listed,
+    not ranked), seconds, tokens, and the metrics (float, NaN where missing or not finite)."""
     scaled: pd.DataFrame
     """The metrics of `trials` on their declared scales."""
     hyperparameters: list[Hyperparameter]
@@ -106,7 +108,10 @@ class Study:
         None where the trials are of several tasks: what is best is a question within each.
         """
         compared = self.ranked if self.tasks <= 1 else self.ranked.head(0)
-        return configurations.averaged(compared, self.metrics)
+        averaged = configurations.averaged(compared, self.metrics)
+        lost = self.trials["configuration"][self.ruined].value_counts()
+        found = averaged["configuration"].map(lost).fillna(0).astype(int)
+        return averaged.assign(lost=found)
 
     @cached_property
     def tasks(self) -> int:
@@ -139,6 +144,24 @@ class Study:
     def worse_than_mean(self) -> Bool[np.ndarray, " n"]:
         """Finished trials that reconstruct no better than the mean: listed, not ranked."""
         return np.array([record.worse_than_mean for record in self.records], dtype=bool)
+
+    @cached_property
+    def ended(self) -> Bool[np.ndarray, " n"]:
+        """Trials that ran to an end of their own: done, or come to nothing."""
+        return self.trials["status"].isin(["done", *RUINED]).to_numpy()
+
+    @cached_property
+    def ruined(self) -> Bool[np.ndarray, " n"]:
+        """Trials that came to nothing: not finite, out of memory, failed, or with fvu >= 1."""
+        return self.trials["status"].isin(RUINED).to_numpy() | self.worse_than_mean
+
+    @property
+    def sparsity(self) -> str | None:
+        """What sparsity is measured by where it varies: l0, or k where no trial has an l0."""
+        if "l0" in self.ranked and self.ranked["l0"].notna().any():
+            return "l0" if self.l0_varies else None
+        k = self.ranked["k"].dropna()
+        return "k" if len(k) and k.min() < k.max() else None
 
     def where(self, status: str) -> Bool[np.ndarray, " n"]:
         """The trials of a status."""
@@ -175,16 +198,19 @@ def load(sweep: Sweep) -> Study:
             "status": pd.Series([record.status for record in records], dtype=object),
             "seconds": _floats([record.seconds for record in records]),
             "tokens": _floats([tokens(record) for record in records]),
-            "configuration": _configurations(varied, _seeds(records)),
+            "configuration": _configurations(varied, len(records)),
             **{one.name: _floats([r.final.get(one.name) for r in records]) for one in metrics},
             **{name: _floats([_cost(r, name) for r in records]) for name in ("k", "n_latents")},
         }
     )
     trials.index = pd.Index([record.uid for record in records], dtype=object)
+    final = [one.name for one in metrics]
     if "l0" in trials:
         trials["l0"] = np.maximum(trials["l0"].to_numpy(), _smallest_l0(records))
     fvu = trials["fvu"] if "fvu" in trials else pd.Series(np.nan, index=trials.index)
-    trials["ranked"] = (trials["status"] == "done") & (fvu < 1)
+    trials["seed"] = _numbered(_seeds(records))
+    trials["repeat"] = trials.duplicated(["configuration", "seed", "status", *final], keep="first")
+    trials["ranked"] = (trials["status"] == "done") & (fvu < 1) & ~trials["repeat"]
     return Study(
         sweep.run, sweep.digest, sweep.members, trials, _scaled(trials, metrics), varied, metrics
     )
@@ -210,20 +236,15 @@ def _seeds(records: list[TrialRecord]) -> list[tuple[int, int]]:
     return [(train.get("seed_init", 0), train.get("seed_data", 0)) for train in trains]
 
 
-def _configurations(varied: list[Hyperparameter], seeds: list[tuple[int, int]]) -> np.ndarray:
-    """A number for every distinct configuration: equal but for the seeds.
+def _configurations(varied: list[Hyperparameter], trials: int) -> np.ndarray:
+    """A number for every distinct configuration: equal but for the seeds."""
+    return _numbered([tuple(str(one.given[i]) for one in varied) for i in range(trials)])
 
-    Trials that are equal in their seeds too differ in something that no record holds (imported
-    rows can): they are no repetitions, so each begins a configuration of its own.
-    """
-    settings = [tuple(str(one.given[i]) for one in varied) for i in range(len(seeds))]
-    earlier: Counter[object] = Counter()
-    points = []
-    for point, seed in zip(settings, seeds, strict=True):
-        points.append((point, earlier[point, seed]))
-        earlier[point, seed] += 1
-    known = {point: i for i, point in enumerate(dict.fromkeys(points))}
-    return np.array([known[point] for point in points], dtype=np.int64)
+
+def _numbered(keys: Sequence[object]) -> np.ndarray:
+    """A number for every distinct key, in the order of their first."""
+    known = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return np.array([known[key] for key in keys], dtype=np.int64)
 
 
 def _smallest_l0(records: list[TrialRecord]) -> np.ndarray:

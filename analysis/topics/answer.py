@@ -19,8 +19,12 @@ from analysis.page.markdown import code, counted, escaped, listed, number
 from analysis.study import scales
 from analysis.study.hyperparameters import INACTIVE, Hyperparameter
 from analysis.study.table import Study
+from analysis.topics import failures, interactions
+from analysis.topics.effects import claims
 from analysis.topics.equal_l0 import at_equal_l0
+from analysis.topics.failures import FailuresBySetting
 from analysis.topics.response.section import alphas_for_target, width_laws
+from analysis.topics.searching import Established, established
 from sae_sweep.records import METRICS, Metric
 
 WIDTHS = ("sae.n_latents", "sae.expansion_factor")
@@ -187,14 +191,17 @@ class NothingRanked:
     trials: int
     without_fvu: bool
     """Whether it is for want of an fvu that no trial is ranked."""
+    measured: tuple[str, ...]
+    """The metrics that there are."""
 
     @property
     def words(self) -> str:
         """Why."""
         if self.without_fvu:
             return (
-                f"No trial of {self.trials:,} is ranked: none has an fvu, by which trials are "
-                "ranked. Map the column that holds it, or explained_variance."
+                f"No trial of {self.trials:,} is ranked: none has an fvu, or an explained_variance "
+                f"to take it from; there are {listed(list(self.measured)) or 'no metrics'}. Where "
+                "an imported file has it under another name: `--map COLUMN=fvu`."
             )
         return (
             f"No trial of {self.trials:,} is ranked: none ended with a finite fvu below 1, which "
@@ -208,17 +215,40 @@ def answer(context: ReportContext) -> list[Claim]:
     if study.ranked.empty:
         finished = bool(study.where("done").any())
         missing = finished and bool(np.isnan(study.trials.get("fvu", np.array([np.nan]))).all())
-        return [NothingRanked(len(study.trials), missing)] if len(study.trials) else []
+        return (
+            [NothingRanked(len(study.trials), missing, _measured(study))]
+            if len(study.trials)
+            else []
+        )
     settings, metrics, fixed = about(study)
-    found: list[Claim] = [*_target(study)]
+    found: list[Claim] = [*_target(study), *established(study), *_moving(study, settings, metrics)]
     if {"sae.l1_alpha", *WIDTHS} >= {one.key for one in settings} > {"sae.l1_alpha"}:
         found += width_laws(study)
     if "sae.kind" in {one.key for one in settings}:
         found += at_equal_l0(study)
-    said = {"sae.kind", "sae.l1_alpha"} if found else set()
+    said = {"sae.kind", "sae.l1_alpha"} if any(map(_is_direct, found)) else set()
     effects = [one for one in settings if one.key not in said]
     found += _effects(study, effects, metrics)
-    return [*found[:MOST], *([NotVaried(tuple(fixed))] if fixed else [])]
+    lost = [one for one in failures.sentences(study) if isinstance(one, FailuresBySetting)]
+    return [*lost, *found[:MOST], *([NotVaried(tuple(fixed))] if fixed else [])]
+
+
+def _measured(study: Study) -> tuple[str, ...]:
+    return tuple(one.name for one in study.metrics if study.trials[one.name].notna().any())
+
+
+def _moving(study: Study, settings: list[Hyperparameter], metrics: list[Metric]) -> Iterator[Claim]:
+    """The interactions that decide which level is best, of settings and metrics of the question."""
+    judged = verdicts.judge(study)
+    keys, names = {one.key for one in settings}, {one.name for one in metrics}
+    for one in judged.claimed_pairs:
+        if one.moves and one.metric.name in names and keys & {one.first.key, one.second.key}:
+            yield interactions.claim_of(one, judged)
+
+
+def _is_direct(claim: Claim) -> bool:
+    """Whether a sentence answers for l1_alpha or for the kinds by itself."""
+    return not isinstance(claim, Established | interactions.Interacts)
 
 
 def about(study: Study) -> tuple[list[Hyperparameter], list[Metric], list[str]]:
@@ -283,6 +313,9 @@ def _effects(
     ranked = sorted(settings, key=lambda one: -_weight(effects, one))
     for setting in ranked:
         own = [one for one in effects if one.hyperparameter is setting]
+        shaped = [one for one in own if one.verdict in ("bent", "flat") or one.raw_disagrees]
+        yield from (claims.claim_of(one, judged) for one in shaped)
+        own = [one for one in own if one not in shaped]
         yield from _changes(setting, own, held=len(study.hyperparameters) > 1)
         for one in own:
             yield from _best_or_means(study, one)
@@ -330,7 +363,7 @@ def _changes(setting: Hyperparameter, effects: list[Effect], *, held: bool) -> I
 def _has_best(one: Effect) -> bool:
     """Whether the best level says more than the change from the first to the last."""
     ordered = one.adjusted is not None and one.adjusted.change is not None
-    return one.is_claimed and one.best is not None and (one.verdict == "bent" or not ordered)
+    return one.is_claimed and one.best is not None and not ordered
 
 
 def _best_or_means(study: Study, one: Effect) -> Iterator[Claim]:

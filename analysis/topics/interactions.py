@@ -1,145 +1,29 @@
 """Whether the effect of one hyperparameter depends on another's level."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.patches import Rectangle
 
 from analysis.context import ReportContext
 from analysis.findings import verdicts
+from analysis.findings.pairs import FEWEST_PER_PARAMETER, MOST_EMPTY, Pair
+from analysis.findings.verdicts import Effects
 from analysis.page import style, wording
 from analysis.page.blocks import Block
 from analysis.page.markdown import counted, escaped, number, table
-from analysis.statistics.adjusted import f_test, residual_squares
-from analysis.statistics.design import Design, Factor
-from analysis.statistics.multiplicity import CLAIMED, q_values
+from analysis.study import scales
 from analysis.study.hyperparameters import Hyperparameter
-from analysis.study.samples import varies
-from analysis.study.table import Study, once
-from sae_sweep.records import Metric
+from analysis.study.table import Study
+from sae_sweep.records import METRICS, Metric
 
 SHOWN = 3
-"""Interactions, the largest of those claimed, that are drawn."""
-MOST_EMPTY = 0.2
-"""Share of the pair's cells without an observation above which it is not tested."""
-FEWEST_RESIDUAL = 10
-"""Configurations beyond the parameters, interaction included, that a test needs."""
-
-
-class Interaction(NamedTuple):
-    """Two hyperparameters on one metric."""
-
-    first: Hyperparameter
-    second: Hyperparameter
-    metric: Metric
-    gain: float
-    """Share of the metric's variance that the pair explains beyond the additive model."""
-    f: float
-    df: int
-    residual_df: int
-    p: float
-    q: float
-    """Adjusted over all pairs and metrics tested."""
-    is_claimed: bool
-    """q below .05, and the effect of one of the two on the metric is claimed."""
-
-    @property
-    def figure(self) -> str:
-        """The name of its heatmap."""
-        pair = f"{self.first.name}_{self.second.name}".replace(".", "_")
-        return f"interaction_{self.metric.name}_{pair}"
-
-
-class Interactions(NamedTuple):
-    """All pairs on all main metrics."""
-
-    found: list[Interaction]
-    """Largest share of variance first."""
-    skipped: int
-    """Pairs and metrics that were not tested."""
-
-    @property
-    def tests(self) -> int:
-        """How many were tested together."""
-        return len(self.found)
-
-    @property
-    def claimed(self) -> list[Interaction]:
-        """Those that the report speaks of."""
-        return [one for one in self.found if one.is_claimed]
-
-
-@once
-def interactions(study: Study) -> Interactions:
-    """Test every pair that the sweep lets be tested."""
-    judged = verdicts.judge(study)
-    found, pairs = [], 0
-    for metric in verdicts.outcomes(study):
-        design, y = judged.designs[metric.name], judged.samples[metric.name].y
-        pairs += len(list(combinations(design.factors, 2)))
-        if varies(y):
-            found += list(_of_metric(metric, design, y))
-    q = q_values(np.array([one.p for one in found]))
-    tested = [
-        one._replace(
-            q=float(value),
-            is_claimed=value < CLAIMED
-            and any(judged.get(h, one.metric).is_claimed for h in (one.first, one.second)),
-        )
-        for one, value in zip(found, q, strict=True)
-    ]
-    tested.sort(key=lambda one: -one.gain)
-    return Interactions(tested, pairs - len(tested))
-
-
-def _of_metric(metric: Metric, design: Design, y: Float[np.ndarray, " n"]) -> Iterator[Interaction]:
-    less = residual_squares(design.x, y)
-    total = float(((y - y.mean()) ** 2).sum())
-    for a, b in combinations(design.factors, 2):
-        if not (a.estimable and b.estimable) or _empty(a, b) > MOST_EMPTY:
-            continue
-        x = np.hstack([design.x, products(design, a, b)])
-        df = int(np.linalg.matrix_rank(x)) - design.x.shape[1]
-        residual_df = design.residual_df - df
-        if df < 1 or residual_df < FEWEST_RESIDUAL:
-            continue
-        full = residual_squares(x, y)
-        f, p = f_test(less, full, df, residual_df, total)
-        yield Interaction(
-            a.hyperparameter,
-            b.hyperparameter,
-            metric,
-            max(less - full, 0.0) / total,
-            f,
-            df,
-            residual_df,
-            p,
-            np.nan,
-            is_claimed=False,
-        )
-
-
-def products(design: Design, a: Factor, b: Factor) -> Float[np.ndarray, "n c"]:
-    """The columns of a pair's interaction: every column of one by every one of the other."""
-    left, right = design.x[:, a.columns], design.x[:, b.columns]
-    return (left[:, :, None] * right[:, None, :]).reshape(len(left), -1)
-
-
-def _empty(a: Factor, b: Factor) -> float:
-    """Share of the pair's cells without an observation."""
-    both = (a.codes >= 0) & (b.codes >= 0)
-    occupied = len(set(zip(a.codes[both], b.codes[both], strict=True)))
-    return 1 - occupied / (len(a.levels) * len(b.levels))
-
-
+"""Interactions, the first of those claimed, that are drawn."""
 LISTED = 10
 
 
@@ -150,19 +34,42 @@ class Interacts:
     first: str
     second: str
     metric: str
+    moves: bool
+    """Whether the best level of `first` surely changes with `second`."""
+    best: tuple[tuple[str, str, float], ...]
+    """At each level of `second`: the best level of `first`, and the metric there, in its unit."""
     share: float
     """Of the metric's variance, beyond the additive model."""
+    survivors: bool
+    """Whether some runs came to nothing, so that only those are compared that did not."""
     q: float
 
     @property
     def words(self) -> str:
         """The sentence."""
-        return (
-            f"**{escaped(self.first)} and {escaped(self.second)}:** the effect of one on "
-            f"{self.metric} depends on the other's level: together they explain "
-            f"{100 * self.share:.2g} % of its variance beyond the additive model "
-            f"(q {wording.equals(self.q)})."
+        first, second = escaped(self.first), escaped(self.second)
+        alive = " among surviving runs" if self.survivors else ""
+        tail = (
+            f"{100 * self.share:.2g} % of its variance beyond the additive model{alive}, "
+            f"q {wording.equals(self.q)}"
         )
+        levels = "; ".join(
+            f"{escaped(level)} at {second} {escaped(at)} ({number(value, 3)})"
+            for at, level, value in self.best
+        )
+        if self.moves:
+            return (
+                f"**The best {first} depends on {second}** ({self.metric}): {levels}. The two "
+                f"explain {tail}."
+            )
+        return (
+            f"**{first} and {second}:** the effect of one on {self.metric} depends on the other "
+            f"({tail}); {first} with the {'lowest' if self._is_low else 'highest'} mean: {levels}."
+        )
+
+    @property
+    def _is_low(self) -> bool:
+        return METRICS[self.metric].direction != "up"
 
 
 @dataclass(frozen=True)
@@ -176,9 +83,16 @@ class NoInteraction:
     def words(self) -> str:
         """The sentence."""
         return (
-            f"No interaction is claimed: of {counted(self.tests, 'test')}, the largest share of "
+            f"No interaction is detectable: of {counted(self.tests, 'test')}, the largest share of "
             f"variance beyond the additive model is {100 * self.largest_share:.2g} %."
         )
+
+
+def claim_of(one: Pair, judged: Effects) -> Interacts:
+    """The sentence of one pair."""
+    best = tuple((each.at, each.level, scales.back(one.metric, each.mean)) for each in one.best)
+    names = one.first.name, one.second.name, one.metric.name
+    return Interacts(*names, one.moves, best, one.gain, bool(judged.failing), one.q)
 
 
 def interaction_section(context: ReportContext) -> list[Block]:
@@ -186,38 +100,37 @@ def interaction_section(context: ReportContext) -> list[Block]:
     study = context.study
     if len(study.hyperparameters) < 2 or study.ranked.empty:
         return []
-    tested = interactions(study)
-    if not tested.found:
+    judged = verdicts.judge(study)
+    if not judged.pairs:
         return []
     note = (
         "Share of a metric's variance that a pair's products explain beyond the additive model, "
-        f"with its F-test; q over the {counted(tested.tests, 'test')} (Benjamini-Yekutieli). Not "
-        f"tested, {tested.skipped:,}: pairs with more than {100 * MOST_EMPTY:.0f} % of their cells "
-        f"empty or fewer than {FEWEST_RESIDUAL} configurations beyond the parameters. Claimed at q "
-        f"< {CLAIMED} where one of the two has a claimed effect on the metric."
+        "with its F-test (of all products, or of the product of the levels' places alone, "
+        "whichever is clearer; p is doubled for that); q in one family with the effects. Not "
+        f"tested: pairs with more than {100 * MOST_EMPTY:.0f} % of their cells empty, and without "
+        f"seeds those with fewer than {FEWEST_PER_PARAMETER} configurations beyond the parameters. "
+        "The best level moves where, at two levels of the other, each of two levels is better than "
+        "the other (Holm)."
     )
-    claims: list[Block] = [
-        Interacts(one.first.name, one.second.name, one.metric.name, one.gain, one.q)
-        for one in tested.claimed
-    ]
+    claims: list[Block] = [claim_of(one, judged) for one in judged.claimed_pairs]
     drawn = [
         line
-        for one in tested.claimed[:SHOWN]
+        for one in judged.claimed_pairs[:SHOWN]
         for line in context.picture(one.figure, f"{one.metric.name} by both")
     ]
     header = ["metric", "pair", "share of variance", "F", "q"]
-    shown = table(header, [_row(one) for one in tested.found[:LISTED]], left=2)
+    shown = table(header, [_row(one) for one in judged.pairs[:LISTED]], left=2)
     fold = ["<details><summary>The largest of all tested</summary>", shown, "</details>"]
-    silent = NoInteraction(tested.tests, tested.found[0].gain)
+    silent = NoInteraction(len(judged.pairs), judged.pairs[0].gain)
     return ["## Interactions", note, *(claims or [silent]), *drawn, *fold]
 
 
-def _row(one: Interaction) -> list[str]:
+def _row(one: Pair) -> list[str]:
     return [
         one.metric.name,
         f"{escaped(one.first.name)}, {escaped(one.second.name)}",
         f"{100 * one.gain:.2g} %",
-        f"{one.f:.3g} ({one.df}, {one.residual_df})",
+        f"{one.f:.3g} ({one.df})",
         wording.probability(one.q),
     ]
 
@@ -269,7 +182,7 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
         found = cells(study, metric)
         if found is not None and found.counts.any():
             drawn.append(_draw(metric, found, folder, f"heatmap_{metric.name}", HEATMAP))
-    for one in interactions(study).claimed[:SHOWN]:
+    for one in verdicts.judge(study).claimed_pairs[:SHOWN]:
         found = cells_of(study, one.metric, one.first, one.second)
         drawn.append(_draw(one.metric, found, folder, one.figure, PAIR))
     return drawn

@@ -249,7 +249,7 @@ def _noise(study: Study) -> Iterator[Claim]:
 def _lost(study: Study) -> Iterator[Claim]:
     open_ = study.where("queued") | study.where("running") | study.where("interrupted")
     ended = int((~open_).sum())
-    lost = ended - len(study.ranked)
+    lost = ended - len(study.ranked) - int(study.trials["repeat"].sum())
     if ended and lost >= MANY_LOST * ended:
         low, high = stats.binomtest(lost, ended).proportion_ci(method="wilson")
         yield Lost(lost, ended, float(low), float(high))

@@ -150,7 +150,7 @@ def _wider(study: Study) -> Iterator[NextRun]:
             axis = _widened(study, edge)
         reason = (
             f"Widen {escaped(one.name)} beyond its {edge.end} value {edge.value:g}, "
-            "the best level for fvu, told apart from all others"
+            "where fvu still falls"
         )
         yield NextRun(reason, command(study, {one.key: axis, **_renamed_if_searched(study)}))
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from analysis.context import ReportContext
-from analysis.findings.ranking import lowest, picks, tied_with_first
+from analysis.findings.ranking import lowest, picks, tied_with_first, whole
 from analysis.page.blocks import Block
 from analysis.page.markdown import MISSING, code, counted, number, table
 from analysis.study.table import Study
@@ -22,8 +22,12 @@ class Recommendation:
     values: tuple[tuple[str, float | None], ...]
     """Main metrics, means over its seeds."""
     tied: int | None
-    """Other configurations that noise does not tell from it in the metric by which it was chosen
-    first; None where noise is unknown, or the choice is by no single metric."""
+    """Other configurations that noise does not tell from it in `tied_in`; None where noise is
+    unknown, or the choice is by no single metric."""
+    tied_in: str | None
+    """The metric by which it was chosen first."""
+    lost: int
+    """Runs of it that came to nothing."""
 
     @property
     def words(self) -> str:
@@ -34,7 +38,9 @@ class Recommendation:
         tied = ""
         if self.tied is not None:
             others = counted(self.tied, "other") if self.tied else "no other"
-            tied = f"; tied with {others} within the noise"
+            tied = f"; tied with {others} in {self.tied_in} within the noise"
+        if self.lost:
+            tied += f"; **{counted(self.lost, 'run')} of it came to nothing**"
         return f"**{titles}:** {code(self.label)} ({code(self.uid)}), {values}{seeds}{tied}."
 
 
@@ -53,6 +59,8 @@ def recommendations(study: Study) -> list[Recommendation]:
                 int(study.configurations["seeds"][uid]),
                 _values(study, uid),
                 _tied(study, metrics[0]) if metrics else None,
+                metrics[0] if metrics else None,
+                int(study.configurations["lost"][uid]),
             )
         )
     return claims
@@ -65,7 +73,7 @@ def _values(study: Study, uid: str) -> tuple[tuple[str, float | None], ...]:
 
 
 def _tied(study: Study, metric: str) -> int | None:
-    found = tied_with_first(study, METRICS[metric], lowest(study, metric))
+    found = tied_with_first(study, METRICS[metric], lowest(study, metric, whole(study)))
     return None if found is None else int(found.sum()) - 1
 
 
@@ -80,6 +88,11 @@ def recommended(context: ReportContext) -> list[Block]:
         "beats in the objectives named, by means over seeds; none is put together from the levels "
         "of several."
     )
+    if left_out := len(study.configurations) - len(whole(study)):
+        note += (
+            f" {counted(left_out, 'configuration')} of which a run came to nothing "
+            f"{'is' if left_out == 1 else 'are'} left out."
+        )
     header = ["use", "by", "trial", "uid", "unbeaten in", "folder", "note"]
     names = [one.name for one in study.main_metrics]
     parts: list[Block] = ["## Recommended trials", note]

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.context import ReportContext
+from analysis.findings.adaptive import adaptive
 from analysis.findings.fronts import front
-from analysis.page.blocks import Block
+from analysis.findings.ranking import lowest, tied_with_first
+from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import MISSING, code, counted, escaped, listed, number, table
 from analysis.study.settings import text
 from analysis.study.table import Study
@@ -70,6 +72,69 @@ class Optimised:
             f"{counted(self.trials, 'trial')} of at most {self.at_most:,}, "
             f"{self.undominated:,} undominated."
         )
+
+
+@dataclass(frozen=True)
+class Established:
+    """What draws that followed the results have shown."""
+
+    settings: tuple[str, ...]
+    """Whose draws follow the results."""
+    trials: int
+    metric: str
+    label: str
+    value: float
+    """The lowest, chosen from all: likely lower than what another run of it would give."""
+    seeds: int
+    tied: int | None
+    """Other configurations that noise does not tell from it; None where noise is unknown."""
+    ranges: tuple[tuple[str, str, str], ...]
+    """Setting, and the least and the largest value among the best tenth."""
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        noise_ = "noise unknown"
+        if self.tied is not None:
+            noise_ = f"tied with {counted(self.tied, 'other configuration')} within the noise"
+        seeds = f", mean of {self.seeds} seeds" if self.seeds > 1 else ""
+        spans = "; ".join(f"{escaped(name)} {low} to {high}" for name, low, high in self.ranges)
+        found = f" The best tenth has {spans}." if spans else ""
+        return (
+            f"**What the search established:** lowest {self.metric} of "
+            f"{counted(self.trials, 'trial')}: {code(self.label)}, {number(self.value)}"
+            f"{seeds}, {noise_}; chosen as the lowest of many, it is likely a little lower than "
+            f"another run of it.{found} The trials follow the results, so no effect of a setting "
+            "is claimed."
+        )
+
+
+def established(study: Study) -> list[Claim]:
+    """What a search has shown, where the trials were chosen by results; nothing for a design."""
+    followed, rows = adaptive(study), lowest(study, "fvu")
+    if not followed or rows.empty:
+        return []
+    uid = str(rows.index[0])
+    tied = tied_with_first(study, METRICS["fvu"], rows)
+    best = rows.index[: max(len(rows) // 10, 1)]
+    places = study.trials.index.get_indexer(best)
+    ranges = []
+    for one in study.hyperparameters:
+        values = [one.given[i] for i in places if one.given[i] is not None]
+        if one.kind != "categorical" and values:
+            ranges.append((one.name, number(float(min(values)), 3), number(float(max(values)), 3)))
+    return [
+        Established(
+            followed,
+            len(study.trials),
+            "fvu",
+            study.member(uid).trial.label,
+            float(rows["fvu"].iloc[0]),
+            int(rows["seeds"].iloc[0]),
+            None if tied is None else int(tied.sum()) - 1,
+            tuple(ranges),
+        )
+    ]
 
 
 def search(context: ReportContext) -> list[Block]:

@@ -9,16 +9,20 @@ from dataclasses import dataclass
 
 from analysis.context import ReportContext
 from analysis.findings import noise, verdicts
+from analysis.findings.adaptive import adaptive
 from analysis.findings.fronts import Front
-from analysis.findings.ranking import lowest, picks, tied_with_first
+from analysis.findings.ranking import lowest, picks, tied_with_first, whole
 from analysis.findings.verdicts import Effect
+from analysis.foreign.imported import Folded, Repeated
 from analysis.page import wording
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import MISSING, code, counted, escaped, listed, number, table
 from analysis.page.wording import probability
 from analysis.study.hyperparameters import Hyperparameter
 from analysis.study.table import Study
+from analysis.topics import failures
 from analysis.topics.answer import answer
+from analysis.topics.failures import FailuresBySetting
 from analysis.topics.limitations import Lost, NoiseUnknown, limitations
 from analysis.topics.next_runs import next_runs
 from analysis.topics.noise import detectable
@@ -42,16 +46,25 @@ MOST_LABELLED = 60
 class Selected:
     """Trials that a search chose by the results of earlier ones."""
 
-    search: str
+    search: str | None
+    """The kind of search; None where the draws alone show it."""
+    settings: tuple[str, ...]
+    """Whose draws follow the results."""
     trials: int
 
     @property
     def words(self) -> str:
         """What that does to effects."""
+        names = escaped(listed(list(self.settings)))
+        who = (
+            f"The draws of {names} crowd as those of a search do"
+            if self.search is None
+            else f"{escaped(self.search)} chose the {counted(self.trials, 'trial')} by earlier "
+            "results"
+        )
         return (
-            f"{escaped(self.search)} chose the {counted(self.trials, 'trial')} by earlier results, "
-            "so they cluster where results were good: effects describe these trials, and the best "
-            "values are optimistic."
+            f"{who}: they are no design, no effect is claimed of them, and the best values are "
+            "optimistic."
         )
 
 
@@ -100,12 +113,15 @@ def summary(context: ReportContext) -> list[Block]:
 
 def _trust(study: Study) -> list[Claim]:
     claims: list[Claim] = extent(study)[:1]
-    claims += [one for one in limitations(study) if isinstance(one, Lost)]
+    if study.imported is not None:
+        claims += [one for one in study.imported.notes if isinstance(one, Folded | Repeated)]
+    lost = failures.sentences(study)
+    claims += [one for one in lost if not isinstance(one, FailuresBySetting)]
     if study.ranked.empty:
         return claims
-    search = study.run.config.get("search", {})
-    if search.get("kind") in ("optuna", "target"):
-        claims.append(Selected(str(search["kind"]), len(study.trials)))
+    if followed := adaptive(study):
+        kind = str(study.run.config.get("search", {}).get("kind", "")) or None
+        claims.append(Selected(kind, followed, len(study.trials)))
     seeds = study.configurations["seeds"]
     if len(seeds) and noise.floor(study, METRICS["fvu"]) is not None:
         claims.append(Unreplicated(int((seeds == 1).sum()), len(seeds), int(seeds.max())))
@@ -143,6 +159,13 @@ def _cell(one: Effect) -> str:
     if one.reason or one.adjusted is None:
         return "not tested"
     move = one.adjusted.change
+    if one.verdict == "flat":
+        (step,) = one.adjusted.shape.steps
+        levels = [one.adjusted.factor.levels[i] for i in one.adjusted.ordered]
+        size = wording.percent(one.metric, step.change)
+        if one.adjusted.shape.kind == "flat first":
+            return f"**flat to {escaped(levels[step.first])}, then {size}**"
+        return f"**{size} to {escaped(levels[step.last])}, then flat**"
     if move is None or one.verdict == "bent":
         best = one.best
         if best is None:
@@ -152,8 +175,6 @@ def _cell(one: Effect) -> str:
     if one.is_claimed:
         size = wording.percent(one.metric, move.adjusted)
         return f"**{size}**{wording.percent_interval(one.metric, bounds)}"
-    if bounds is None:
-        return "none detected"
     if max(map(abs, bounds)) > wording.SMALL[one.metric.scale]:
         return f"none detected{wording.percent_interval(one.metric, bounds)}"
     return f"none within {wording.within(one.metric, bounds)}"
@@ -212,7 +233,8 @@ def _uses(study: Study) -> dict[str, str]:
     for pick in picks(study):
         tied = ""
         if pick.metric is not None:
-            ties = tied_with_first(study, METRICS[pick.metric], lowest(study, pick.metric))
+            rows = lowest(study, pick.metric, whole(study))
+            ties = tied_with_first(study, METRICS[pick.metric], rows)
             if ties is not None and ties.sum() > 1:
                 tied = f" (tied with {int(ties.sum()) - 1:,})"
         found.setdefault(pick.uid, []).append(pick.title.lower() + tied)
@@ -220,10 +242,8 @@ def _uses(study: Study) -> dict[str, str]:
 
 
 def _failed_seeds(study: Study) -> dict[int, str]:
-    """How many ended trials of each configuration have no rank."""
-    open_ = study.where("queued") | study.where("running") | study.where("interrupted")
-    lost = ~study.trials["ranked"].to_numpy() & ~open_
-    counts = Counter(study.trials["configuration"].to_numpy()[lost].tolist())
+    """How many trials of each configuration came to nothing."""
+    counts = Counter(study.trials["configuration"].to_numpy()[study.ruined].tolist())
     return {one: f"**{n}**" for one, n in counts.items()}
 
 
@@ -276,9 +296,11 @@ def _methods(study: Study) -> list[Block]:
         "## Methods",
         "Ranked: trials that ended with a finite fvu below 1; the mean of a configuration's ranked "
         f"seeds is one observation ({names}). Effects: additive model of all settings' levels, "
-        "type-II F-tests, q-values over all of them (Benjamini-Yekutieli); intervals by bootstrap "
-        "over configurations. Front: configurations that no other beats in every objective; ties "
-        "and noise by the pooled standard deviation between seeds (t-test, 5 %). Every sentence "
+        "F-tests that hold with equal and with unequal variances (HC3), against the noise between "
+        "seeds where there is one; q-values over effects and interactions together "
+        "(Benjamini-Yekutieli). Seeds that configurations share are blocks. Front: configurations "
+        "that no other beats in every objective. Ties and noise: Tukey's range over all "
+        "configurations, 5 % for the page. Every sentence "
         "stands with its figures in `data/claims.json`, every trial in `data/runs.csv`.",
     ]
 

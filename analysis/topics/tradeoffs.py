@@ -83,10 +83,9 @@ def tradeoffs(context: ReportContext) -> list[Block]:
 
 def _sign(one: Effect) -> int:
     """1 where larger is better, -1 where worse, 0 where no direction is claimed."""
-    if one.verdict != "monotone" or one.metric.direction == "none":
+    if not one.sign or one.metric.direction == "none":
         return 0
-    rises = one.correlation.spearman > 0
-    return 1 if rises == (one.metric.direction == "up") else -1
+    return 1 if (one.sign > 0) == (one.metric.direction == "up") else -1
 
 
 def _claims(signed: list[Effect]) -> Iterator[Claim]:

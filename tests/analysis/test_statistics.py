@@ -234,10 +234,14 @@ def test_the_noise_floor_pools_the_variances_within_configurations(load: Load) -
     trials = random_trials(5, seeds=3)
     found = noise.floor(study(load, trials), FVU)
     logs = np.log10([trial.final["fvu"] for trial in trials]).reshape(5, 3)
+    # all share the seeds, which are blocks
+    left = logs - logs.mean(0) - logs.mean(1, keepdims=True) + logs.mean()
     assert found is not None
-    assert found.degrees_of_freedom == 10
-    assert found.sd == pytest.approx(math.sqrt(logs.var(axis=1, ddof=1).mean()))
-    assert found.detectable == pytest.approx(stats.t.ppf(0.975, 10) * found.sd * math.sqrt(2))
+    assert found.degrees_of_freedom == 5 * 2 - 2
+    assert found.sd == pytest.approx(math.sqrt((left**2).sum() / 8))
+    # Tukey's range over the five, half of the 5 % for each of the two metrics
+    range_ = stats.studentized_range.ppf(0.975, 5, 8)
+    assert found.detectable == pytest.approx(range_ * found.sd, rel=1e-6)
 
 
 def test_without_seeds_the_noise_is_unknown(load: Load) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from analysis.findings.verdicts import Effect, Effects
 from analysis.page import wording
@@ -52,57 +53,138 @@ class Goes:
 
     hyperparameter: str
     metric: str
-    spearman: float
-    interval: tuple[float, float] | None
-    configurations: int
-    held: bool
-    """Whether other hyperparameters are held."""
+    sign: int
+    """1: larger goes with a larger value."""
     first: str | None
-    """The levels between which `change` is, on the metric's scale."""
+    """The levels between which `change` is, on the metric's scale; None where nothing is held."""
     last: str | None
     change: float | None
     change_interval: tuple[float, float] | None
+    held: bool
+    """Whether other hyperparameters are held."""
+    configurations: int
+    raw: float | None
+    """Spearman's correlation with nothing held; None for two categories."""
+    raw_disagrees: bool
+    """Whether it points the other way, or nowhere."""
+    survivors: bool
+    """Whether some runs came to nothing, so that only those are compared that did not."""
+    depends_on: tuple[str, ...]
+    """Hyperparameters with which it interacts: it is the mean over their levels."""
     q: float
 
     @property
     def words(self) -> str:
         """The sentence."""
+        metric = METRICS[self.metric]
+        size = ""
+        if self.change is not None:
+            held = ", others held" if self.held else ""
+            size = (
+                f": {scales.change(metric, self.change)}"
+                f"{wording.change_interval(metric, self.change_interval)} from "
+                f"{escaped(str(self.first))} to {escaped(str(self.last))}{held}"
+            )
         return (
-            f"**{escaped(self.hyperparameter)}:** larger goes {wording.strength(self.spearman)} "
-            f"with {wording.outcome(METRICS[self.metric], self.spearman)} {self.metric} (Spearman "
-            f"{wording.correlation(self.spearman)}{wording.bracketed(self.interval)}, "
-            f"{counted(self.configurations, 'configuration')}"
-            f"{_moved(self)}; q {wording.equals(self.q)})."
+            f"**{escaped(self.hyperparameter)}:** higher {escaped(self.hyperparameter)}, "
+            f"{wording.outcome(metric, self.sign)} {self.metric}{size}"
+            f"{_based(self)}."
+            f"{_raw(self.raw, disagrees=self.raw_disagrees)}"
+        )
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A claimed effect that begins, or ends, at a level inside."""
+
+    hyperparameter: str
+    metric: str
+    starts_flat: bool
+    """Flat up to `turn` and changing above it; otherwise changing up to `turn` and flat above."""
+    turn: str
+    """The last flat level, or the first."""
+    end: str
+    """The level at the other end of the change."""
+    change: float
+    """On the metric's scale, from the lower of `turn` and `end` to the higher."""
+    change_interval: tuple[float, float]
+    held: bool
+    configurations: int
+    raw: float | None
+    raw_disagrees: bool
+    survivors: bool
+    depends_on: tuple[str, ...]
+    q: float
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        metric = METRICS[self.metric]
+        turn, end = escaped(self.turn), escaped(self.end)
+        size = (
+            f"{scales.change(metric, self.change)}"
+            f"{wording.change_interval(metric, self.change_interval)}"
+        )
+        side = _side(metric, self.change)
+        held = ", others held" if self.held else ""
+        what = (
+            f"{self.metric} is flat up to {turn}, {side} above: {size} at {end}"
+            if self.starts_flat
+            else f"{self.metric} is {side} up to {turn} ({size} from {end}), flat above"
+        )
+        return (
+            f"**{escaped(self.hyperparameter)}:** {what}{held}"
+            f"{_based(self)}."
+            f"{_raw(self.raw, disagrees=self.raw_disagrees)}"
         )
 
 
 @dataclass(frozen=True)
 class Bent:
-    """A claimed effect that rises and falls."""
+    """A claimed effect with a significant fall and a significant rise."""
 
     hyperparameter: str
     metric: str
-    level: str
-    """With the best adjusted mean."""
-    second: str
+    turn: str
+    """The level inside at which it turns."""
     is_best: bool
-    """Whether it is told apart from every other level."""
-    best_p: float
-    """Holm-adjusted."""
+    """Whether it is best there, not worst."""
+    first: str
+    """The levels before and after between which the two changes are."""
+    last: str
+    before: float
+    """From `first` to `turn`, on the metric's scale."""
+    before_interval: tuple[float, float]
+    after: float
+    """From `turn` to `last`."""
+    after_interval: tuple[float, float]
+    is_apart: bool
+    """Whether the best level is told apart from every other (Holm)."""
+    held: bool
+    configurations: int
+    survivors: bool
+    depends_on: tuple[str, ...]
     q: float
 
     @property
     def words(self) -> str:
         """The sentence."""
-        place = (
-            f"best at {escaped(self.level)} (Holm p {wording.equals(self.best_p)})"
-            if self.is_best
-            else f"best adjusted mean observed at {escaped(self.level)}, which is not told apart "
-            f"from {escaped(self.second)} (Holm p {wording.equals(self.best_p)})"
-        )
+        metric = METRICS[self.metric]
+        word = "best" if self.is_best else "worst"
+        near = "" if self.is_apart or not self.is_best else " or a level beside it"
+        held = ", others held" if self.held else ""
+        parts = [
+            f"{scales.change(metric, change)}{wording.change_interval(metric, interval)} from "
+            f"{escaped(one)} to {escaped(other)}"
+            for change, interval, one, other in (
+                (self.before, self.before_interval, self.first, self.turn),
+                (self.after, self.after_interval, self.turn, self.last),
+            )
+        ]
         return (
-            f"**{escaped(self.hyperparameter)}:** {self.metric} is not monotone in it: {place}; "
-            f"q {wording.equals(self.q)}."
+            f"**{escaped(self.hyperparameter)}:** {self.metric} is {word} at {escaped(self.turn)}"
+            f"{near}: {parts[0]}, {parts[1]}{held}"
+            f"{_based(self)}."
         )
 
 
@@ -112,47 +194,24 @@ class Differs:
 
     hyperparameter: str
     metric: str
+    best: str | None
+    """The level with the best adjusted mean, where it is told apart from every other."""
     partial_eta_squared: float | None
     held: bool
     """Whether other hyperparameters are held."""
+    configurations: int
+    survivors: bool
+    depends_on: tuple[str, ...]
     q: float
 
     @property
     def words(self) -> str:
         """The sentence."""
-        held = ", the others held" if self.held else ""
-        size = (
-            ""
-            if self.partial_eta_squared is None
-            else f" (partial η² = {self.partial_eta_squared:.2f})"
-        )
+        held = ", others held" if self.held else ""
+        best = "" if self.best is None else f", best at {escaped(self.best)}"
         return (
             f"**{escaped(self.hyperparameter)}:** {self.metric} differs between its levels{held}"
-            f"{size}, but no direction is claimed; q {wording.equals(self.q)}."
-        )
-
-
-@dataclass(frozen=True)
-class Opposed:
-    """An effect whose sign turns when the others are held."""
-
-    hyperparameter: str
-    metric: str
-    first: str
-    last: str
-    spearman: float
-    adjusted: float
-    q: float
-
-    @property
-    def words(self) -> str:
-        """The sentence."""
-        change = scales.change(METRICS[self.metric], self.adjusted)
-        return (
-            f"**Sign change, {escaped(self.hyperparameter)}:** Spearman's correlation with "
-            f"{self.metric} is {wording.correlation(self.spearman)}, but with the others held the "
-            f"metric changes by {change} from {escaped(self.first)} to {escaped(self.last)} "
-            f"(q {wording.equals(self.q)}): no direction is claimed."
+            f"{best}{_based(self)}."
         )
 
 
@@ -171,9 +230,9 @@ class Unheld:
         """The sentence."""
         size = "" if self.spearman is None else f"Spearman {wording.correlation(self.spearman)}, "
         return (
-            f"**{escaped(self.hyperparameter)}:** associated with {self.metric} ({size}"
-            f"q {wording.equals(self.raw_q)}), but not detectably once the others are held "
-            f"(q {wording.equals(self.q)}): no effect is claimed."
+            f"**{escaped(self.hyperparameter)}:** correlated with {self.metric} ({size}"
+            f"q {wording.equals(self.raw_q)}), but no effect is detectable with the others held "
+            f"(q {wording.equals(self.q)})."
         )
 
 
@@ -183,30 +242,34 @@ class NotDetected:
 
     metric: str
     hyperparameters: tuple[str, ...]
-    spearman: tuple[float | None, ...]
-    """None for categories."""
+    levels: tuple[tuple[str, str] | None, ...]
+    """Between which `changes` are; None for categories, and where nothing is held."""
+    changes: tuple[float | None, ...]
+    """With the others held, on the metric's scale."""
     intervals: tuple[tuple[float, float] | None, ...]
-    configurations: tuple[int, ...]
+    """Of the changes, 95 %."""
+    configurations: int
     q: tuple[float, ...]
 
     @property
     def words(self) -> str:
         """The sentence."""
-        rows = zip(
-            *(self.hyperparameters, self.spearman, self.intervals, self.configurations, self.q),
-            strict=True,
+        metric = METRICS[self.metric]
+        parts = []
+        for name, ends, change, interval, q in zip(
+            self.hyperparameters, self.levels, self.changes, self.intervals, self.q, strict=True
+        ):
+            size = ""
+            if change is not None and ends is not None:
+                size = (
+                    f"{escaped(ends[0])} to {escaped(ends[1])}: {scales.change(metric, change)}"
+                    f"{wording.change_interval(metric, interval)}, "
+                )
+            parts.append(f"{escaped(name)} ({size}q {wording.equals(q)})")
+        return (
+            f"No effect on {self.metric} is detectable of {listed(parts)}, "
+            f"n={self.configurations:,} configurations."
         )
-        parts = [
-            f"{escaped(name)} ("
-            + (
-                ""
-                if rho is None
-                else f"Spearman {wording.correlation(rho)}{wording.bracketed(interval)}, "
-            )
-            + f"n = {n:,}, q {wording.equals(q)})"
-            for name, rho, interval, n, q in rows
-        ]
-        return f"No detectable effect on {self.metric}: {listed(parts)}."
 
 
 def general(judged: Effects) -> Iterator[Claim]:
@@ -214,76 +277,146 @@ def general(judged: Effects) -> Iterator[Claim]:
     groups: dict[tuple[str, ...], list[str]] = {}
     few: dict[tuple[int, int], list[str]] = {}
     for name, one in judged.designs.items():
-        if one.aliased:
-            groups.setdefault(tuple(one.aliased), []).append(name)
         reasons = {e.reason for e in judged.of(METRICS[name])}
         if "too few configurations" in reasons:
-            few.setdefault(one.x.shape, []).append(name)
+            few.setdefault((len(one.x), one.wanted), []).append(name)
+        elif one.aliased and not judged.adaptive:
+            groups.setdefault(tuple(one.aliased), []).append(name)
     for names, metrics in groups.items():
         yield Aliased(names, tuple(metrics))
     for (n, p), metrics in few.items():
         yield TooFew(tuple(metrics), n, p)
 
 
-def of_metric(metric: Metric, found: list[Effect]) -> Iterator[Claim]:
+def of_metric(metric: Metric, judged: Effects) -> Iterator[Claim]:
     """A sentence for each effect and each reason to doubt one; one for all that show nothing."""
-    single = len(found) == 1
+    found = judged.of(metric)
     for one in found:
-        if one.is_claimed or one.verdict in ("opposed", "unheld"):
-            yield claim_of(one, held=not single)
+        if one.is_claimed or one.verdict == "unheld":
+            yield claim_of(one, judged)
     silent = [one for one in found if one.verdict == "none"]
     if silent:
+        moves = [one.adjusted.change if one.adjusted else None for one in silent]
         yield NotDetected(
             metric.name,
             tuple(one.hyperparameter.name for one in silent),
-            tuple(_known(one.correlation.spearman) for one in silent),
-            tuple(one.correlation.spearman_interval for one in silent),
-            tuple(one.correlation.n for one in silent),
+            tuple(None if move is None else (move.first, move.last) for move in moves),
+            tuple(None if move is None else move.adjusted for move in moves),
+            tuple(None if move is None else move.adjusted_interval for move in moves),
+            len(judged.samples[metric.name].y),
             tuple(one.q for one in silent),
         )
 
 
-def claim_of(one: Effect, *, held: bool) -> Claim:
-    """The sentence of one effect; `held`: whether there are others to hold."""
-    name, metric, found = one.hyperparameter.name, one.metric.name, one.correlation
-    move = one.adjusted.change if one.adjusted is not None else None
-    if one.verdict == "monotone":
-        return Goes(
-            name,
-            metric,
-            found.spearman,
-            found.spearman_interval,
-            found.n,
-            held,
-            move.first if move else None,
-            move.last if move else None,
-            move.adjusted if move else None,
-            move.adjusted_interval if move else None,
-            one.q,
-        )
-    if one.verdict == "bent" and one.best is not None:
-        best = one.best
-        return Bent(name, metric, best.level, best.second, best.is_apart, best.p, one.q)
-    if one.verdict == "opposed" and move is not None:
-        return Opposed(name, metric, move.first, move.last, found.spearman, move.adjusted, one.q)
+def claim_of(one: Effect, judged: Effects) -> Claim:
+    """The sentence of one effect."""
+    name, metric, rho = one.hyperparameter.name, one.metric.name, one.correlation.spearman
+    held = len(judged.of(one.metric)) > 1
     if one.verdict == "unheld":
-        return Unheld(name, metric, _known(found.spearman), one.raw_q, one.q)
-    share = one.adjusted.partial_eta_squared if one.adjusted is not None else None
-    return Differs(name, metric, share, held, one.q)
+        return Unheld(name, metric, _known(rho), one.raw_q, one.q)
+    n = len(judged.samples[metric].y)
+    depends = judged.interacting(one.hyperparameter, one.metric)
+    rest: dict[str, Any] = {"survivors": bool(judged.failing), "depends_on": depends, "q": one.q}
+    raw: dict[str, Any] = {"raw": _known(rho), "raw_disagrees": one.raw_disagrees}
+    if one.adjusted is None:
+        if one.verdict == "monotone":
+            return Goes(
+                name,
+                metric,
+                one.sign,
+                None,
+                None,
+                None,
+                None,
+                held=False,
+                configurations=n,
+                **raw,
+                **rest,
+            )
+        return Differs(name, metric, None, None, held=False, configurations=n, **rest)
+    adjusted = one.adjusted
+    levels = [adjusted.factor.levels[i] for i in adjusted.ordered]
+    steps = adjusted.shape.steps
+    match one.verdict:
+        case "bent":
+            before, after = steps
+            return Bent(
+                name,
+                metric,
+                levels[before.last],
+                (adjusted.shape.kind == "inner high") == (one.metric.direction == "up"),
+                levels[before.first],
+                levels[after.last],
+                before.change,
+                before.interval,
+                after.change,
+                after.interval,
+                one.best is not None and one.best.is_apart,
+                held,
+                n,
+                **rest,
+            )
+        case "flat":
+            (step,) = steps
+            starts = adjusted.shape.kind == "flat first"
+            turn, end = (step.first, step.last) if starts else (step.last, step.first)
+            return Flat(
+                name,
+                metric,
+                starts,
+                levels[turn],
+                levels[end],
+                step.change,
+                step.interval,
+                held,
+                n,
+                **raw,
+                **rest,
+            )
+        case "monotone" if adjusted.change is not None:
+            move = adjusted.change
+            return Goes(
+                name,
+                metric,
+                one.sign,
+                move.first,
+                move.last,
+                move.adjusted,
+                move.adjusted_interval,
+                held,
+                n,
+                **raw,
+                **rest,
+            )
+    apart = one.best.level if one.best is not None and one.best.is_apart else None
+    return Differs(name, metric, apart, adjusted.partial_eta_squared, held, n, **rest)
 
 
 def _known(value: float) -> float | None:
     return None if value != value else value
 
 
-def _moved(claim: Goes) -> str:
-    """From a level to another, by how much."""
-    if claim.change is None:
+def _side(metric: Metric, change: float) -> str:
+    """Better or worse, or the plain direction where neither is."""
+    if metric.direction == "none":
+        return "higher" if change > 0 else "lower"
+    return "better" if (change > 0) == (metric.direction == "up") else "worse"
+
+
+def _based(claim: Goes | Flat | Bent | Differs) -> str:
+    """What a claim rests on."""
+    alive = "surviving " if claim.survivors else ""
+    word = "configuration" if claim.configurations == 1 else "configurations"
+    names = listed([escaped(one) for one in claim.depends_on])
+    mean = f"; a mean over {names}, on which it depends" if claim.depends_on else ""
+    return f"{mean} ({claim.configurations:,} {alive}{word}, q {wording.equals(claim.q)})"
+
+
+def _raw(rho: float | None, *, disagrees: bool) -> str:
+    """The warning that the plain correlation tells another story."""
+    if rho is None or not disagrees:
         return ""
-    metric = METRICS[claim.metric]
-    bounds = wording.change_interval(metric, claim.change_interval)
-    held = ", the others held" if claim.held else ""
     return (
-        f"; from {escaped(str(claim.first))} to {escaped(str(claim.last))}{held}: "
-        f"{scales.change(metric, claim.change)}{bounds}"
+        f" With nothing held, Spearman's correlation is {wording.correlation(rho)}: settings were "
+        "not varied independently."
     )

@@ -13,8 +13,9 @@ from analysis.findings.verdicts import Effect, Effects
 from analysis.page import style, wording
 from analysis.page.blocks import Block
 from analysis.page.markdown import MISSING, counted, escaped, listed, table
-from analysis.statistics.adjusted import FEWEST_RESIDUAL, Change
+from analysis.statistics.adjusted import Change
 from analysis.statistics.correlations import PERMUTED_UP_TO, Correlation
+from analysis.statistics.fits import FEWEST_RESIDUAL
 from analysis.statistics.resampling import FEWEST, RESAMPLES
 from analysis.study import scales
 from analysis.study.hyperparameters import Hyperparameter
@@ -38,7 +39,7 @@ def effects(context: ReportContext) -> list[Block]:
         found = judged.of(metric)
         parts += [
             f"### {metric.name} ({better} is better)",
-            *claims.of_metric(metric, found),
+            *claims.of_metric(metric, judged),
             *_tables(found),
             *context.picture(f"effects_{metric.name}", f"{metric.name} by hyperparameter"),
             *context.picture(f"forest_{metric.name}", f"{metric.name}: raw and adjusted changes"),
@@ -51,23 +52,24 @@ def _note(study: Study, judged: Effects) -> str:
     scale = f", of {escaped(listed(logs))} the logarithm" if logs else ""
     lines = [
         "An observation is a configuration: the mean of its ranked seeds on the metric's scale"
-        f"{scale}. In brackets: 95 % intervals by bootstrap over configurations ({RESAMPLES} draws"
-        f"; none below {FEWEST} or where too many draws lack a level). Each q is a p-value adjusted"
-        f" for all of its column (Benjamini-Yekutieli; {judged.raw_tests} correlations, "
-        f"{judged.tests} effects): where no setting matters, the chance that this page claims any "
-        "effect is at most 5 %.",
+        f"{scale}; seeds that several configurations share are blocks. Each q is a p-value "
+        f"adjusted for its family (Benjamini-Yekutieli): {judged.raw_tests} correlations; "
+        f"{judged.tests} effects and interactions together. Where no setting "
+        "matters, the chance that this page claims any of these is at most 5 %.",
     ]
     if len(study.hyperparameters) > 1:
         lines.append(
-            "**Alone:** plain correlations; other settings may differ between the levels. "
-            "p by permutation of the ranks (by the t distribution above "
+            "**Alone:** plain correlations; other settings may differ between the levels. In "
+            f"brackets: 95 % intervals by bootstrap over configurations ({RESAMPLES} draws; none "
+            f"below {FEWEST}). p by permutation of the ranks (by the t distribution above "
             f"{PERMUTED_UP_TO} configurations), Kruskal-Wallis for categories. **Others held:** "
             "an additive model of all hyperparameters' levels; the change from the first level to "
-            "the last, raw and adjusted; q of the type-II F-test. It needs "
-            f"{FEWEST_RESIDUAL} configurations more than parameters. An effect is claimed at "
-            "q < 0.05, a direction where raw and adjusted agree on it. Words go by the size of "
-            "Spearman's correlation: strongly from 0.5, moderately from 0.3, weakly from 0.1, "
-            "faintly below."
+            "the last, with the widest of its 95 % intervals. p is the largest of several F-tests: "
+            "with equal variances and with unequal ones (HC3); the noise between seeds is their "
+            "denominator where there are seeds, and what the model leaves where there are none or "
+            f"the design is not balanced. They need {FEWEST_RESIDUAL} degrees of freedom. An "
+            "effect is claimed at q < 0.05. It turns inside where a fall and a rise are "
+            "significant (Holm)."
         )
     return "\n\n".join(lines)
 
@@ -138,7 +140,9 @@ def _held(one: Effect) -> list[str]:
 
 
 def _held_remark(one: Effect) -> str:
-    shown = {"opposed": "**sign change**", "bent": "not monotone", "unheld": "not when held"}
+    shown = {"bent": "turns inside", "flat": "flat at one end", "unheld": "not when held"}
+    if one.raw_disagrees:
+        return "**raw disagrees**"
     return one.reason or shown.get(one.verdict, "")
 
 

@@ -1,0 +1,124 @@
+"""Runs that came to nothing: how many, and which settings they go with."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from analysis.context import ReportContext
+from analysis.findings import verdicts
+from analysis.findings.failures import Failing
+from analysis.page import wording
+from analysis.page.blocks import Block, Claim
+from analysis.page.markdown import counted, escaped, listed, table
+from analysis.statistics.shares import share as share_of
+from analysis.study.table import Study
+
+Level = tuple[str, int, int, float, float]
+"""A level, its runs that came to nothing, its runs, and the share's 95 % interval (Wilson)."""
+
+
+@dataclass(frozen=True)
+class FailuresBySetting:
+    """A setting on which it depends whether a run comes to nothing."""
+
+    hyperparameter: str
+    levels: tuple[Level, ...]
+    within: str | None
+    """The setting that is held."""
+    q: float
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        parts = [
+            f"{lost} of {n} at {escaped(level)} [{100 * low:.0f}, {100 * high:.0f} %]"
+            for level, lost, n, low, high in self.levels
+        ]
+        held = "" if self.within is None else f", {escaped(self.within)} held"
+        return (
+            f"**Failures depend on {escaped(self.hyperparameter)}:** {listed(parts)} (permutation "
+            f"test{held}, q {wording.equals(self.q)}). What follows compares the surviving runs."
+        )
+
+
+@dataclass(frozen=True)
+class CameToNothing:
+    """Runs that came to nothing, where no setting explains them."""
+
+    lost: int
+    runs: int
+    kinds: tuple[tuple[str, int], ...]
+    low: float
+    """95 % interval of the share."""
+    high: float
+    tests: int
+    """Settings that were tested."""
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        kinds = listed([f"{n} {kind}" for kind, n in self.kinds])
+        tested = "" if not self.tests else "; no setting is detectably the cause"
+        return (
+            f"{self.lost:,} of {counted(self.runs, 'run')} came to nothing ({kinds}; "
+            f"{100 * self.low:.0f} to {100 * self.high:.0f} %){tested}. What follows compares the "
+            "runs that survived."
+        )
+
+
+def sentences(study: Study) -> list[Claim]:
+    """What is said of failures on the first screen; nothing where no run came to nothing."""
+    lost, ended = study.ruined, study.ended
+    if not lost.any():
+        return []
+    tested = verdicts.judge(study).failing
+    claimed = sorted((one for one in tested if one.is_claimed), key=lambda one: one.p)
+    if claimed:
+        return [_claim(one) for one in claimed]
+    share = share_of(int(lost.sum()), int(ended.sum()))
+    known = sum(one.p == one.p for one in tested)
+    return [CameToNothing(share.lost, share.n, tuple(_kinds(study)), *share.interval, known)]
+
+
+def _kinds(study: Study) -> Iterator[tuple[str, int]]:
+    lost = study.ruined
+    named = Counter(
+        "with fvu at or above 1" if status == "done" else status
+        for status in study.trials["status"][lost]
+    )
+    yield from sorted(named.items())
+
+
+def _claim(one: Failing) -> FailuresBySetting:
+    levels = tuple((level, share.lost, share.n, *share.interval) for level, share in one.shares)
+    return FailuresBySetting(one.hyperparameter.name, levels, one.within, one.q)
+
+
+def failure_section(context: ReportContext) -> list[Block]:
+    """The share of runs that came to nothing, by setting and level."""
+    study = context.study
+    said = sentences(study)
+    if not said:
+        return []
+    tested = verdicts.judge(study).failing
+    note = (
+        "Came to nothing: diverged (a loss or parameter that is not finite), out of memory, "
+        "failed, or finished with fvu of 1 or more, no better than predicting the mean. Shares "
+        "of the runs that ended, with 95 % intervals (Wilson). p by permutation of configurations, "
+        "within the levels of the setting that goes with failures most; q over all "
+        "settings (Benjamini-Yekutieli)."
+    )
+    rows = [
+        [
+            escaped(one.hyperparameter.name) if i == 0 else "",
+            escaped(level),
+            f"{share.lost} of {share.n}",
+            f"{100 * share.interval[0]:.0f} to {100 * share.interval[1]:.0f} %",
+            wording.probability(one.q) if i == 0 else "",
+        ]
+        for one in tested
+        for i, (level, share) in enumerate(one.shares)
+    ]
+    header = ["setting", "level", "came to nothing", "interval", "q"]
+    shown = [table(header, rows, left=2)] if rows else []
+    return ["## Failures", note, *said, *shown]
