@@ -94,7 +94,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     export = add(_export, "Write a sweep's trials as a table.")
     export.add_argument("--format", choices=["csv", "parquet"], default="csv", help="default: csv")
     export.add_argument("--to", metavar="FILE", type=Path, help="default: the standard output")
-    suggest = add(_suggest, "Name the l1_alpha that gives a wanted L0.", takes_sweep=False)
+    suggest = add(_suggest, "Name the l1_alpha (or k) that gives a wanted L0.", takes_sweep=False)
     suggest.add_argument(
         "--target-l0", type=float, required=True, metavar="SHARE", help="e.g. 0.05"
     )
@@ -102,6 +102,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     suggest.add_argument(
         "--n-latents", type=int, required=True, metavar="M", help="dictionary size"
     )
+    suggest.add_argument("--kind", default="l1", help="architecture, e.g. gated; default: l1")
     suggest.add_argument(
         "--activations", metavar="FINGERPRINT", help="default: the only ones with this d"
     )
@@ -195,7 +196,7 @@ def _suggest(arguments: argparse.Namespace, reader: Reader) -> None:
     from analysis.topics.response.suggest import Wanted, suggest
 
     n_latents, source = arguments.n_latents, arguments.activations
-    wanted = Wanted(arguments.target_l0, arguments.d, n_latents, source)
+    wanted = Wanted(arguments.target_l0, arguments.d, n_latents, source, arguments.kind)
     sys.stdout.write(suggest(reader.all_trials(), wanted) + "\n")
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 
@@ -27,6 +27,8 @@ RESOLVED = (
     "train.seed_data",
 )
 """Settings that every row carries, varied or not."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet runs (OWASP, CSV injection)."""
 
 
 def runs(study: Study) -> pd.DataFrame:
@@ -71,14 +73,24 @@ def export(sweep: Sweep, kind: str, to: Path | None) -> None:
         mixed = [name for name in table if len(set(map(type, table[name].dropna()))) > 1]
         table.astype(dict.fromkeys(mixed, "string")).to_parquet(to, index=False)
     else:
-        table.to_csv(to if to is not None else sys.stdout, index=False, lineterminator="\n")
+        _write_csv(table, to if to is not None else sys.stdout)
+
+
+def _write_csv(table: pd.DataFrame, to: Path | TextIO) -> None:
+    """Write a table so that a spreadsheet shows its texts and runs none of them."""
+    table.map(_as_text).to_csv(to, index=False, lineterminator="\n")
+
+
+def _as_text(value: Any) -> Any:
+    """Quote a text that a spreadsheet would take for a formula; numbers stay as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def write(context: ReportContext, sections: Sequence[Blocks], folder: Path) -> None:
     """Write runs.csv, claims.json, grid_metrics.json and pareto_optimal_configs.json."""
     study = context.study
     folder.mkdir(parents=True, exist_ok=True)
-    runs(study).to_csv(folder / "runs.csv", index=False, lineterminator="\n")
+    _write_csv(runs(study), folder / "runs.csv")
     claims = [
         {"section": str(blocks[0]).lstrip("# "), **record(block)}
         for blocks in sections

@@ -72,6 +72,8 @@ class Struck(NamedTuple):
     """Exit code of the last start."""
     still_running: list[str]
     """Processes that outlived the last start."""
+    wrong: tuple[str, ...] = ()
+    """What else is not as it must be."""
 
 
 class Sweep:
@@ -79,6 +81,8 @@ class Sweep:
 
     def __init__(self, outputs: Path, executor: str, *words: str, **environment: str) -> None:
         self.outputs = outputs
+        self.within: tuple[str, ...] = ()
+        """A command that starts the sweep in another namespace."""
         self.url = default_url(outputs)
         search = () if any(word.startswith("search=") for word in words) else SEARCHES[executor]
         self._words = [f"executor={executor}", *WORDS, *search, f"outputs={outputs}", *words]
@@ -103,11 +107,11 @@ class Sweep:
             process.wait()
         self._log.unlink()
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the command in a session of its own."""
+    def start(self, *more: str) -> subprocess.Popen[bytes]:
+        """Start the command, with further words, in a session of its own."""
         with self._log.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "sae_sweep", *self._words],
+                [*self.within, sys.executable, "-m", "sae_sweep", *self._words, *more],
                 env=self._environment,
                 stdout=log,
                 stderr=log,
@@ -155,9 +159,9 @@ class Sweep:
         while last_code not in good and reruns < RERUNS:
             reruns += 1
             last_code = self.start().wait(LIMIT_SECONDS)
-        return Struck(what, said, code, reruns, last_code, self._still_running())
+        return Struck(what, said, code, reruns, last_code, self.still_running())
 
-    def _still_running(self) -> list[str]:
+    def still_running(self) -> list[str]:
         """What is left of all starts, after a while."""
         deadline = time.monotonic() + GRACE_SECONDS
         while (found := processes_with(f"{MARK}={self._mark}")) and time.monotonic() < deadline:
@@ -236,7 +240,7 @@ def problems(
         f"still running {struck.still_running}": not struck.still_running,
         "a traceback": "Traceback" not in struck.said,
     }
-    return [words for words, well in checks.items() if not well]
+    return [*struck.wrong, *(words for words, well in checks.items() if not well)]
 
 
 def lost(course: Course, whole: Course) -> list[str]:

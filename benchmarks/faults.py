@@ -15,16 +15,19 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import fault_cases as cases
 from benchmarks import fault_sweep as sweeps
+from benchmarks import fault_takeovers as takeovers
 from benchmarks import readme
 
 HERE = Path(__file__).parent
@@ -143,6 +146,72 @@ def leak(executor: str) -> Callable[[Path, ExitStack, Whole], Ending]:
     return run
 
 
+def rivals(
+    executor: str, strike: Callable[[sweeps.Sweep, sweeps.Sweep], sweeps.Struck], **hosts: Any
+) -> Callable[[Path, ExitStack, Whole], Ending]:
+    """Two drivers that share a PostgreSQL store and a folder of outputs.
+
+    `hosts` are the second one's host (`takeovers.host`), and `within`, a command around it.
+    """
+
+    def run(folder: Path, undo: ExitStack, _whole: Whole) -> Ending:
+        server = cases.Postgres()
+        undo.callback(server.close)
+        url = f"store.url={server.url}"
+        stale = hosts.get("stale", takeovers.STALE_SECONDS)
+        first = takeovers.host(hosts.get("first", "host-a"), stale=stale)
+        second = takeovers.host(hosts.get("second", "host-b"), hosts.get("skew", 0.0), stale)
+        outputs = folder / "outputs"
+        one = undo.enter_context(sweeps.Sweep(outputs, executor, url, **first))
+        other = undo.enter_context(sweeps.Sweep(outputs, executor, url, **second))
+        other.within = hosts.get("within", ())
+        return Ending(strike(one, other), one.course(), {})
+
+    return run
+
+
+def version(folder: Path, undo: ExitStack, whole: Whole) -> Ending:
+    """Checkpoints of another version."""
+    sweep = undo.enter_context(sweeps.Sweep(folder / "outputs", "inline"))
+    struck = cases.checkpoint_of_another_version(sweep, whole.reports)
+    return Ending(struck, sweep.course(), {})
+
+
+def takeover_cases() -> Iterator[Case]:
+    """Two drivers on one sweep."""
+    asleep = partial(takeovers.frozen, until_done=None)
+    early = partial(takeovers.frozen, until_done=3)
+    for executor in ("inline", "ray"):
+        yield Case("driver frozen, taken over", executor, rivals(executor, asleep))
+    yield Case("driver frozen, wakes early", "inline", rivals("inline", early))
+    patient = takeovers.PATIENT_SECONDS
+    for skew in (-7200.0, 7200.0):
+        strike = partial(takeovers.not_dead, what=f"the other's clock {skew:+.0f} s")
+        yield Case(
+            f"clocks differ by {skew:+.0f} s",
+            "inline",
+            rivals("inline", strike, skew=skew, stale=patient),
+        )
+    if takeovers.namespaces_allowed():
+        here = {"first": socket.gethostname(), "second": socket.gethostname(), "stale": patient}
+        strike = partial(takeovers.not_dead, what="the other in a PID namespace")
+        within = takeovers.IN_A_NAMESPACE
+        yield Case(
+            "another PID namespace", "inline", rivals("inline", strike, within=within, **here)
+        )
+
+
+def distrust_cases() -> Iterator[Case]:
+    """What is read from the disk or the store, or found among the processes, is not ours."""
+    yield Case("marks of others", "inline", plain("inline", cases.marked_by_others))
+    yield Case("lock held", "inline", database("inline", lambda sweep, _: cases.lock_held(sweep)))
+    yield Case("checkpoint of another version", "inline", version)
+    cache = partial(cases.damaged, what="cache/checksums.json")
+    yield Case("cache damaged", "inline", plain("inline", cache))
+    yield Case("forget killed", "inline", plain("inline", cases.forget_killed))
+    yield Case("records lead elsewhere", "inline", plain("inline", cases.led_astray))
+
+
 def all_cases(kills: int) -> Iterator[Case]:
     """Every strike, in the order of the table; the moments are the same every time.
 
@@ -173,6 +242,8 @@ def all_cases(kills: int) -> Iterator[Case]:
     yield Case("file size limited", "inline", plain("inline", cases.files_limited))
     for executor in ("inline", "ray"):
         yield Case("a trial leaks", executor, leak(executor))
+    yield from takeover_cases()
+    yield from distrust_cases()
 
 
 def measure(case: Case, whole: Whole) -> dict[str, Any]:

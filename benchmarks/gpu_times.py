@@ -178,14 +178,18 @@ GRID = tuple((k, n) for n in (512, 1024, 2048) for k in (5, 10, 20, 100))
 
 
 def grid(
-    cells: tuple[tuple[int, int], ...] = GRID, d: int = 2048, n_rows: int = 5978, batch: int = 256
+    cells: tuple[tuple[int, int], ...] = GRID,
+    d: int = 2048,
+    n_rows: int = 5978,
+    batch: int = 256,
+    passes: int = 25,
 ) -> Iterator[Row]:
     """The published 12 cells, 25 passes over 5,978 rows, through the engine.
 
     Together; and each joining 37 updates after the one before, as a refilled slot's members are
     apart. Weights are drawn as in a sweep; evaluation and files are in the time.
     """
-    n_steps = 25 * n_rows // batch
+    n_steps = passes * n_rows // batch
     rows = RandomRows(d, n_rows)
     trials = [settle(Shape(d, n, k, batch), steps=n_steps, report_every=200) for k, n in cells]
     packs = Packs(trials, rows)

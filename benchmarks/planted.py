@@ -24,7 +24,7 @@ SPEAKING = (
 """The sections that may claim an effect."""
 
 CLAIMING = {
-    *("Goes", "Bent", "Differs", "Opposed", "TradeOff", "WinWin", "BestLevel", "BestAtEdge"),
+    *("Goes", "Bent", "Differs", "Flat", "TradeOff", "WinWin", "BestLevel", "BestAtEdge"),
     *("Switched", "Interacts", "MattersMore"),
 }
 """Claims that say that a setting matters."""

@@ -41,3 +41,10 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def lacks_room(error: BaseException) -> bool:
     """Whether a file could not grow: for the disk, a quota, or a limit of the process."""
     return isinstance(error, OSError) and error.errno in NO_ROOM
+
+
+def lacks_processes(error: BaseException) -> bool:
+    """Whether a thread or a process could not be started, as at a limit (ulimit -u)."""
+    if isinstance(error, OSError):
+        return error.errno == errno.EAGAIN
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)

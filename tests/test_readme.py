@@ -10,7 +10,22 @@ import pytest
 from analysis.cli import main as analysis
 from sae_sweep.cli import main as sae_sweep
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = [
+    "docs/" + name
+    for name in (
+        "sweeps.md",
+        "search.md",
+        "results.md",
+        "models.md",
+        "files.md",
+        "architectures.md",
+        "clusters.md",
+        "sharing.md",
+    )
+]
+PAGES = ["README.md", *DOCS]
+""" In the order in which their commands are run."""
 
 MAKE = {"make sweep", "make test"}
 """Run by CI itself."""
@@ -31,7 +46,8 @@ DRY = (
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+    text = "\n".join((ROOT / page).read_text() for page in PAGES)
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line]
 
@@ -39,12 +55,13 @@ def commands() -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(README.parent / "tests" / "data", folder / "tests" / "data")
+    shutil.copytree(ROOT / "tests" / "data", folder / "tests" / "data")
     (folder / "my_texts.jsonl").write_text('{"text": "a sentence"}\n' * 9)
     return folder
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_commands_run_in_their_order(folder, monkeypatch, capsys) -> None:
     import numpy as np
 
@@ -91,14 +108,33 @@ def _is_only_shown(words: list[str]) -> bool:
 
 
 def test_the_table_of_sweeps_is_complete() -> None:
-    shipped = {path.stem for path in (README.parent / "conf" / "sweep").glob("*.yaml")}
-    table = set(re.findall(r"^\| `(\w+)` \| +\d+ \|", README.read_text(), re.MULTILINE))
+    shipped = {path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml")}
+    text = (ROOT / "docs" / "sweeps.md").read_text()
+    table = set(re.findall(r"^\| `(\w+)` \| +\d+ \|", text, re.MULTILINE))
     assert table == shipped
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+PROSE = sorted(
+    str(path.relative_to(ROOT))
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/README.md"]
+)
+
+
+@pytest.mark.parametrize("name", PROSE)
 def test_links_and_paths_of_the_texts_exist(name) -> None:
-    text = (README.parent / name).read_text()
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    assert links or name == "CONTRIBUTING.md"
-    assert [link for link in links if not (README.parent / link).exists()] == []
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    links = [link for link in links if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 900
+    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert pages <= set(re.findall(r"\]\(([^)#]+)\)", text))
+
+
+def test_the_page_of_settings_is_what_the_classes_say(capsys) -> None:
+    assert sae_sweep(["help", "settings"]) == 0
+    assert (ROOT / "docs" / "settings.md").read_text() == capsys.readouterr().out

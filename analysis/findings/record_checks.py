@@ -55,6 +55,16 @@ class Gap(NamedTuple):
     n: int
 
 
+class MissingReports(NamedTuple):
+    """Rows that the curves of finished trials lack between others."""
+
+    missing: int
+    reported: int
+    """Rows that they have."""
+    uids: list[str]
+    """The trials with such a gap."""
+
+
 def outliers(study: Study) -> list[Outliers]:
     """By robust z on the metric's scale, one entry a main metric with three values or more."""
     found = []
@@ -142,3 +152,25 @@ def gaps(study: Study) -> list[Gap]:
     n = len(study.ranked)
     missing = {one.name: int(study.ranked[one.name].isna().sum()) for one in study.metrics}
     return [Gap(one, missing[one.name], n) for one in study.metrics if missing[one.name]]
+
+
+def missing_reports(study: Study) -> MissingReports:
+    """Count reports that finished trials have made and the store has lost, as after a lost WAL.
+
+    A gap is a multiple of the interval before it, and no later one is longer: trials that were
+    resumed with a longer `train.report_every` have none.
+    """
+    done = [str(uid) for uid in study.trials.index[study.where("done")]]
+    missing, reported, uids = 0, 0, []
+    for uid, (steps, _) in study.history(done, "fvu").items():
+        reported += len(steps)
+        between = np.diff(steps, prepend=0)
+        if len(between) < 3:
+            continue
+        every = np.maximum(np.append(between[1], between[:-1]), 1)
+        after = np.append(between[1:], 0)
+        gap = (between > every) & (between % every == 0) & (after <= every)
+        if gap.any():
+            missing += int((between[gap] // every[gap] - 1).sum())
+            uids.append(uid)
+    return MissingReports(missing, reported, uids)

@@ -13,6 +13,7 @@ from analysis.context import ReportContext
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import MISSING, code, counted, escaped, listed, number, table
 from analysis.study.table import Study
+from sae_sweep.records import L0_SETTINGS, l0_setting
 
 MOST_LEVELS = 8
 """Distinct k or widths above which a sweep is no grid."""
@@ -135,7 +136,8 @@ USED = ("dead_features", "rare_features", "always_on", "mean_activation", "max_a
 def use(study: Study) -> list[Use]:
     """Every combination of kind, sparsity and width, ascending."""
     saes = [record.config.get("sae", {}) for record in study.records]
-    given = [sae.get("l1_alpha" if sae.get("kind") == "l1" else "k") for sae in saes]
+    moves = [l0_setting(sae) for sae in saes]
+    given = [None if one is None else one.value for one in moves]
     table = study.trials[["ranked", "n_latents"]].assign(
         kind=[str(sae.get("kind")) for sae in saes],
         sparsity=[np.nan if one is None else float(one) for one in given],
@@ -416,7 +418,7 @@ def _alive(rows: list[Use]) -> list[Claim]:
             found.append(
                 AliveLatents(
                     kind,
-                    "l1_alpha" if kind == "l1" else "k",
+                    L0_SETTINGS.get(kind, ("k",))[0],
                     sparsity,
                     low.medians["alive"],
                     low.n_latents,

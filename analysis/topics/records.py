@@ -161,6 +161,26 @@ class Lacking:
         )
 
 
+@dataclass(frozen=True)
+class Unreported:
+    """Curves with gaps: reports that the store has lost."""
+
+    missing: int
+    reported: int
+    trials: int
+    named: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        return (
+            f"{counted(self.missing, 'report')} of {self.missing + self.reported:,} missing in the "
+            f"curves of {counted(self.trials, 'finished trial')} "
+            f"({listed([code(uid) for uid in self.named])}): the store has lost them; final "
+            "metrics do not depend on them."
+        )
+
+
 def status(context: ReportContext) -> list[Block]:
     """Counts, then every trial that ended without a rank, with reason and place."""
     study = context.study
@@ -252,6 +272,9 @@ def _doubts(study: Study) -> list[Claim]:
         ratio = skew.max_over_median
         known = ratio if ratio == ratio else None
         claims.append(Skewed(skew.metric.name, skew.n, skew.skewness, known))
+    if (lost := record_checks.missing_reports(study)).missing:
+        first_lost = tuple(lost.uids[:MOST_NAMED])
+        claims.append(Unreported(lost.missing, lost.reported, len(lost.uids), first_lost))
     claims += [Lacking(gap.metric.name, gap.missing, gap.n) for gap in record_checks.gaps(study)]
     return claims
 

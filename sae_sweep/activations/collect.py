@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sae_sweep.activations.facts import FileFacts, checksums
 from sae_sweep.activations.model_folder import WEIGHTS, model_files, model_folder
 from sae_sweep.activations.partial import PartialModel, Point, text_part
 from sae_sweep.activations.reader import Identity, Origins, Rows, Split
-from sae_sweep.activations.split import require_rows, shuffled
+from sae_sweep.activations.split import require_rows
 from sae_sweep.activations.windows import Cut, Windows, cut_windows, read_windows
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
@@ -35,9 +36,12 @@ from sae_sweep.records import digest
 ACTING = {
     *("model", "revision", "layer", "hook", "target_layer", "target_hook"),
     *("context", "pooling", "position", "train_tokens", "validation_tokens", "max_norm"),
+    "shuffle_buffer",
 }
 SAMPLE = "a trial of the model"
-CUTTING = {"context", "pooling", "position", "train_tokens", "validation_tokens"}
+CUTTING = {
+    *("context", "pooling", "position", "train_tokens", "validation_tokens", "shuffle_buffer"),
+}
 HALVES = ("bfloat16", "float16")
 SPLITS: tuple[Split, ...] = ("validation", "train")
 PLAN_SCHEMA = 1
@@ -313,29 +317,30 @@ def _places(config: ActivationsConfig) -> list[Point]:
 
 def _write_plan(plan: Path, config: ActivationsConfig, tokenizer: Any, cut: Cut) -> None:
     """Tokenise the text and lay it down in windows; the groups of its documents come last."""
-    source = texts.read(config)
-    stream = _tokenised(tokenizer, source)
+    source = texts.in_order(config)
+    stream = _tokenised(tokenizer, source.documents)
     cut_windows(stream, config.validation_tokens, cut, plan / "validation")
     cut_windows(stream, config.train_tokens, cut, plan / "train")
+    groups, names = source.groups()
     with replacing(plan / GROUP_NAMES) as temporary:
-        temporary.write_text(json.dumps(source.group_names))
+        temporary.write_text(json.dumps(names))
     with replacing(plan / GROUPS) as temporary, temporary.open("wb") as file:
-        np.save(file, source.groups)
+        np.save(file, groups)
 
 
-def _tokenised(tokenizer: Any, source: texts.Texts) -> Iterator[tuple[int, list[int]]]:
-    """Yield documents in shuffled order: their number and token ids, special ones not added."""
-    order = shuffled(len(source.documents))
-    for first in range(0, len(order), DOCUMENTS_AT_ONCE):
-        numbers = order[first : first + DOCUMENTS_AT_ONCE].tolist()
+def _tokenised(
+    tokenizer: Any, documents: Iterator[tuple[int, str]]
+) -> Iterator[tuple[int, list[int]]]:
+    """Yield documents as their number and token ids, special ones not added."""
+    while some := list(islice(documents, DOCUMENTS_AT_ONCE)):
         ids = tokenizer(
-            [source.documents[number] or "" for number in numbers],
+            [text for _, text in some],
             add_special_tokens=False,
             truncation=False,
             padding=False,
             verbose=False,
         )["input_ids"]
-        yield from zip(numbers, ids, strict=True)
+        yield from zip([number for number, _ in some], ids, strict=True)
 
 
 def _frame(tokenizer: Any, config: ActivationsConfig) -> tuple[list[int], list[int]]:

@@ -29,11 +29,16 @@ def number_groups(
     """
     names, numbers = np.unique(np.array(list(labels)), return_inverse=True)
     if len(names) > MOST_GROUPS:
-        raise BadInput(
-            f"activations.group={config.group} names {len(names)} groups, over {MOST_GROUPS}: "
-            "choose a column with fewer values"
-        )
+        raise too_many_groups(len(names), config)
     return numbers.astype(np.int16), [str(name) for name in names]
+
+
+def too_many_groups(count: int, config: ActivationsConfig) -> BadInput:
+    """What to say of more groups than shards can number."""
+    return BadInput(
+        f"activations.group={config.group} names {count} groups, over {MOST_GROUPS}: "
+        "choose a column with fewer values"
+    )
 
 
 class GroupNames:

@@ -13,7 +13,9 @@
 
 import ast
 import os
+import random
 import sys
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int16
 
-from sae_sweep.activations.groups import ONE_GROUP, GroupNames, number_groups
+from sae_sweep.activations.groups import (
+    MOST_GROUPS,
+    ONE_GROUP,
+    GroupNames,
+    number_groups,
+    too_many_groups,
+)
+from sae_sweep.activations.split import shuffled
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import (
@@ -106,6 +115,58 @@ def read(config: ActivationsConfig) -> Texts:
     place = Place(f"the data set {config.text}", "row")
     labels = (names.label(value, place) for value in dataset[config.group])
     return Texts(dataset[config.text_column], *number_groups(labels, config))
+
+
+class Ordered(NamedTuple):
+    """Documents as they are taken, with their numbers in the text, and what is known of groups."""
+
+    documents: Iterator[tuple[int, str]]
+    groups: Callable[[], tuple[Int16[np.ndarray, " documents"], list[str]]]
+    """Of all documents up to the last one taken, by number."""
+
+
+def in_order(config: ActivationsConfig) -> Ordered:
+    """Take documents in shuffled order: of the whole text, or of as many as a buffer holds.
+
+    With `shuffle_buffer` each document that comes takes the place of a random one in the buffer,
+    which is yielded: a text of any length is read once, and no more than that is in memory.
+    """
+    if config.shuffle_buffer is None:
+        texts = read(config)
+        order = shuffled(len(texts.documents)).tolist()
+        whole = ((number, texts.documents[number] or "") for number in order)
+        return Ordered(whole, lambda: (texts.groups, texts.group_names))
+    if config.text != PYTHON_DOCS and not os.path.lexists(config.text):
+        raise BadInput(
+            f"activations.shuffle_buffer={config.shuffle_buffer} with activations.text="
+            f"{config.text}: a data set's order is on disk; leave the buffer out"
+        )
+    numbers: dict[str, int] = {}
+    groups = array("h")
+
+    def numbered() -> Iterator[tuple[int, str]]:
+        for number, (text, group) in enumerate(documents(config)):
+            groups.append(numbers.setdefault(group, len(numbers)))
+            if len(numbers) > MOST_GROUPS:
+                raise too_many_groups(len(numbers), config)
+            yield number, text
+
+    taken = _through_buffer(numbered(), config.shuffle_buffer)
+    return Ordered(taken, lambda: (np.array(groups, dtype=np.int16), list(numbers) or ONE_GROUP))
+
+
+def _through_buffer(documents: Iterator[tuple[int, str]], size: int) -> Iterator[tuple[int, str]]:
+    draw = random.Random(0)
+    held: list[tuple[int, str]] = []
+    for document in documents:
+        if len(held) < size:
+            held.append(document)
+            continue
+        place = draw.randrange(size)
+        yield held[place]
+        held[place] = document
+    draw.shuffle(held)
+    yield from held
 
 
 def documents(config: ActivationsConfig) -> Iterator[Record]:

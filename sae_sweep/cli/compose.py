@@ -10,8 +10,9 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from sae_sweep.cli.config_files import choice_files, cleaned
@@ -31,6 +32,11 @@ from sae_sweep.search import examples
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 TEXT_SETTINGS = frozenset(setting.key for setting in settings() if setting.is_text)
+
+FROM_ENVIRONMENT = (
+    *("activations.files", "activations.model", "activations.text", "outputs", "store.url"),
+)
+"""Paths, URLs and what belongs to a machine: settings that may be ${oc.env:NAME}."""
 
 
 class Composed(NamedTuple):
@@ -191,6 +197,7 @@ def _read(overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
         try:
             with hydra.initialize_config_dir(str(conf_dir()), version_base=None):
                 composed = hydra.compose("config", overrides)
+            _refuse_environment(composed)
             plain = OmegaConf.to_container(composed, resolve=True)
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             said = _reason(error)
@@ -199,6 +206,41 @@ def _read(overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
             raise BadInput(f"{place} cannot be composed: {said}; {way_out}") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _refuse_environment(composed: DictConfig) -> None:
+    """Let settings that say where and how a sweep runs read the environment, and no others.
+
+    A sweep file may come from somebody else, and what it asks stands in the report.
+    """
+    read: list[str] = []
+
+    def noted(name: str, *default: Any) -> Any:
+        read.append(name)
+        return oc.env(name, *default)
+
+    def visit(node: DictConfig | ListConfig, key: str) -> None:
+        for name in range(len(node)) if isinstance(node, ListConfig) else list(node):
+            if OmegaConf.is_missing(node, name):
+                continue
+            inner = f"{key}.{name}".lstrip(".")
+            value = node[name]  # resolved here, whatever it refers to
+            allowed = inner in FROM_ENVIRONMENT or inner.startswith("executor.")
+            if read and not allowed:
+                raise BadInput(
+                    f"{inner} takes the environment variable {read[0]}, which the report would "
+                    f"show: write the value; only {', '.join(FROM_ENVIRONMENT)} and executor may "
+                    "take one"
+                )
+            read.clear()
+            if isinstance(value, DictConfig | ListConfig):
+                visit(value, inner)
+
+    OmegaConf.register_new_resolver("oc.env", noted, replace=True)
+    try:
+        visit(composed, "")
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def _with_axes(

@@ -38,6 +38,8 @@ Commands, with `sae-sweep` in place of `python -m sae_sweep` where it is on the 
       name the l1_alpha that gives this L0, from past trials
   python -m sae_sweep forget --status STATUS [--sweep NAME]
       remove the records and folders of trials that ended so, e.g. failed
+  python -m sae_sweep help settings
+      write docs/settings.md
   python -m sae_sweep help metrics
       list the metrics that objectives, constraints and stop rules may name
 
@@ -91,6 +93,28 @@ def metrics_text() -> str:
         for one in METRICS.values()
     ]
     return _section("Metrics, as search.objective=[fvu,l0], constraints and stop rules", rows)
+
+
+def settings_page() -> str:
+    """Write every setting, its default and its meaning as a page of Markdown."""
+    given = compose([], None).settings
+    lines = ["# Settings", "", "Written by `python -m sae_sweep help settings`.", ""]
+    groups: dict[str, list[str]] = {}
+    for one in settings():
+        group = one.key.partition(".")[0] if "." in one.key else "the run"
+        shown = in_words(look_up(given, one.key, one.default)).replace("|", "\\|")
+        text = one.text.replace("|", "\\|")
+        groups.setdefault(group, []).append(f"| `{one.key}` | `{shown}` | {text} |")
+    for group, rows in groups.items():
+        lines += [
+            f"## {group}",
+            "",
+            "| setting | default | meaning |",
+            "| --- | --- | --- |",
+            *rows,
+        ]
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def _sweep(name: str, config_dir: Path | None) -> str:

@@ -1,12 +1,13 @@
 """`sae-sweep`, also as `python -m sae_sweep`: which command, and what becomes of errors."""
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
 from sae_sweep import process
 from sae_sweep.cli import exit_codes
-from sae_sweep.errors import BadInput, CutShort, lacks_room
+from sae_sweep.errors import BadInput, CutShort, lacks_processes, lacks_room
 from sae_sweep.inputs import reason
 
 
@@ -23,17 +24,21 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\nsae_sweep: stopped; the same command continues where it was\n")
         return exit_codes.INTERRUPTED
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         if lacks_room(error):
-            sys.stderr.write(f"sae_sweep: {error}: make room there; the same command continues\n")
-            return exit_codes.FAILED
-        if error.filename is None:
+            way_out = "make room there"
+        elif lacks_processes(error):
+            way_out = "raise the limit of processes (ulimit -u), or end others"
+        elif isinstance(error, OSError) and error.filename is not None:
+            sys.stderr.write(
+                f"sae_sweep: {error.filename} cannot be used ({reason(error)}): check the path "
+                "and its permissions\n"
+            )
+            return exit_codes.BAD_INPUT
+        else:
             raise
-        sys.stderr.write(
-            f"sae_sweep: {error.filename} cannot be used ({reason(error)}): check the path and its "
-            "permissions\n"
-        )
-        return exit_codes.BAD_INPUT
+        sys.stderr.write(f"sae_sweep: {error}: {way_out}; the same command continues\n")
+        return exit_codes.FAILED
 
 
 PROGRAM = "python -m sae_sweep"
@@ -50,36 +55,17 @@ def _format(arguments: list[str]) -> str | None:
 def _command(arguments: list[str]) -> int:
     # a command imports what it needs and no more: help and messages come without torch
     match arguments:
-        case ["help", "metrics"] | ["--help" | "-h", "metrics"]:
-            from sae_sweep.cli.help import metrics_text
+        case ["help", ("metrics" | "settings") as about] | ["--help" | "-h", "metrics" as about]:
+            from sae_sweep.cli.help import metrics_text, settings_page
 
-            sys.stdout.write(metrics_text() + "\n")
+            sys.stdout.write((metrics_text() if about == "metrics" else settings_page()) + "\n")
             return 0
         case ["help", *rest]:
             return _command([*rest, "--help"])
-        case ["forget", *rest]:
-            from sae_sweep.cli.forget import forget
-
-            process.interruptible()
-            return forget(rest)
-        case ["publish", *rest]:
-            from sae_sweep.cli.publish import publish
-
-            return publish(rest)
-        case ["submit", *rest]:
-            from sae_sweep.cli.submit import submit
-
-            return submit(rest)
-        case ["track", *rest]:
-            from sae_sweep.cli.track import track
-
-            process.interruptible()
-            return track(rest)
+        case [("forget" | "publish" | "submit" | "track") as name, *rest]:
+            return _own(name, rest)
         case ["export", *rest] if _format(rest) not in TABLES:
-            from sae_sweep.cli.export import export
-
-            process.interruptible()
-            return export(rest)
+            return _own("export", rest)
         case ["export" | "report" | "status" | "watch" | "compare" | "suggest" | "import", *_]:
             from analysis.cli import main as analyse
 
@@ -89,6 +75,13 @@ def _command(arguments: list[str]) -> int:
             return _sweep(rest)
         case _:
             return _sweep(arguments)
+
+
+def _own(name: str, arguments: list[str]) -> int:
+    """Run a command that has a module of its own, with a function of its name in it."""
+    command = getattr(importlib.import_module(f"sae_sweep.cli.{name}"), name)
+    process.interruptible()
+    return int(command(arguments))
 
 
 def _sweep(arguments: list[str]) -> int:

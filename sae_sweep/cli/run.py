@@ -18,6 +18,9 @@ from sae_sweep.tune import sweep
 from sae_sweep.tune.estimate import describe_cost
 from sae_sweep.tune.expansion import Expansion, expand_sweep
 
+NAMED = 5
+"""Trials that are named in a line."""
+
 MISSING: tuple[Status, ...] = ("failed", "oom", "interrupted", "queued", "running")
 """A sweep with trials of these statuses has not come to its end."""
 
@@ -86,6 +89,13 @@ def _say_how_it_ended(result: sweep.Result, expansion: Expansion, arguments: lis
         sys.stderr.write(f"search: {words}\n")
     # with rerun= the same command would start over
     again = _command([word for word in arguments if not word.startswith("rerun=")])
+    if result.without_weights:
+        shown = ", ".join(result.without_weights[:NAMED])
+        more = ", ..." if len(result.without_weights) > NAMED else ""
+        sys.stderr.write(
+            f"{len(result.without_weights)} done trials lack their weights: {shown}{more}\n"
+            f"to train them again: {again} rerun=weights\n"
+        )
     missing = any(result.counts[status] for status in MISSING)
     if result.interrupted or (result.lost is not None and missing):
         sys.stderr.write(f"to continue: {again}\n")

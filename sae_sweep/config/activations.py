@@ -58,6 +58,10 @@ class ActivationsConfig(Strict):
     text_split_by: Literal["paragraph", "line", "file"] | None = None
     """A document of a .txt or .md; where null a paragraph, in a folder of files each file."""
 
+    shuffle_buffer: Count | None = None
+    """Documents held for a running shuffle, so that a local text may be larger than memory; null:
+    all of the text is shuffled, in memory."""
+
     files: str | None = None
     """Folder of .safetensors or .npy [tokens, d] to use instead of running a model."""
 

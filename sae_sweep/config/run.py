@@ -158,8 +158,8 @@ class RunConfig(TrialConfig):
     dry_run: bool = False
     """Print trials, cohorts, memory, time, disk and risks, and start nothing."""
 
-    rerun: Literal["failed", "diverged", "all"] | None = None
-    """Train again what ended so: failed (with oom), diverged, or all of the sweep's trials."""
+    rerun: Literal["failed", "diverged", "weights", "all"] | None = None
+    """Train again: what failed (or was oom), diverged, lost its weights, or all trials."""
 
     outputs: str = "outputs"
     """Folder for everything that is written."""

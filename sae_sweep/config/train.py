@@ -52,10 +52,10 @@ class TrainConfig(Strict):
     """Share of the steps, the last ones, over which lr falls linearly to 0."""
 
     l1_warmup_fraction: Fraction = 0.05
-    """Share of the steps over which l1_alpha rises linearly from 0 (l1)."""
+    """Share of the steps over which the sparsity term's weight, e.g. l1_alpha, rises from 0."""
 
     l0_controller: bool = False
-    """Whether l1_alpha is moved during training, from sae.l1_alpha on, to hold l0_target (l1)."""
+    """Whether a penalty's weight, e.g. sae.l1_alpha, is moved in training to hold l0_target."""
 
     l0_target: OpenFraction | None = None
     """Share of latents to be active in a token, which l0_controller holds, e.g. 0.05."""
@@ -67,7 +67,7 @@ class TrainConfig(Strict):
     """Share of the steps over which the target moves from l0_target_start to l0_target."""
 
     l0_bound: Bound = 100.0
-    """How many times above or below sae.l1_alpha l0_controller can go."""
+    """How many times above or below the weight that is set l0_controller can go."""
 
     resample_every: Count | None = None
     """Steps between resamplings of silent latents (l1, Bricken et al. 2023); null: never."""
@@ -100,7 +100,7 @@ class TrainConfig(Strict):
     """Steps between reports; a twentieth of the run where null. Not part of a trial's identity."""
 
     checkpoint_every: Count | None = None
-    """Steps between checkpoints; every 15 seconds where null. Not part of a trial's identity."""
+    """Steps between checkpoints; null: every 15 s, or 5 % of the time. Not part of the identity."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -16,6 +16,9 @@ L0_SETTINGS: dict[str, tuple[str, ...]] = {
 COUNTS = frozenset({"k", "target_l0"})
 """Of these L0 is the value itself; the others are weights of a penalty: larger is sparser."""
 
+PENALTIES = frozenset(name for names in L0_SETTINGS.values() for name in names) - COUNTS
+"""Weights of a penalty that set L0."""
+
 
 class L0Setting(NamedTuple):
     """The setting of a trial that moves its L0."""

@@ -1,14 +1,14 @@
-"""Which past trials say something about a response of L0 to l1_alpha that is asked for."""
+"""Which past trials say something about a response of L0 to a penalty that is asked for."""
 
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from sae_sweep.records import TrialRecord
+from sae_sweep.records import PENALTIES, TrialRecord, l0_setting
 from sae_sweep.rules.response import Observation
 
 FREE = {
-    "sae": {"l1_alpha", "n_latents"},
+    "sae": {*PENALTIES, "n_latents"},
     "train": {"seed_init", "seed_data", "dead_window_tokens"},
 }
 """Settings that may differ: the curve's own axes, replicates, and what is only measured."""
@@ -21,7 +21,7 @@ class Past(NamedTuple):
 
     records: list[TrialRecord]
     left_out: Counter[str]
-    """How many other trials with an L1 penalty there are, by the first setting that differs."""
+    """How many other trials with a penalty there are, by the first setting that differs."""
 
     @property
     def observations(self) -> list[Observation]:
@@ -30,19 +30,23 @@ class Past(NamedTuple):
 
 
 def is_usable(record: TrialRecord) -> bool:
-    """Whether a trial has an L1 penalty above 0 and a measured L0."""
-    sae = record.config.get("sae", {})
-    penalised = sae.get("kind") == "l1" and (sae.get("l1_alpha") or 0) > 0
+    """Whether a trial has a penalty above 0 that sets its L0, and a measured L0."""
+    moves = l0_setting(record.config.get("sae", {}))
+    penalised = moves is not None and not moves.is_count and (moves.value or 0) > 0
     return penalised and record.status == "done" and record.final.get("l0_fraction") is not None
 
 
 def observation(record: TrialRecord) -> Observation:
     """A usable trial as a point of the curve."""
     sae, final = record.config["sae"], record.final
+    # an imported trial need not name its kind
+    moves = l0_setting({"kind": "l1", **sae})
+    assert moves is not None
+    assert moves.value is not None
     l0 = final["l0_fraction"]
     assert l0 is not None
     mean, sd = final.get("l0_fraction_last_half"), final.get("l0_fraction_last_half_sd")
-    return Observation(sae["l1_alpha"], sae["n_latents"], l0, sd / mean if mean and sd else 0.0)
+    return Observation(moves.value, sae["n_latents"], l0, sd / mean if mean and sd else 0.0)
 
 
 def curves(usable: Iterable[TrialRecord]) -> list[list[TrialRecord]]:
@@ -61,7 +65,7 @@ def curves(usable: Iterable[TrialRecord]) -> list[list[TrialRecord]]:
 
 
 def comparable(records: Iterable[TrialRecord], like: dict[str, Any]) -> Past:
-    """Choose the usable trials that differ from settings in l1_alpha, width and seeds alone.
+    """Choose the usable trials that differ from settings in the penalty, width and seeds alone.
 
     Args:
         records: past trials of any kind.

@@ -1,4 +1,8 @@
-"""Search for the l1_alpha that gives a wanted L0, by the response curve of what is known so far."""
+"""Search for the setting that gives a wanted L0.
+
+For a penalty by the response curve of what is known so far; for k and target_l0, of which L0 is the
+value itself up to latents that do not fire, by proportion.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +12,7 @@ import numpy as np
 
 from sae_sweep.config import SearchConfig, Trial
 from sae_sweep.errors import BadInput
-from sae_sweep.records import TrialRecord
+from sae_sweep.records import L0_SETTINGS, TrialRecord
 from sae_sweep.rules import history, response
 from sae_sweep.rules.response import Observation
 from sae_sweep.search.axes import Axis, rounded
@@ -17,7 +21,6 @@ from sae_sweep.search.cells import Cell, Space, Values
 from sae_sweep.search.objective import pooled
 from sae_sweep.search.sampled import Draw, Proposal
 
-ALPHA = "sae.l1_alpha"
 L0 = ("l0_fraction", "l0_fraction_last_half", "l0_fraction_last_half_sd")
 
 EDGE = 0.1
@@ -48,31 +51,68 @@ class TargetProposer:
     def propose(
         self, cell: Cell, draws: Sequence[Draw], accept: Callable[[Values], bool]
     ) -> Proposal:
-        """Name the next l1_alpha, or say why no more are needed."""
+        """Name the next value, or say why no more are needed."""
         axis = cell.drawn[0].axes[0]
-        reference = self._trial(cell, {ALPHA: axis.values[0]})
+        reference = self._trial(cell, {axis.key: axis.values[0]})
         target = self._target(reference)
-        own = _observations(draws, reference.n_latents)
+        if reference.sae.l0_setting.is_count:
+            return self._by_proportion(cell, draws, accept, reference, target)
+        own = _observations(axis.key, draws, reference.n_latents)
         past = self._past(cell, draws, reference)
         known = [*own, *past.observations]
         hits = [one for one in own if self._is_hit(one, target)]
         if hits:
             low, high = axis.values
             curve = response.fit(known, reference.n_latents, (low, high)).interval(target)
-            reached = _reached(hits[0], target, len(draws), curve)
+            reached = _reached(axis.key, hits[0], target, len(draws), curve)
             return Proposal(closed=f"{_words(cell)}{reached}")
         if (contradiction := response.rise(known)) is not None:
-            return Proposal(closed=f"{_words(cell)}{_not_monotone(*contradiction)}")
+            return Proposal(closed=f"{_words(cell)}{_not_monotone(axis.key, *contradiction)}")
         note = self._introduction(cell, past)
         for x in self._candidates(axis, known, reference, draws, target):
             if isinstance(x, str):
                 return Proposal(closed=f"{_words(cell)}{x}")
-            values = {ALPHA: rounded(math.exp(x), axis)}
+            values = {axis.key: rounded(math.exp(x), axis)}
             if accept(values):
                 return Proposal(values, note=note)
         if any(draw.pending for draw in draws):
             return Proposal(note=note)
-        return Proposal(closed=f"{_words(cell)}no l1_alpha is left to try; the target is not met")
+        return Proposal(closed=f"{_words(cell)}no {axis.key} is left to try; the target is not met")
+
+    def _by_proportion(
+        self,
+        cell: Cell,
+        draws: Sequence[Draw],
+        accept: Callable[[Values], bool],
+        reference: Trial,
+        target: float,
+    ) -> Proposal:
+        """The count that is wanted itself; then what the nearest trial's L0 missed it by."""
+        axis = cell.drawn[0].axes[0]
+        width, wanted = reference.n_latents, target * reference.n_latents
+        own = _observations(axis.key, draws, width)
+        nearest = min(own, key=lambda one: abs(one.l0_fraction / target - 1), default=None)
+        if nearest is not None and self._is_hit(nearest, target):
+            return Proposal(
+                closed=f"{_words(cell)}reached: l0_fraction {nearest.l0_fraction:.4g} for the "
+                f"target {target:.4g} at {axis.key}={nearest.l1_alpha:g}, configuration "
+                f"{len(draws)} of the search"
+            )
+        if nearest is None and draws:
+            return Proposal()
+        guess = wanted
+        if nearest is not None and nearest.l0_fraction > 0:
+            guess = nearest.l1_alpha * target / nearest.l0_fraction
+        low, high = axis.values
+        value = rounded(guess, axis)
+        if axis.word == "int":
+            value = round(value)
+        if accept({axis.key: value}):
+            return Proposal({axis.key: value})
+        return Proposal(
+            closed=f"{_words(cell)}no {axis.key} is left to try; the target {target:.4g} is "
+            f"{wanted:.4g} latents, and the axis goes from {low:g} to {high:g}"
+        )
 
     def _target(self, reference: Trial) -> float:
         """The wanted share of latents."""
@@ -116,7 +156,7 @@ class TargetProposer:
         draws: Sequence[Draw],
         target: float,
     ) -> Iterator[float | str]:
-        """Ln l1_alpha to try, best first; or why there are none.
+        """Logarithms of the penalty to try, best first; or why there are none.
 
         Of several under way each takes another quantile of where the curve may meet the target.
         """
@@ -140,8 +180,8 @@ class TargetProposer:
                 continue
             if below - above < NARROWEST:
                 yield (
-                    f"L0 jumps over the target {target:.4g} between {ALPHA}={math.exp(above):.6g} "
-                    f"and {math.exp(below):.6g}: no l1_alpha gives it"
+                    f"L0 jumps over the target {target:.4g} between {axis.key}="
+                    f"{math.exp(above):.6g} and {math.exp(below):.6g}: no {axis.key} gives it"
                 )
             edge = EDGE * (below - above)
             inside = above + edge <= x <= below - edge
@@ -152,30 +192,30 @@ def refuse_space(space: Space) -> None:
     """Refuse axes that a target search cannot use.
 
     Raises:
-        BadInput: anything but l1_alpha is drawn, or an architecture without it is trained.
+        BadInput: anything but the setting that moves the L0 of the kind that is trained is drawn.
     """
     for cell in space.cells:
         axes = [axis for _, axes in cell.drawn for axis in axes]
-        if [(axis.key, axis.word) for axis in axes] != [(ALPHA, "loguniform")]:
-            drawn = ", ".join(f"{axis.key}={{{axis.word}: {axis.values}}}" for axis in axes)
-            raise BadInput(
-                f"search.kind=target draws {ALPHA} alone, by loguniform, and the sweep draws "
-                f"{drawn}: list the others with grid, or use search=optuna with search.target"
-            )
-        kind = apply(space.base, cell.assignment)["sae"].get("kind", "topk")
-        if kind != "l1":
-            raise BadInput(
-                f"search.kind=target with sae.kind={kind}: its L0 is not set by {ALPHA}; "
-                "use sae=l1, or set sae.k"
-            )
+        sae = apply(space.base, cell.assignment)["sae"]
+        kind = sae.get("kind", "topk")
+        moves = [f"sae.{name}" for name in L0_SETTINGS.get(kind, ())]
+        words = ["int"] if "sae.k" in moves else ["loguniform"]
+        if len(axes) == 1 and axes[0].key in moves and axes[0].word in words:
+            continue
+        drawn = ", ".join(f"{axis.key}={{{axis.word}: {axis.values}}}" for axis in axes)
+        raise BadInput(
+            f"search.kind=target with sae.kind={kind} draws {' or '.join(moves)} alone, by "
+            f"{words[0]}, and the sweep draws {drawn}: list the others with grid, or use "
+            "search=optuna with search.target"
+        )
 
 
-def _observations(draws: Sequence[Draw], n_latents: int) -> list[Observation]:
+def _observations(key: str, draws: Sequence[Draw], n_latents: int) -> list[Observation]:
     found = []
     for draw in filter(_finished, draws):
         metrics = pooled(L0, [told.metrics for told in draw.told])
         l0, mean, sd = (metrics.get(name, 0.0) for name in L0)
-        found.append(Observation(draw.values[ALPHA], n_latents, l0, sd / mean if mean else 0.0))
+        found.append(Observation(draw.values[key], n_latents, l0, sd / mean if mean else 0.0))
     return found
 
 
@@ -202,7 +242,7 @@ def _out_of_reach(
         return None
     return (
         f"l0_fraction {target:.4g} is out of reach: at the {side} end of the axis, "
-        f"{ALPHA}={end:g}, it is {value:.4g}; widen the axis or choose another target"
+        f"{axis.key}={end:g}, it is {value:.4g}; widen the axis or choose another target"
     )
 
 
@@ -232,19 +272,19 @@ def _words(cell: Cell) -> str:
 
 
 def _reached(
-    one: Observation, target: float, trials: int, curve: tuple[float, float, float]
+    key: str, one: Observation, target: float, trials: int, curve: tuple[float, float, float]
 ) -> str:
     low, middle, high = curve
     return (
         f"reached: l0_fraction {one.l0_fraction:.4g} for the target {target:.4g} at "
-        f"{ALPHA}={one.l1_alpha:g}, configuration {trials} of the search; the curve puts the "
+        f"{key}={one.l1_alpha:g}, configuration {trials} of the search; the curve puts the "
         f"target at {middle:.3g}, 95 % interval {low:.3g} to {high:.3g}"
     )
 
 
-def _not_monotone(lower: Observation, higher: Observation) -> str:
+def _not_monotone(key: str, lower: Observation, higher: Observation) -> str:
     return (
         f"the response is not monotone: l0_fraction {lower.l0_fraction:.4g} at "
-        f"{ALPHA}={lower.l1_alpha:g} and {higher.l0_fraction:.4g} at {higher.l1_alpha:g}, where it "
+        f"{key}={lower.l1_alpha:g} and {higher.l0_fraction:.4g} at {higher.l1_alpha:g}, where it "
         "should fall; train longer, compare the seeds, or use search=optuna"
     )

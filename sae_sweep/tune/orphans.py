@@ -2,31 +2,53 @@
 
 import contextlib
 import os
-import signal
-from pathlib import Path
+from collections.abc import Iterable
+from typing import Any
 
-from sae_sweep.records.store.owner import process_start
+import psutil
+
+from sae_sweep.records.store import owner
 
 MARK = "SAE_SWEEP_DRIVER"
-"""In the environment of what a driver starts: its number and when it started."""
+"""In the environment of what a driver starts: which process it is."""
+
+
+def mark_of(driver: dict[str, Any]) -> str:
+    """The mark of a driver, as `owner.current_owner` describes it."""
+    return f"{driver.get('namespace')}-{driver.get('pid')}-{driver.get('pid_started')}"
 
 
 def mark() -> None:
-    """Let what this process starts from now on be known for its own."""
-    os.environ[MARK] = f"{os.getpid()}-{process_start(os.getpid())}"
+    """Mark what this process starts from now on."""
+    os.environ[MARK] = mark_of(owner.current_owner())
 
 
-def end() -> None:
-    """Kill the processes whose driver has died."""
-    for folder in Path("/proc").glob("[0-9]*"):
+def end(drivers: Iterable[dict[str, Any]]) -> None:
+    """Kill what Ray has left of drivers that have died.
+
+    A process is ended only if all of this holds: its mark is that of a driver which the store
+    knows, which ran in this PID namespace since this boot, and whose process is gone; it is in this
+    namespace itself, and one of Ray's programs; it is neither this process nor an ancestor of it.
+
+    Args:
+        drivers: owners of runs in the store; those that still run are spared.
+    """
+    marks = {mark_of(one) for one in drivers if owner.state(one, 0.0) == "dead"}
+    if not marks:
+        return
+    here = owner.namespace()
+    spared = {os.getpid(), *(one.pid for one in psutil.Process().parents())}
+    for process in psutil.process_iter():
         # it has ended meanwhile, or is somebody else's
-        with contextlib.suppress(OSError):
-            for entry in (folder / "environ").read_bytes().split(b"\0"):
-                name, _, value = entry.decode(errors="replace").partition("=")
-                if name == MARK and not _lives(value):
-                    os.kill(int(folder.name), signal.SIGKILL)
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid in spared or owner.namespace(process.pid) != here:
+                continue
+            if process.environ().get(MARK) in marks and _is_of_ray(process.cmdline()):
+                process.kill()
 
 
-def _lives(driver: str) -> bool:
-    pid, _, started = driver.partition("-")
-    return str(process_start(int(pid))) == started
+def _is_of_ray(command: list[str]) -> bool:
+    """Whether a command line is a program of Ray's: its workers call themselves ray::NAME."""
+    return bool(command) and (
+        command[0].startswith("ray::") or any("/ray/" in w for w in command[:3])
+    )

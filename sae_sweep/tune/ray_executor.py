@@ -10,9 +10,10 @@ import secrets
 import shutil
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ SETTINGS = {
 }
 """Read by Ray when it is imported."""
 
+LOOPBACK = "127.0.0.1"
+
 REMIND_SECONDS = 0.5
 """How often an interrupted sweep repeats its orders to leave."""
 
@@ -44,6 +47,7 @@ def _prepare_environment(address: str | None) -> None:
         os.environ.setdefault(name, value)
     if address is None:
         # a token of our own keeps others out and nothing is written to the home folder
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux too: loopback only
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         orphans.mark()
@@ -60,13 +64,29 @@ def cluster(config: ExecutorConfig) -> Iterator[None]:
     import ray
 
     cores = len(os.sched_getaffinity(0))
-    with _own_signal_handlers():
-        _connect(config.address, num_cpus=max(cores, config.slots or 1))
-    try:
-        yield
-    finally:
+    with _private_folder() if config.address is None else nullcontext() as folder:
         with _own_signal_handlers():
-            ray.shutdown()
+            _connect(config.address, folder, num_cpus=max(cores, config.slots or 1))
+        try:
+            yield
+        finally:
+            with _own_signal_handlers():
+                ray.shutdown()
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder for a cluster's sockets and logs that nobody else can enter.
+
+    Ray opens its own to everybody, so it stands inside one of mode 0700. Sockets have paths of at
+    most 107 bytes, of which Ray's own part takes some 65: a long TMPDIR is not used.
+    """
+    place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="sae-ray-", dir=place if len(place) <= 20 else "/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -125,13 +145,21 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _connect(address: str | None, num_cpus: int) -> None:
+def _connect(address: str | None, folder: Path | None, num_cpus: int) -> None:
     import ray
 
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is None:
-            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+            assert folder is not None
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                _node_ip_address=LOOPBACK,  # what listens, listens there only
+                _temp_dir=str(folder / "ray"),
+                **quiet,
+            )
         else:
             _knock(address)
             ray.init(address=address, **quiet)

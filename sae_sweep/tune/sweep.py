@@ -35,7 +35,12 @@ from sae_sweep.tune.watching import Watcher
 NAMED = 10
 """Lost trials that are named; of further ones only the number is given."""
 
-RERUN = {"failed": ("failed", "oom"), "diverged": ("diverged",), "all": tuple(FINAL | {"stopped"})}
+RERUN = {
+    "failed": ("failed", "oom"),
+    "diverged": ("diverged",),
+    "weights": ("done",),
+    "all": tuple(FINAL | {"stopped"}),
+}
 
 
 class Result(NamedTuple):
@@ -49,6 +54,8 @@ class Result(NamedTuple):
     """Whether it was asked to stop before the end."""
     notes: list[str]
     """What a search had to say."""
+    without_weights: list[str]
+    """Trials whose weights should be there and are gone or damaged, by folder, and which it is."""
     lost: str | None
     """Why another driver has taken over, where that is so, and what it has taken."""
 
@@ -75,7 +82,6 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
         BadInput: before any trial starts.
         CutShort: the store or the disk has failed on the way.
     """
-    orphans.end()
     url = config.store.url or default_url(outputs)
     with Store(url) as store:
         take_up(store, expansion, config)
@@ -87,6 +93,7 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
             git=git_commit(),
             versions=versions(),
         )
+        orphans.end(store.owners())
         start = Start(store, run_id, expansion, config, outputs)
         todo: list[Trial] = []
         notes: list[str] = []
@@ -104,10 +111,18 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
         finally:
             store.finish_run(run_id)
         records = start.records()
+        done = {uid for uid, record in records.items() if record.status == "done"}
+        kept = done if config.store.weights == "all" else set()
         if config.store.weights == "front" and not (interrupted or lost):
-            _keep_front(records, store.trained_by(config.sweep.name), outputs)
+            kept = _keep_front(records, store.trained_by(config.sweep.name), outputs)
     counts = Counter(record.status for record in records.values())
-    return Result(counts, bool(todo), interrupted, notes, lost)
+    lacking = _without_weights([records[uid] for uid in sorted(kept)], outputs)
+    return Result(counts, bool(todo), interrupted, notes, lacking, lost)
+
+
+def _without_weights(records: Sequence[TrialRecord], outputs: Path) -> list[str]:
+    found = [(one, trial_folder.lacks_weights(outputs / "trials" / one.folder)) for one in records]
+    return [f"{one.folder} ({wrong})" for one, wrong in found if wrong]
 
 
 def _what_is_lost(start: Start, todo: list[Trial], error: ClaimLost) -> str:
@@ -150,6 +165,9 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
     again: list[Trial] = []
     if rerun is not None:
         chosen = [trial for trial in trials if known[trial.uid].status in RERUN[rerun]]
+        if rerun == "weights":
+            root = start.outputs / "trials"
+            chosen = [one for one in chosen if trial_folder.lacks_weights(root / one.folder)]
         numbers = store.reset(start.run, [trial.uid for trial in chosen])
         again = [trial for trial in chosen if trial.uid in numbers]
         for trial in again:
@@ -295,8 +313,12 @@ def _stopping_on_signals(driver: Driver, display: SweepDisplay) -> Iterator[None
             signal.signal(name, handler)
 
 
-def _keep_front(records: Mapping[str, TrialRecord], ours: set[str], outputs: Path) -> None:
-    """Remove the weights off the Pareto front (fvu, l0) of trials that this sweep trained."""
+def _keep_front(records: Mapping[str, TrialRecord], ours: set[str], outputs: Path) -> set[str]:
+    """Remove the weights off the Pareto front (fvu, l0) of trials that this sweep trained.
+
+    Returns:
+        Those whose weights stay.
+    """
     done = [one for one in records.values() if one.status == "done"]
     ranked = [one for one in done if not one.worse_than_mean]
     points = np.array([[one.final["fvu"], one.final["l0"]] for one in ranked], dtype=float)
@@ -305,6 +327,7 @@ def _keep_front(records: Mapping[str, TrialRecord], ours: set[str], outputs: Pat
     for one in done:
         if one.uid in ours - kept:
             (outputs / "trials" / one.folder / WEIGHTS_FILE).unlink(missing_ok=True)
+    return kept
 
 
 def outputs_folder(config: RunConfig) -> Path:

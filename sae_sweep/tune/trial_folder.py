@@ -13,6 +13,8 @@ import re
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from sae_sweep.errors import BadInput
 from sae_sweep.records import FINAL, Status
 from sae_sweep.sae import WEIGHTS_FILE
@@ -67,6 +69,8 @@ def settle(folder: Path, number: int, status: Status, *, keep_weights: bool) -> 
         status: the outcome's.
         keep_weights: whether the sweep wants them.
     """
+    if not folder.is_dir():  # nothing was written: the trial failed because something is in the way
+        return
     mine = claim_folder(folder, number)
     if status == "done" and (mine / WEIGHTS_FILE).exists():
         for path in sorted(mine.iterdir()):
@@ -79,8 +83,23 @@ def settle(folder: Path, number: int, status: Status, *, keep_weights: bool) -> 
             remove(folder / name)
     if status == "stopped" or (status == "done" and not keep_weights):
         remove(folder / WEIGHTS_FILE)
-    with contextlib.suppress(OSError):  # it has something in it, or is not there
+    with contextlib.suppress(OSError):  # it has something in it
         folder.rmdir()
+
+
+def lacks_weights(folder: Path) -> str | None:
+    """What is wrong with a finished trial's weights: `gone`, `damaged`, or nothing.
+
+    Looks at the header and the size of the file, not at every byte.
+    """
+    path = folder / WEIGHTS_FILE
+    if not path.exists():
+        return "gone"
+    try:
+        with safe_open(path, "pt") as file:
+            return None if file.keys() else "damaged"
+    except (SafetensorError, OSError):
+        return "damaged"
 
 
 def in_the_way(folder: Path, error: OSError) -> str:
@@ -108,8 +127,8 @@ def remove(path: Path) -> None:
 
 
 def _claims(folder: Path) -> set[int]:
-    """Numbers of the claims that have a folder."""
+    """Numbers of the claims that have a folder; a link is none."""
     if not folder.is_dir():
         return set()
-    found = (CLAIM.fullmatch(path.name) for path in folder.iterdir())
-    return {int(match[1]) for match in found if match}
+    real = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+    return {int(match[1]) for path in real if (match := CLAIM.fullmatch(path.name))}

@@ -269,3 +269,29 @@ def test_a_description_beside_data_is_left_out_and_said(tmp_path: Path, capsys: 
     write(tmp_path / "a.jsonl")
     assert texts.read(config(tmp_path)).documents == ["one", "two", ""]
     assert "descriptions left out, e.g." in capsys.readouterr().err
+
+
+def test_a_running_shuffle_yields_every_document_once_and_holds_few(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    rows = [
+        json.dumps({"text": f"word {number}", "set": "ab"[number % 2]}) for number in range(500)
+    ]
+    path.write_text("\n".join(rows))
+    config = ActivationsConfig(model="-", layer=0, text=str(path), shuffle_buffer=50, group="set")
+    source = texts.in_order(config)
+    first = [next(source.documents) for _ in range(20)]
+    groups, names = source.groups()
+    assert len(groups) == 70  # what has been read: no document further
+    taken = [*first, *source.documents]
+    assert sorted(number for number, _ in taken) == list(range(500))
+    assert all(text == f"word {number}" for number, text in taken)
+    assert [number for number, _ in taken] != list(range(500))
+    assert taken == list(texts.in_order(config).documents)
+    groups, names = source.groups()
+    assert [names[one] for one in groups] == ["ab"[number % 2] for number in range(500)]
+
+
+def test_a_running_shuffle_of_a_data_set_is_refused() -> None:
+    config = ActivationsConfig(model="-", layer=0, text="somebody/texts", shuffle_buffer=9)
+    with pytest.raises(BadInput, match=r"shuffle_buffer=9 with .*leave the buffer out"):
+        texts.in_order(config)

@@ -74,9 +74,9 @@ def write_store(
         number = store.start_run(name, **(fields | run))
         members = [(trial.record, trial.assignment) for trial in trials]
         store.enlist(number, members)
-        store.claim(number, [record.uid for record, _ in members])
+        mine = store.claim(number, [record.uid for record, _ in members])
         for trial, (record, _) in zip(trials, members, strict=True):
-            if trial.status != "queued":
+            if trial.status != "queued" and record.uid in mine:  # else it has ended before
                 _train(store, number, trial, record.uid)
         store.event(number, "cohort", "a cohort of 2 ended")
         if ended:

@@ -1,5 +1,7 @@
 """Doubtful records are labelled and counted, and stay in."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_sweeps import Load, Ran
@@ -110,3 +112,26 @@ def test_what_is_not_finite_is_counted(load: Load) -> None:
     del made[2].final["dead_features"]
     (found,) = record_checks.gaps(study(load, made))
     assert (found.metric.name, found.missing, found.n) == ("dead_features", 3, len(made))
+
+
+@pytest.mark.parametrize(
+    ("steps", "missing"),
+    [
+        (list(range(10, 610, 10)), 0),
+        ([*range(10, 310, 10), *range(410, 610, 10), 605], 10),
+        ([30, 40, 50, 60], 2),
+        ([10, 20, 30, 40, 45], 0),
+        ([10, 20, 30, 50, 100, 150], 0),  # resumed with another report_every
+        ([50, 100, 110, 120, 130], 0),
+        ([10, 20], 0),
+        ([], 0),
+    ],
+)
+def test_reports_that_the_store_has_lost_are_counted(load: Load, steps, missing) -> None:
+    one, other = trials(2)
+    found = study(load, [one, other])
+    curve = np.array(steps), np.zeros(len(steps))
+    found = replace(found, history=lambda uids, metric: {one.record.uid: curve})
+    lost = record_checks.missing_reports(found)
+    assert (lost.missing, lost.reported) == (missing, len(steps))
+    assert lost.uids == ([one.record.uid] if missing else [])

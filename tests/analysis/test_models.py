@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from analysis.statistics.draws import is_gathered
 from analysis.statistics.fits import fit
 from analysis.statistics.replicates import least_gap, replicates
-from analysis.statistics.shapes import shape
+from analysis.statistics.shapes import holm, shape
 from analysis.statistics.shares import p_of_levels, share
 
 LEVELS = 5
@@ -47,6 +48,11 @@ def test_different_seeds_are_plain_repetitions() -> None:
 def test_the_least_gap_of_two_is_students_t() -> None:
     assert least_gap(2, 9) == pytest.approx(stats.t.ppf(0.975, 9), rel=1e-4)
     assert least_gap(30, 30) > least_gap(8, 30) > least_gap(2, 30)
+
+
+def test_holm_is_statsmodels() -> None:
+    p = np.random.default_rng(1).random(20) ** 3
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_a_planted_effect_is_found_with_its_sign_and_the_others_are_not(effect: 
         for one in claimed(sweep(planted, np.random.default_rng(i))):
             if isinstance(one, Goes) and (one.hyperparameter, one.metric) == ("lr", "fvu"):
                 found += 1
-                assert (one.spearman < 0) == (effect > 0)
+                assert (one.sign < 0) == (effect > 0)
                 assert one.change is not None
                 assert (one.change < 0) == (effect > 0)
             elif getattr(one, "hyperparameter", "") != "lr" or one.metric != "fvu":

@@ -55,6 +55,21 @@ def test_a_width_that_was_run_is_answered_by_its_curve() -> None:
     assert "cannot be estimated (< 3 widths with 3 l1_alpha or more)" in answer
 
 
+@pytest.mark.parametrize(("kind", "setting"), [("topk", "k"), ("jumprelu", "target_l0")])
+def test_a_kind_that_is_told_its_l0_needs_no_past(kind: str, setting: str) -> None:
+    assert ask([], kind=kind).startswith(f"sae.{setting} = 38, for l0_fraction 0.05 of 768 latents")
+
+
+def test_trials_of_another_kind_are_no_evidence() -> None:
+    gated = [make_record(a, 768, 0.3 / a, sae_kind="gated", sae_l1_norm=None) for a in ALPHAS]
+    assert value(ask([*curve(768), *gated])) == pytest.approx(3.0, rel=0.05)
+    assert value(ask([*curve(768), *gated], kind="gated")) == pytest.approx(6.0, rel=0.1)
+    with pytest.raises(BadInput, match="no finished trial of kind gated has activations of this"):
+        ask(curve(768), kind="gated")
+    with pytest.raises(BadInput, match="--kind=relu: choose one of topk, l1, batchtopk"):
+        ask([], kind="relu")
+
+
 def test_a_new_width_is_answered_from_three_others_with_the_power_and_its_interval() -> None:
     answer = ask([*curve(384), *curve(768), *curve(3072)], 1536)
     assert value(answer) == pytest.approx(3.0 * 2**-0.2, rel=0.1)

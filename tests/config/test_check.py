@@ -170,7 +170,7 @@ def test_a_choice_of_words_lists_them_over_all_classes() -> None:
     words = {setting.key: setting.choices for setting in settings()}
     assert words["sae.kind"] == ARCHITECTURES.keys()
     assert words["sae.aux_kind"] == {"auxk", "usage"}
-    assert words["rerun"] == {"failed", "diverged", "all"}
+    assert words["rerun"] == {"failed", "diverged", "weights", "all"}
     assert words["activations.text"] == words["sae.k"] == frozenset()
 
 

@@ -116,12 +116,10 @@ def test_a_rule_that_says_too_little_or_too_much_is_refused(stop, message) -> No
         validate(RunConfig, {"activations": SYNTHETIC, "stop": stop})
 
 
-def test_the_rules_in_the_readme_are_rules() -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+def test_the_rules_on_the_page_of_stopping_are_rules() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "stopping.md").read_text()
     [block] = [
-        one
-        for one in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
-        if one.startswith("stop:")
+        one for one in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if one.startswith("stop:")
     ]
     search = {"kind": "target", "target": 0.05}
     settings = {"activations": SYNTHETIC, "search": search, **yaml.safe_load(block)}

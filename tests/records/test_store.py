@@ -186,6 +186,14 @@ def test_what_a_slot_writes_under_an_earlier_claim_of_the_same_driver_is_refused
         store.rows(run, [Row("a" * 12, 10, {"fvu": 0.5})])
 
 
+def test_what_was_never_claimed_is_not_written(store_url) -> None:
+    with Store(store_url) as store:
+        run = start(store, "a" * 12)
+        for write in ("running", "rows", "outcome"):
+            with pytest.raises(ClaimLost):
+                WRITES[write](store, run)
+
+
 def test_a_driver_that_was_frozen_asks_before_it_goes_on(store_url, elsewhere) -> None:
     with Store(store_url) as one, Store(store_url) as two:
         first = start(one, "a" * 12)

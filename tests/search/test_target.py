@@ -91,6 +91,44 @@ def test_the_target_is_met_in_few_trials(curve: Curve, most: int) -> None:
     assert found[-1] == pytest.approx(middle, rel=0.25)
 
 
+@pytest.mark.parametrize(
+    ("sae", "axis", "curve", "expected"),
+    [
+        ({"kind": "topk"}, {"sae.k": {"int": [1, 60]}}, lambda k: k / 64, [3]),
+        ({"kind": "batchtopk"}, {"sae.k": {"int": [1, 60]}}, lambda k: 0.7 * k / 64, [3, 5]),
+        (
+            {"kind": "jumprelu"},
+            {"sae.target_l0": {"loguniform": [1, 60]}},
+            lambda target: 1.2 * target / 64,
+            [3.2, 2.66667],
+        ),
+        ({"kind": "matryoshka"}, {"sae.k": {"int": [5, 60]}}, lambda k: k / 64, [5]),
+    ],
+    ids=["topk", "batchtopk", "jumprelu", "out of reach"],
+)
+def test_a_count_is_proposed_itself_and_then_corrected(
+    monkeypatch, sae: dict[str, Any], axis: dict[str, Any], curve: Curve, expected: list[float]
+) -> None:
+    monkeypatch.setitem(BASE, "sae", {**sae, "n_latents": 64})
+    search, [key], found = make_search(space=axis), axis, []
+    while points := search.ask(1):
+        found.append(points[0].assignment[key])
+        search.tell(points[0].assignment, told(curve(found[-1])))
+    assert found == pytest.approx(expected)
+    assert search.exhausted
+    assert ("reached: " in search.notes()[-1]) == (abs(curve(found[-1]) / 0.05 - 1) <= 0.1)
+
+
+def test_any_penalty_is_searched_by_its_curve(monkeypatch) -> None:
+    monkeypatch.setitem(BASE, "sae", {"kind": "jumprelu", "n_latents": 64})
+    search, found = make_search(space={"sae.l0_coeff": AXIS}), []
+    while points := search.ask(1):
+        found.append(points[0].assignment["sae.l0_coeff"])
+        search.tell(points[0].assignment, told(logistic(0.5)(found[-1])))
+    assert len(found) <= 4
+    assert abs(logistic(0.5)(found[-1]) / 0.05 - 1) <= 0.1
+
+
 def test_a_count_is_a_share_of_the_latents() -> None:
     by_count = run(make_search(target_count=3.2), logistic(0.5))
     assert by_count == run(make_search(target=0.05), logistic(0.5))
@@ -219,7 +257,7 @@ def test_a_jump_over_the_target_is_refused() -> None:
          r"sae\.l1_alpha=\{uniform: \[1, 2\]\}"),
         ({"sae.l1_alpha": AXIS, "train.lr": AXIS}, r"train\.lr=\{loguniform: \[0\.01, 100\]\}"),
         ({"sae.l1_alpha": AXIS, "sae.kind": {"grid": ["l1", "topk"]}},
-         r"search\.kind=target with sae\.kind=topk: its L0 is not set by sae\.l1_alpha"),
+         r"search\.kind=target with sae\.kind=topk draws sae\.k alone, by int, and"),
     ],
 )  # fmt: skip
 def test_axes_that_it_cannot_use_are_refused(space: dict[str, Any], message: str) -> None:

@@ -3,13 +3,16 @@
 import os
 import re
 import signal
+import stat
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 import small_sweeps as sweeps
 
 from benchmarks.fault_sweep import processes_with
-from sae_sweep.records.store.owner import process_start
+from sae_sweep.records.store import owner
 from sae_sweep.tune import orphans
 
 EXECUTORS = ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
@@ -91,7 +94,9 @@ def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) ->
         "first end": "SELECT 1 FROM sweep_trial WHERE status = 'done' LIMIT 1",
     }
     sweeps.wait_until(lambda: sweeps.rows(tmp_path, seen[moment]), process)
-    mark = f"{orphans.MARK}={process.pid}-{process_start(process.pid)}"
+    driver = {**owner.current_owner(), "pid": process.pid}
+    driver["pid_started"] = owner.process_start(process.pid)
+    mark = f"{orphans.MARK}={orphans.mark_of(driver)}"
     time.sleep(0.1)
     sweeps.kill(process)
     sweeps.run(tmp_path, executor)
@@ -130,3 +135,24 @@ def test_a_killed_slot_is_retried_from_its_checkpoint(executor, tmp_path, refere
     assert process.returncode == 0, text
     assert sweeps.rows(tmp_path, "SELECT 1 FROM sweep_event WHERE kind = 'slot_died'")
     assert sweeps.results(tmp_path) == reference
+
+
+def test_a_local_cluster_is_open_to_nobody_else(executor, tmp_path) -> None:
+    if executor == "inline":
+        pytest.skip("without Ray nothing listens")
+    process = sweeps.start(tmp_path, executor)
+    sweeps.wait_until(lambda: sweeps.rows(tmp_path, "SELECT 1 FROM sweep_metric LIMIT 1"), process)
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    listeners = {
+        one.laddr.ip.removeprefix("::ffff:")
+        for member in family
+        for one in member.net_connections()
+        if one.status == psutil.CONN_LISTEN
+    }
+    words = " ".join(word for member in family for word in member.cmdline())
+    [folder] = {Path(found) for found in re.findall(r"/[^\s=:]*/sae-ray-\w+", words)}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert listeners == {"127.0.0.1"}
+    text, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, text
+    assert not folder.exists()

@@ -3,17 +3,20 @@
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 
 from benchmarks import fault_cases as cases
 from benchmarks import fault_sweep as sweeps
 from sae_sweep.errors import CutShort
-from sae_sweep.records.store import Store, connection
-from sae_sweep.records.store.owner import process_start
+from sae_sweep.records.store import Store, connection, owner
 from sae_sweep.tune import orphans
 
 # fewer trials than in the benchmark; draws that depend on no outcome, so that Ray has the same ones
@@ -77,19 +80,83 @@ def test_a_database_that_stays_away_ends_the_sweep_in_words(server, monkeypatch)
         store.event(run, "search", "after")
 
 
-def test_processes_of_a_dead_driver_are_ended_and_those_of_a_living_one_not() -> None:
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    me = f"{os.getpid()}-{process_start(os.getpid())}"
-    marks = (f"{dead.pid}-1", me)
-    orphan, child = (
-        subprocess.Popen(["sleep", "60"], env={**os.environ, orphans.MARK: mark}) for mark in marks
-    )
-    orphans.end()
+class Marked:
+    """Processes with the mark of a driver, some of which look like Ray's."""
+
+    def __init__(self) -> None:
+        self.me = owner.current_owner()
+        self.dead = {**self.me, "pid_started": self.me["pid_started"] - 1}
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, mark: str, name: str = "ray::IDLE", *before: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, orphans.MARK: mark}
+        command = [*before, "bash", "-c", f"exec -a {name} sleep 60"]
+        self.started.append(subprocess.Popen(command, env=environment, start_new_session=True))
+        return self.started[-1]
+
+
+@pytest.fixture
+def marked() -> Iterator[Marked]:
+    found = Marked()
+    yield found
+    for process in found.started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_for(process: subprocess.Popen[bytes], name: bytes) -> None:
+    while not Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(name):
+        time.sleep(0.01)
+
+
+def test_only_programs_of_ray_of_a_dead_driver_of_this_store_are_ended(marked) -> None:
+    mark = orphans.mark_of(marked.dead)
+    orphan = marked.start(mark)
+    spared = [
+        marked.start(mark, "editor"),  # inherited: somebody's own program
+        marked.start(orphans.mark_of(marked.me)),
+        marked.start(orphans.mark_of({**marked.dead, "pid": 1})),  # of another store
+        *(marked.start(odd) for odd in ("", "x", "-", "1-2-3", "pid:[1]-1", mark + "0", "é")),
+    ]
+    for process in (orphan, *spared):
+        wait_for(process, b"editor" if process is spared[0] else b"ray::")
+    orphans.end([marked.me, marked.dead, {}, {**marked.dead, "pid": "x"}])
     assert orphan.wait(10) == -signal.SIGKILL
-    assert child.poll() is None
-    child.kill()
-    child.wait()
+    assert [process.poll() for process in spared] == [None] * len(spared)
+
+
+def test_a_driver_that_inherits_the_mark_of_a_dead_one_ends_neither_itself_nor_its_parents() -> (
+    None
+):
+    code = (
+        "from sae_sweep.records.store import owner\n"
+        "from sae_sweep.tune import orphans\n"
+        "me = owner.current_owner()\n"
+        "import os; os.environ[orphans.MARK] = 'x'\n"
+        "orphans._is_of_ray = lambda command: True\n"
+        "orphans.mark_of = lambda driver: 'inherited'\n"
+        "orphans.end([{**me, 'pid_started': 0}])\n"
+        "print('lives')"
+    )
+    command = ["bash", "-c", f'"{sys.executable}" -c "{code}"; echo so does its parent']
+    environment = {**os.environ, orphans.MARK: "inherited"}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.split("\n") == ["lives", "so does its parent", ""]
+
+
+def test_processes_of_another_pid_namespace_are_not_ended(marked) -> None:
+    if subprocess.run(["unshare", "--pid", "--fork", "true"], check=False).returncode:
+        pytest.skip("no PID namespace can be made here")
+    mark = orphans.mark_of(marked.dead)
+    inside = marked.start(mark, "ray::IDLE", "unshare", "--pid", "--fork", "--kill-child")
+    while not (children := psutil.Process(inside.pid).children()):
+        time.sleep(0.01)
+    [child] = children
+    while not child.cmdline()[0].startswith("ray::"):
+        time.sleep(0.01)
+    orphans.end([marked.dead])
+    assert child.is_running()
 
 
 @pytest.fixture

@@ -97,7 +97,8 @@ def _is_usable(record: TrialRecord) -> bool:
     """As for a search; an imported trial need not name its kind, since an l1_alpha says it."""
     sae = {"kind": "l1", **record.config.get("sae", {})}
     named = dataclasses.replace(record, config={**record.config, "sae": sae})
-    return history.is_usable(named) and sae.get("n_latents") is not None
+    known = sae.get("l1_alpha") is not None and sae.get("n_latents") is not None
+    return known and history.is_usable(named)
 
 
 def _curve(name: str, records: list[TrialRecord]) -> Curve:

@@ -1,4 +1,4 @@
-"""An l1_alpha for a wanted L0, from past trials: value, interval and why, or why not."""
+"""The setting for a wanted L0: k itself, or an l1_alpha from past trials with its interval."""
 
 import math
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from analysis.page.markdown import counted, listed, number
 from analysis.study.settings import text
 from sae_sweep.errors import BadInput
-from sae_sweep.records import TrialRecord
+from sae_sweep.records import COUNTS, L0_SETTINGS, TrialRecord
 from sae_sweep.rules import history, response
 from sae_sweep.rules.response import Observation, Posterior
 
@@ -31,6 +31,8 @@ class Wanted(NamedTuple):
     n_latents: int
     activations: str | None
     """Beginning of a fingerprint."""
+    kind: str = "l1"
+    """Architecture."""
 
 
 def suggest(records: Sequence[TrialRecord], wanted: Wanted) -> str:
@@ -45,7 +47,18 @@ def suggest(records: Sequence[TrialRecord], wanted: Wanted) -> str:
             f"--target-l0={wanted.target:g} is no share of the latents between 0 and 1: a count of "
             f"{wanted.target:g} in {wanted.n_latents:,} is --target-l0 {share:.3g}"
         )
-    usable = _of_activations([one for one in records if history.is_usable(one)], wanted)
+    if wanted.kind not in L0_SETTINGS:
+        raise BadInput(f"--kind={wanted.kind}: choose one of {', '.join(L0_SETTINGS)}")
+    moves = L0_SETTINGS[wanted.kind][0]
+    if moves in COUNTS:
+        count = max(1, round(wanted.target * wanted.n_latents))
+        return (
+            f"sae.{moves} = {count}, for l0_fraction {wanted.target:g} of {wanted.n_latents:,} "
+            f"latents: {wanted.kind} is told its L0, and no past trial is asked"
+        )
+    penalised = filter(history.is_usable, records)
+    of_kind = [one for one in penalised if one.config["sae"].get("kind") == wanted.kind]
+    usable = _of_activations(of_kind, wanted)
     past = history.comparable(usable, history.curves(usable)[0][0].config)
     known = past.observations
     _refuse_too_few(known)
@@ -67,8 +80,8 @@ def _of_activations(usable: list[TrialRecord], wanted: Wanted) -> list[TrialReco
         widths = sorted({one.config["activations"].get("d") for one in usable})
         there = f"there are d = {listed(list(map(str, widths)))}" if widths else "there is none"
         raise BadInput(
-            f"--d={wanted.d}: no finished trial with an L1 penalty has activations of this width "
-            f"({there}): run one first, e.g. python -m sae_sweep +sweep=target_l0"
+            f"--d={wanted.d}: no finished trial of kind {wanted.kind} has activations of this "
+            f"width ({there}): run one first, e.g. python -m sae_sweep +sweep=target_l0"
         )
     found: dict[str, list[TrialRecord]] = {}
     for one in of_width:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from sae_sweep.kernels.fused.by_latent import ByLatent
 from sae_sweep.kernels.fused.gradients import RowGradients
-from sae_sweep.kernels.fused.sums import TOKENS, count_dense
 from sae_sweep.kernels.fused.table import DENSE, FREE, IDLE, Settings, Table
 
 WARPS = 8
@@ -16,6 +15,29 @@ WARPS = 8
 
 _DENSE, _IDLE, _FREE = tl.constexpr(DENSE), tl.constexpr(IDLE), tl.constexpr(FREE)
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
+
+
+TOKENS = 32
+"""Tokens of a page's pre-activations that are looked at at a time."""
+
+
+@triton.jit
+def count_dense(
+    pre, threshold, last_tie, member, row, tokens, n_rows, PAGE: tl.constexpr, TOKENS: tl.constexpr
+):
+    """Count the tokens that choose each row of a page."""
+    count = tl.zeros([PAGE], tl.int32)
+    for first in range(0, tokens, TOKENS):
+        token = first + tl.arange(0, TOKENS)
+        exists = token < tokens
+        place = member.to(tl.int64) * tokens + token
+        at = token.to(tl.int64)[:, None] * n_rows + row[None, :]
+        value = tl.load(pre + at, mask=exists[:, None], other=-1.0)
+        bound = tl.load(threshold + place, mask=exists, other=0.0)[:, None]
+        last = tl.load(last_tie + place, mask=exists, other=-1)[:, None]
+        chosen = (value > bound) | ((value == bound) & (value > 0) & (row[None, :] <= last))
+        count += tl.sum(chosen.to(tl.int32), 0)
+    return count
 
 
 @triton.jit

@@ -10,7 +10,21 @@ from sae_sweep.kernels.fused.table import SPARSE, Settings, Table
 AT_ONCE = 4
 """Decoder rows in flight a token: where tokens are few, nothing else hides the memory's latency."""
 
+LISTED = 128
+"""Places of a token's list that are looked at at once, where it is not known how many are taken."""
+
 _SPARSE = tl.constexpr(SPARSE)
+
+
+@triton.jit
+def count_listed(values, capacity, LISTED: tl.constexpr):
+    """Count a token's active latents: the places of its list before the padding."""
+    count = 0
+    for first in range(0, capacity, LISTED):
+        place = first + tl.arange(0, LISTED)
+        value = tl.load(values + place, mask=place < capacity, other=0.0)
+        count += tl.sum((value != 0).to(tl.int32), 0)
+    return count
 
 
 @triton.jit(do_not_specialize=["tokens", "capacity"])
@@ -29,6 +43,7 @@ def decode_token(
     scale,
     WIDTH: tl.constexpr,
     AT_ONCE: tl.constexpr,
+    LISTED: tl.constexpr,
 ):
     """Decode one token of one member, whole."""
     token = tl.program_id(0)
@@ -36,8 +51,10 @@ def decode_token(
     if tl.load(form + member) != _SPARSE:
         return
     k = tl.load(k_of + member)
-    active = tl.minimum(tl.where(k == 0, capacity, k), capacity)
     place = member.to(tl.int64) * tokens + token
+    active = tl.minimum(k, capacity)
+    if k == 0:
+        active = count_listed(values + place * capacity, capacity, LISTED)
     column = tl.arange(0, WIDTH)
     inside = column < d
     error = -tl.load(centred + place * d + column, mask=inside, other=0.0)
@@ -96,6 +113,7 @@ def decode_error(
         2 / tokens,
         WIDTH=width,
         AT_ONCE=AT_ONCE,
+        LISTED=LISTED,
         num_warps=warps_for(width),
     )
 

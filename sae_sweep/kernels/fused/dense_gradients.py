@@ -39,7 +39,7 @@ def price_kernel(
 
 @triton.jit(do_not_specialize=["b"])
 def dz_kernel(
-    latents, dz, g, w_dec, rows, tile_member, prices, dz_sums, z_sums, b, r, d,
+    latents, dz, g, w_dec, rows, tile_member, prices, dz_sums, z_sums, active_sums, b, r, d,
     PAGE: tl.constexpr, TOKENS: tl.constexpr, DEPTH: tl.constexpr, PRICED: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of active latents, g w_dec^T and their price, and sums over a block."""
@@ -69,7 +69,9 @@ def dz_kernel(
     tl.store(dz + at, total.to(dz.dtype.element_ty), mask=there)
     sums = tl.program_id(0).to(tl.int64) * r + column
     tl.store(dz_sums + sums, tl.sum(total, axis=0))
-    tl.store(z_sums + sums, tl.sum(z, axis=0))
+    if PRICED:
+        tl.store(z_sums + sums, tl.sum(z, axis=0))
+        tl.store(active_sums + sums, tl.sum((z > 0).to(tl.int32), axis=0))
 
 
 @triton.jit(do_not_specialize=["b"])
@@ -104,10 +106,10 @@ def weights_kernel(
 
 @triton.jit(do_not_specialize=["blocks"])
 def latent_sums_kernel(
-    dz_sums, z_sums, rows, tile_member, b_enc, activity, filled, blocks, r,
+    dz_sums, z_sums, active_sums, rows, tile_member, b_enc, activity, count, filled, blocks, r,
     PAGE: tl.constexpr, PRICED: tl.constexpr,
 ):  # fmt: skip
-    """Add up the batch's blocks for the encoder's bias and the activity; the rows are filled."""
+    """Add up the batch's blocks: encoder's bias, activity, active tokens; the rows are filled."""
     tile = tl.program_id(0)
     member = tl.load(tile_member + tile)
     if member < 0:
@@ -117,13 +119,17 @@ def latent_sums_kernel(
     there = (tl.load(filled + row, mask=row >= 0, other=0) != 0) & (row >= 0)
     into_bias = tl.load(b_enc + row, mask=there, other=0.0)
     active = tl.load(activity + row, mask=there, other=0.0)
+    times = tl.zeros([PAGE], tl.int32)
     for block in range(0, blocks):
         at = block * r.to(tl.int64) + column
         into_bias += tl.load(dz_sums + at)
-        if PRICED:  # what no one pays for is no activity
+        if PRICED:  # dead latents that AuxK makes act neither pay nor count
             active += tl.load(z_sums + at)
+            times += tl.load(active_sums + at)
     tl.store(b_enc + row, into_bias, mask=row >= 0)
     tl.store(activity + row, active, mask=row >= 0)
+    if PRICED:
+        tl.store(count + row, times, mask=row >= 0)
     tl.store(filled + row, tl.full([PAGE], 1, tl.int32), mask=row >= 0)
 
 
@@ -154,6 +160,7 @@ def add_gradients(
     tokens, dims = block_of(b, side), block_of(d, side)
     blocks = triton.cdiv(b, tokens)
     dz_sums, z_sums = torch.empty(2, blocks, r, device=g.device)
+    active_sums = torch.empty(blocks, r, dtype=torch.int32, device=g.device)
     prices = torch.empty(r, device=g.device)
     where = (columns.rows, columns.tile_member)
     if priced is not None:
@@ -162,7 +169,7 @@ def add_gradients(
             PAGE=page, COLUMNS=16, DEPTH=block_of(d, 128), num_warps=4,
         )  # fmt: skip
     dz_kernel[(blocks, tiles)](
-        z, dz, g, table.operands.w_dec, *where, prices, dz_sums, z_sums, b, r, d,
+        z, dz, g, table.operands.w_dec, *where, prices, dz_sums, z_sums, active_sums, b, r, d,
         PAGE=page, TOKENS=tokens, DEPTH=block_of(d, depth), PRICED=priced is not None,
         num_warps=8, num_stages=3,
     )  # fmt: skip
@@ -172,6 +179,7 @@ def add_gradients(
             PAGE=page, COLUMNS=dims, DEPTH=block_of(b, depth), num_warps=8, num_stages=3,
         )  # fmt: skip
     latent_sums_kernel[(tiles,)](
-        dz_sums, z_sums, *where, into.b_enc, into.activity, into.filled, blocks, r,
+        dz_sums, z_sums, active_sums, *where,
+        into.b_enc, into.activity, into.active_tokens, into.filled, blocks, r,
         PAGE=page, PRICED=priced is not None, num_warps=4,
     )  # fmt: skip

@@ -44,6 +44,8 @@ class RowGradients(NamedTuple):
     w_dec: Float32[Tensor, "r d"]
     activity: Float32[Tensor, " r"]
     """Sum of a latent's activations over the batch, where they have a price."""
+    active_tokens: Int32[Tensor, " r"]
+    """Tokens on which a latent of a `DENSE` member is active."""
     filled: Int32[Tensor, " r"]
     """1 where a row has any; elsewhere the others are not read. A step begins with zeros."""
 
@@ -51,8 +53,8 @@ class RowGradients(NamedTuple):
 def empty_gradients(r: int, d: int, device: torch.device) -> RowGradients:
     """Make room for every row's gradients, none filled."""
     wide, narrow = torch.empty(2, r, d, device=device), torch.empty(2, r, device=device)
-    filled = torch.zeros(r, dtype=torch.int32, device=device)
-    return RowGradients(wide[0], narrow[0], wide[1], narrow[1], filled)
+    filled, active_tokens = torch.zeros(2, r, dtype=torch.int32, device=device)
+    return RowGradients(wide[0], narrow[0], wide[1], narrow[1], active_tokens, filled)
 
 
 @triton.jit

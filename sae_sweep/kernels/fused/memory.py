@@ -5,7 +5,7 @@ from typing import NamedTuple
 from sae_sweep.config import Trial
 from sae_sweep.kernels.fused.table import MOST_STEPS, PAGE, SPARSE_UP_TO
 
-CHUNK, ROWS = 64, 8
+CHUNK, ROWS, WIDEST = 64, 8, {2: 4096, 4: 2048}
 """As in `gradients` and `update`, which need Triton; the planner has none."""
 
 
@@ -41,7 +41,8 @@ def packed_memory(trial: Trial) -> Memory:
     step = batch * d * (4 + copies + operand) + 16 * batch
     step += 4 * batch * (rows + rows // PAGE) + 4 * MOST_STEPS * batch
     # what is allocated anew in each step is there twice: as it was tried, and as recorded
-    transient = 4 * rows // ROWS * d
+    # shares of the bias's gradient; rows that registers do not hold wait beside them
+    transient = 4 * rows // ROWS * d * (3 if d > WIDEST[operand] else 1)
     # lists by token and by latent, and what sorting takes; parts of latents with many tokens
     step += 8 * batch * active
     transient += batch * active * (32 + 2 * 4 * d // CHUNK)

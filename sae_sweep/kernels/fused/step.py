@@ -131,11 +131,9 @@ class Step:
         if kernels.dense:
             self._by_whole_rows()
         self._add_losses(kernels, lists)
-        count_active(
-            *(table, settings, lists.start, self._pre),
-            *(self._threshold, self._last_tie, batch.active),
-        )
         gradients = self._gradients if kernels.whole_rows else None
+        counts = lists.start if gradients is None else gradients.active_tokens
+        count_active(table, settings, self._g.shape[1], lists.start, counts, batch.active)
         shares = update_rows(table, settings, lists, self._operand, self._g, gradients)
         update_biases(table, settings, self._g, shares.bias)
         member_penalties(table, settings, shares.penalty, batch.penalty)

@@ -7,49 +7,23 @@ from torch import Tensor
 
 from sae_sweep.kernels.fused.table import DENSE, FREE, IDLE, Settings, Table
 
-TOKENS = 32
-"""Tokens of a page's pre-activations that are looked at at a time."""
-
 PAGES = 64
 """Pages whose shares of a member's penalty are read at a time."""
 
 _DENSE, _IDLE, _FREE = tl.constexpr(DENSE), tl.constexpr(IDLE), tl.constexpr(FREE)
 
 
-@triton.jit
-def count_dense(
-    pre, threshold, last_tie, member, row, tokens, n_rows, PAGE: tl.constexpr, TOKENS: tl.constexpr
-):
-    """Count the tokens that choose each row of a page."""
-    count = tl.zeros([PAGE], tl.int32)
-    for first in range(0, tokens, TOKENS):
-        token = first + tl.arange(0, TOKENS)
-        exists = token < tokens
-        place = member.to(tl.int64) * tokens + token
-        at = token.to(tl.int64)[:, None] * n_rows + row[None, :]
-        value = tl.load(pre + at, mask=exists[:, None], other=-1.0)
-        bound = tl.load(threshold + place, mask=exists, other=0.0)[:, None]
-        last = tl.load(last_tie + place, mask=exists, other=-1)[:, None]
-        chosen = (value > bound) | ((value == bound) & (value > 0) & (row[None, :] <= last))
-        count += tl.sum(chosen.to(tl.int32), 0)
-    return count
-
-
 @triton.jit(do_not_specialize=["tokens"])
 def count_page(
     start,
-    pre,
-    threshold,
-    last_tie,
+    dense_count,
     form,
     page_member,
     page_latents,
     silent_tokens,
     active,
     tokens,
-    n_rows,
     PAGE: tl.constexpr,
-    TOKENS: tl.constexpr,
 ):
     """Count how often each latent of a page was chosen, and how long it has not been."""
     page = tl.program_id(0)
@@ -61,11 +35,11 @@ def count_page(
         return
     latent = tl.arange(0, PAGE)
     row = page * PAGE + latent
+    is_latent = latent < tl.load(page_latents + page)
     if acts == _DENSE:
-        count = count_dense(pre, threshold, last_tie, member, row, tokens, n_rows, PAGE, TOKENS)
+        count = tl.load(dense_count + row, mask=is_latent, other=0)
     else:
         count = tl.load(start + row + 1) - tl.load(start + row)
-    is_latent = latent < tl.load(page_latents + page)
     silent = tl.load(silent_tokens + row)
     silent = tl.where(count > 0, 0, silent + tokens)
     tl.store(silent_tokens + row, silent, mask=is_latent)
@@ -76,10 +50,9 @@ def count_page(
 def count_active(
     table: Table,
     settings: Settings,
+    tokens: int,
     start: Int32[Tensor, " r_and_1"],
-    pre: Float32[Tensor, "n r"],
-    threshold: Float32[Tensor, "members n"],
-    last_tie: Int32[Tensor, "members n"],
+    dense: Int32[Tensor, " r"],
     active: Int64[Tensor, " members"],
 ) -> None:
     """Count each member's active latents over its batch, and the tokens its latents were silent.
@@ -87,28 +60,22 @@ def count_active(
     Args:
         table: whose `silent_tokens` grow by n, or become 0 where the latent is active.
         settings: which members take part, and in which form.
+        tokens: of a batch.
         start: where each row's activations begin, of `by_latent`, for `SPARSE` members.
-        pre: pre-activations, for `DENSE` members.
-        threshold: their smallest chosen activation of each token.
-        last_tie: the last row chosen among its equals.
+        dense: tokens on which each row is active, of `add_gradients`, for `DENSE` members.
         active: set: the count, n times the batch's l0; 0 for idle members.
     """
-    tokens, n_rows = pre.shape
     active.zero_()
     count_page[len(table.page_member),](
         start,
-        pre,
-        threshold,
-        last_tie,
+        dense,
         settings.form,
         table.page_member,
         table.page_latents,
         table.silent_tokens,
         active,
         tokens,
-        n_rows,
         PAGE=table.page,
-        TOKENS=TOKENS,
     )
 
 

@@ -377,7 +377,9 @@ def update_rows(
         tokens, values, start, row_of, centred, g, part_enc, part_dec, part_sums, r, d,
         **sizes, num_warps=warps(width),
     )  # fmt: skip
-    given = (part_sums,) * 5 if dense is None else dense
+    given = (part_sums,) * 5
+    if dense is not None:
+        given = (dense.w_enc, dense.b_enc, dense.w_dec, dense.activity, dense.filled)
     kernel, blocks = (update_wide_kernel, {"BLOCK": BLOCK}) if wide else (update_kernel, {})
     kernel[(groups,)](
         *table.weights, *table.first, *table.second, *table.operands,

@@ -102,7 +102,7 @@ def require_current(connection: Connection, run: int, numbers: Mapping[str, int]
     """
     require_open(connection, run)
     found = keys(connection, list(numbers), TRIAL.c.run == run)
-    lost = [uid for uid, number in numbers.items() if found.get(uid, (0, -1))[1] != number]
+    lost = [uid for uid, number in numbers.items() if uid not in found or found[uid][1] != number]
     if lost:
         raise ClaimLost(f"the claim to trial {', '.join(lost)} is not this driver's any more")
     return {uid: pk for uid, (pk, _) in found.items()}

@@ -212,7 +212,7 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
         return _sqlite(url, read_only=read_only)
     try:
         engine = create_engine(
-            url, pool_pre_ping=True, hide_parameters=True, json_deserializer=_json_of(url)
+            url, pool_pre_ping=True, hide_parameters=True, json_deserializer=_read_json
         )
     except (ModuleNotFoundError, NoSuchModuleError):
         raise BadInput(
@@ -239,7 +239,7 @@ def _sqlite(url: URL, *, read_only: bool) -> Engine:
         url,
         connect_args={"timeout": LOCK_SECONDS},
         hide_parameters=True,
-        json_deserializer=_json_of(url),
+        json_deserializer=_read_json,
     )
 
     @event.listens_for(engine, "connect")
@@ -252,14 +252,14 @@ def _sqlite(url: URL, *, read_only: bool) -> Engine:
     return engine
 
 
-def _json_of(url: URL) -> Callable[[str], Any]:
-    def read(text: str) -> Any:
-        try:
-            return json.loads(text)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise BadInput(damaged(url, str(error))) from None
-
-    return read
+def _read_json(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadInput(
+            f"the store is damaged or was written by something else ({error}): restore it from a "
+            "copy, or name another with store.url"
+        ) from None
 
 
 def _into_wal(connection: sqlite3.Connection) -> None:

@@ -56,6 +56,7 @@ SUMS = {"error": "*fp64", "energy": "*fp64", "scale": "fp32", "sorted_tokens": "
 COUNTS = {
     "start": "*i32",
     "last_tie": "*i32",
+    "dense_count": "*i32",
     "silent_tokens": "*i64",
     "active": "*i64",
     "order": "*i64",
@@ -140,13 +141,11 @@ def cases() -> dict[str, Compiled]:
             counters.retire_kernel, {"BLOCK": counters.BLOCK}, types={"rows": "*i32"}
         ),
         "order": Compiled(order.order_kernel, {"BLOCK": order.BLOCK}, types=ORDER),
-        "count_page": Compiled(
-            sums.count_page, {"PAGE": PAGE, "TOKENS": sums.TOKENS}, aligned=("n_rows",)
-        ),
+        "count_page": Compiled(sums.count_page, {"PAGE": PAGE}),
     }
     for d in WIDTHS:
         width = triton.next_power_of_2(d)
-        constants = {"WIDTH": width, "AT_ONCE": decode.AT_ONCE}
+        constants = {"WIDTH": width, "AT_ONCE": decode.AT_ONCE, "LISTED": decode.LISTED}
         warps = decode.warps_for(width)
         found[f"centre {d}"] = Compiled(
             centre.centre_kernel,

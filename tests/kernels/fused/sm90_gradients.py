@@ -23,6 +23,8 @@ TYPES = (
     | {
         "unit_rows": "*i32",
         "row_of": "*i32",
+        "active_sums": "*i32",
+        "count": "*i32",
         "dead_window": "*i64",
         "tokens": "*i32",
         "error": "*fp32",

@@ -71,6 +71,11 @@ def test_a_member_has_the_same_bits_alone_and_whatever_room_lists_have() -> None
     assert torch.equal(squared_error[0], error_alone[0])
 
 
+def test_active_latents_are_counted_where_lists_are_long(monkeypatch) -> None:
+    monkeypatch.setattr("sae_sweep.kernels.fused.decode.LISTED", 4)
+    test_the_error_and_its_gradient_are_the_references(4, 5)
+
+
 def test_a_token_without_active_latents_has_its_input_as_error() -> None:
     packed = pack(SOLO, 6)
     x = batches(SOLO, 2, 6)

@@ -45,10 +45,17 @@ def step(trials: list[Trial], pages: int, slots: list[int] | None = None):
     into = poisoned_gradients(batch.pre.shape[1], batch.g.shape[2])
     vectors = batch.centred, batch.g
     add_gradients(table, columns, (latents, dz), vectors, into, settings)
+    assert_counts(trials, into)
     shares = update_rows(table, settings, batch.by_latent, *vectors, into)
     update_biases(table, settings, batch.g, shares.bias)
     states = [taken(table, trial, slot) for trial, slot in zip(trials, slots, strict=True)]
     return states, [batch.squared_error[slot] for slot in slots]
+
+
+def assert_counts(trials: list[Trial], into: RowGradients) -> None:
+    for trial in (one for one in trials if one.form == DENSE):
+        expected = (stepped(trial)[1]["f"] > 0).sum(dim=0)
+        assert into.active_tokens[rows_of(trial)].tolist() == expected.tolist()
 
 
 def assert_steps(trials: list[Trial], pages: int, slots: list[int] | None = None) -> None:
