@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from analysis.findings.fronts import refuse_unknown
 from analysis.findings.thresholds import Thresholds
 from analysis.foreign.imported import Imported
 from analysis.page.blocks import Blocks, markdown
-from analysis.page.markdown import escaped
+from analysis.page.markdown import anchor, escaped
 from analysis.study.table import History, Study, load, no_history, remembered
 from analysis.topics import summary
 from sae_sweep.errors import BadInput
@@ -90,13 +89,13 @@ def compose(context: ReportContext) -> list[Blocks]:
 
 def page(first: Blocks, sections: Sequence[Blocks]) -> str:
     """The first page as Markdown, with links to every topic of the details."""
-    anchors = [(title, _anchor(title)) for title in _titles(sections)]
+    anchors = [(title, anchor(title)) for title in _titles(sections)]
     return markdown([*first, *summary.contents(anchors)]) + "\n"
 
 
 def details(study: Study, sections: Sequence[Blocks]) -> str:
     """Every topic as one page of Markdown with its contents."""
-    links = " · ".join(f"[{title}](#{_anchor(title)})" for title in _titles(sections))
+    links = " · ".join(f"[{title}](#{anchor(title)})" for title in _titles(sections))
     header = f"# {escaped(study.run.name)}: details"
     answer = f"The answer stands in [{PAGE}]({PAGE}). Contents: {links}"
     return "\n\n".join([header, answer, *map(markdown, sections)]) + "\n"
@@ -114,11 +113,6 @@ def is_current(sweep: Sweep, folder: Path) -> bool:
         return False
     said = (told.get("digest"), told.get("report_version"))
     return said == (sweep.digest, REPORT_VERSION) and (folder / PAGE).is_file()
-
-
-def _anchor(title: str) -> str:
-    """The name that GitHub gives to a heading."""
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def _replace(fresh: Path, folder: Path) -> None:

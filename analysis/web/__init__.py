@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.page.blocks import Blocks, markdown
+from analysis.page.markdown import anchor
 from analysis.study.table import Study
 from analysis.web.trials import trials
 from sae_sweep.errors import BadInput
@@ -42,15 +43,26 @@ def page(study: Study, sections: list[Blocks], figures: Path) -> str:
         loader=PackageLoader("analysis", "web"), autoescape=True, trim_blocks=True
     )
     header, *others = [_html(blocks, figures) for blocks in sections]
+    titles = [str(blocks[0]).partition("\n")[0].lstrip("# ") for blocks in sections[1:]]
     return environment.get_template("page.html").render(
         name=study.run.name,
-        header=header,
+        header=_linked(header, titles),
         sections=others,
-        titles=[str(blocks[0]).partition("\n")[0].lstrip("# ") for blocks in sections[1:]],
+        titles=titles,
         data=_script_data(trials(study)),
         style=_file("page.css"),
         script=_file("page.js"),
         plotly=get_plotlyjs(),
+    )
+
+
+def _linked(header: str, titles: list[str]) -> str:
+    """The first page with its links into details.md turned to the topics of this page."""
+    places = {anchor(title): i for i, title in enumerate(titles, start=1)}
+    return re.sub(
+        r'href="details\.md(?:#([^"]*))?"',
+        lambda found: f'href="#section-{places.get(found[1], 1)}"',
+        header,
     )
 
 

@@ -254,4 +254,12 @@
   drawTable();
   drawFront();
   drawCurves();
+  // a link to a folded topic opens it
+  function unfold(hash) {
+    const topic = /^#section-\d+$/.test(hash) && document.querySelector(`${hash} > details`);
+    if (topic) topic.open = true;
+  }
+  document.querySelectorAll("a[href^='#section-']").forEach((link) =>
+    link.addEventListener("click", () => unfold(link.hash)));
+  unfold(location.hash);
 })();

@@ -100,7 +100,7 @@ class TrainConfig(Strict):
     """Steps between reports; a twentieth of the run where null. Not part of a trial's identity."""
 
     checkpoint_every: Count | None = None
-    """Steps between checkpoints; every 15 seconds where null. Not part of a trial's identity."""
+    """Steps between checkpoints; null: every 15 s, or 5 % of the time. Not part of the identity."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,6 +1,7 @@
 """report.html in a browser: sorted, filtered, brushed, selected; nothing leaves it."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,7 +174,17 @@ def test_no_chart_offers_to_upload_itself(opened: Any) -> None:
 
 def test_what_users_wrote_is_text(opened: Any) -> None:
     assert HOSTILE in opened.find_element("id", "summary").text
+    opened.execute_script("document.querySelectorAll('details').forEach((e) => { e.open = true })")
     assert HOSTILE in opened.find_element("tag name", "main").text.split("Status")[1]
+
+
+def test_the_first_page_links_to_the_folded_topics(page: Path) -> None:
+    text = page.read_text()
+    summary = text.partition('<section id="summary">')[2].partition('<section id="explore">')[0]
+    links = set(re.findall(r'href="#(section-\d+)"', summary))
+    assert len(links) > 10
+    assert all(f'<section id="{one}"><details class="topic">' in text for one in links)
+    assert "details.md" not in summary
 
 
 def test_the_same_records_give_the_same_page(page: Path, tmp_path: Path) -> None:

@@ -50,11 +50,11 @@ FREE_L1 = ({"kind": "l1", "n_latents": 12, "l1_alpha": 2.0}, {"seed_init": 4, "s
 UNIT_L1 = ({"kind": "l1", "n_latents": 9, "l1_alpha": 9.0, "l1_norm": "unit"}, {"beta2": 0.99})
 OFTEN = {"always_on_coeff": 2.0, "always_on_threshold": 0.3}
 USAGE = {"n_latents": 12, "aux_kind": "usage", "aux_coeff": 3.0, "aux_target": 0.2} | OFTEN
-CONTROLLED = {"l0_controller": True, "l0_target": 0.1, "l0_target_start": 0.3, "lr": 3e-3}
+CONTROLLED = {"l0_controller": True, "l0_target": 0.1, "l0_target_start": 0.3, "steps": 14}
 FURTHER = {
-    "sparse with usage": (USAGE | {"n_latents": 20, "k": 2}, {"seed_data": 3}),
-    "dense with usage": (USAGE | {"k": 4, "always_on_coeff": 0.5}, {"lr": 2e-3}),
-    "l1 priced where always on": (FREE_L1[0] | OFTEN, {}),
+    "sparse with usage": (USAGE | {"n_latents": 20, "k": 2}, {"seed_data": 3, "steps": 12}),
+    "dense with usage": (USAGE | {"k": 4, "always_on_coeff": 0.5}, {"lr": 2e-3, "steps": 12}),
+    "l1 priced where always on": (FREE_L1[0] | OFTEN, {"steps": 12}),
     "controlled": (FREE_L1[0] | {"l1_alpha": 1.0}, CONTROLLED),
 }
 ZOO = {
