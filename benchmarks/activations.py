@@ -5,10 +5,11 @@
 Bare: the model called on the same batches, as far as the same layer, nothing kept. Extraction: the
 same with loading the model, checks, shards, origins, statistics and checksums; the text has been
 tokenised. Each figure is the best of `REPEATS` in turn, so that what else the machine does falls on
-both. Writes the tables into README.md.
+both.
 """
 
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks import readme
 from sae_sweep.activations import Cache, Wanted, describe, open_activations, prepare, texts
 from sae_sweep.activations.partial import PartialModel
 from sae_sweep.activations.plan import row_bytes, stored_bytes
@@ -28,7 +28,6 @@ from sae_sweep.train.source import batch
 ROWS, VALIDATION = 15_000, 1_000
 REPEATS = 2
 THREADS = 2
-PAGE = Path(__file__).with_name("README.md")
 
 
 class Cost(NamedTuple):
@@ -219,7 +218,7 @@ def main() -> None:
             bounded,
         ]
     )
-    readme.replace(PAGE, "activations", text)
+    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

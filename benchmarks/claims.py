@@ -117,27 +117,24 @@ def run_kind(kind: Kind, sweeps: int) -> list[str]:
     return [kind.name, f"{sweeps:,}", *cells]
 
 
-def render(rows: list[list[str]], kinds: list[list[str]], options: str) -> str:
-    """Write the section."""
+def render(rows: list[list[str]], options: str) -> str:
+    """Write the section of noise and single effects."""
     header = ["planted", "sweeps", "effect found", "interaction found", "something false claimed"]
-    misleading = [
-        *("kind, imported from a file", "sweeps", "found", "contradicted"),
-        *("false claim of an effect, interaction or cause of failure", "false statement beside"),
-    ]
-    beside = (
-        "Beside the tested families: a configuration clearly beaten, a best one, an end of an axis "
-        "beyond which fvu would still fall."
-    )
-    tables = []
-    if rows:
-        tables.append(markdown(header, rows))
-    tables += [markdown(misleading, kinds), beside]
-    today = datetime.now(UTC).date().isoformat()
     return (
-        f"`python -m benchmarks.claims{options}`, {today}; in brackets 95 % Wilson intervals; "
-        f"declared rate of false claims: {CLAIMED:.0%} of the sweeps where nothing has an effect."
-        "\n\n" + "\n\n".join(tables)
+        f"{_stated(options)}; declared rate of false claims: {CLAIMED:.0%} of the sweeps where "
+        f"nothing has an effect.\n\n{markdown(header, rows)}"
     )
+
+
+def render_kinds(rows: list[list[str]], options: str) -> str:
+    """Write the section of the kinds that mislead."""
+    header = ["kind", "sweeps", "found", "contradicted", "false claim", "false statement beside"]
+    return f"{_stated(options)}.\n\n{markdown(header, rows)}"
+
+
+def _stated(options: str) -> str:
+    today = datetime.now(UTC).date().isoformat()
+    return f"`python -m benchmarks.claims{options}`, {today}; in brackets 95 % Wilson intervals"
 
 
 def main() -> None:
@@ -165,7 +162,9 @@ def main() -> None:
         if case.sweeps:
             rows.append(run(case))
             print(rows[-1], flush=True)
-    readme.replace(arguments.readme, "claims", render(rows, kinds, "".join(given)))
+    readme.replace(arguments.readme, "claims-kinds", render_kinds(kinds, "".join(given)))
+    if rows:
+        readme.replace(arguments.readme, "claims", render(rows, "".join(given)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,16 @@ from sae_sweep.activations.manifest import read_manifest
 from sae_sweep.activations.shards import read_shard
 from sae_sweep.sae import export, load
 from sae_sweep.sae.weights import read_config
+
+ARCHITECTURES = {
+    "topk": "topk",
+    "l1": "standard",
+    "batchtopk": "jumprelu",
+    "matryoshka": "jumprelu",
+    "jumprelu": "jumprelu",
+    "gated": "gated",
+}
+"""SAELens' names of our kinds; batchtopk and matryoshka leave with their threshold."""
 
 ROWS = 4096
 TOLERANCE = 1e-5
@@ -62,14 +72,14 @@ def compare(folder: Path) -> Comparison:
         export(folder, place)
         theirs = SAE.load_from_disk(place)
     x, sae = raw_rows(folder), load(folder)
-    latents = sae.encode(sae.normalisation.apply(x))
-    x_hat = sae.normalisation.invert(sae.decode(latents))
+    latents, x_hat = sae.read(sae.normalisation.apply(x))
+    x_hat = (sae.target_normalisation or sae.normalisation).invert(x_hat)
     their_latents = theirs.encode(x)
-    l0, their_l0 = ((one > 0).sum().item() / len(x) for one in (latents, their_latents))
+    l0, their_l0 = ((one != 0).sum().item() / len(x) for one in (latents, their_latents))
     measured = {
         "l0_difference": their_l0 - l0,
         "latents_error": _error(their_latents, latents),
-        "x_hat_error": _error(theirs.decode(their_latents), x_hat),
+        "x_hat_error": _error(theirs(x), x_hat),
     }
     expected = read_config(folder)["sae"]
     loaded = {
@@ -77,8 +87,8 @@ def compare(folder: Path) -> Comparison:
         "k": getattr(theirs.cfg, "k", None),
     }
     wanted = {
-        "architecture": {"topk": "topk", "l1": "standard"}[expected["kind"]],
-        "k": expected.get("k"),
+        "architecture": _architecture(expected),
+        "k": expected["k"] if expected["kind"] == "topk" else None,
     }
     problems = [
         *(
@@ -91,6 +101,17 @@ def compare(folder: Path) -> Comparison:
     return Comparison(
         folder.name, **loaded, rows=len(x), l0=l0, **measured, problems=tuple(problems)
     )
+
+
+def _architecture(expected: dict[str, Any]) -> str:
+    """SAELens' name of a trial's settings."""
+    name = ARCHITECTURES[expected["kind"]]
+    if expected.get("select") == "magnitude":
+        name = "abstopk"
+    if expected.get("transcoder"):
+        plain = "skip_transcoder" if expected.get("skip") else "transcoder"
+        name = plain if name == "standard" else f"{name}_{plain}"
+    return name
 
 
 def _error(found: Tensor, expected: Tensor) -> float:

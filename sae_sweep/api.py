@@ -55,7 +55,8 @@ class Sweep:
         known = [one.name for one in METRICS.values() if one.direction != "none"]
         if metric not in known:
             raise BadInput(
-                f"best({metric!r}): there is no such metric to rank by; use one of {known}"
+                f"best({metric!r}): there is no such metric to rank by; use one of "
+                f"{', '.join(known)}"
             )
         with Reader(self._url) as reader:
             trials = reader.sweep(self.name).trials

@@ -44,7 +44,7 @@ PEERS = ("sae_lens", "dictionary_learning", "sparsify")
     "module",
     [
         *("quality", "initial_scale", "saelens_export", "step", "forms", "operations"),
-        *("selection", "search", "controller", "faults"),
+        *("selection", "search", "controller", "faults", "fuzz"),
     ],
 )
 def test_help_needs_no_peer(module: str) -> None:

@@ -12,6 +12,8 @@ from analysis.study.samples import Sample, sample
 from analysis.study.table import Study, once
 from sae_sweep.records import Metric
 
+FEWEST = 3
+"""Degrees of freedom from which the sd of a level counts."""
 LEVEL = 0.05
 """Of the test of equal variances, of the intervals, and of what counts as told apart."""
 
@@ -43,7 +45,7 @@ class Floor(NamedTuple):
     metrics: int
     """Metrics in which they are compared, which share the 5 %."""
     spreads: "pd.Series[float]"
-    """Each configuration's own sd by its number; NaN with one seed."""
+    """Each configuration's own sd, or that of one of its levels, by its number."""
 
     @property
     def detectable(self) -> float:
@@ -127,8 +129,26 @@ def _pooled(
         half,
         len(study.configurations),
         len(measured),
-        pd.Series(seen.spreads, index=numbers),
+        pd.Series(_spreads(study, one), index=numbers),
     )
+
+
+def _spreads(study: Study, one: Sample) -> np.ndarray:
+    """Each configuration's own sd, or that of a level that it has, whichever is larger.
+
+    Two seeds say little of a configuration, the configurations of its level say more.
+    """
+    seen = one.seen
+    free = (seen.counts - 1).astype(float)
+    found = np.nan_to_num(seen.spreads)
+    squares = found**2 * free
+    for setting in study.hyperparameters:
+        codes = np.array([setting.order.index(setting.levels[row]) for row in one.rows])
+        degrees = np.bincount(codes, weights=free)
+        sums = np.bincount(codes, weights=squares)
+        pooled = np.sqrt(sums / np.maximum(degrees, 1))
+        found = np.maximum(found, np.where(degrees >= FEWEST, pooled, 0.0)[codes])
+    return found
 
 
 def _levene(groups: list[np.ndarray]) -> float | None:

@@ -63,15 +63,14 @@ def replicates(
     users = [len(np.unique(cluster[places == seed])) for seed in range(places.max() + 1)]
     dummies = dummies[:, np.array(users) > 1]
     within = dummies - _means(dummies, cluster)[cluster]
-    blocks = within[:, _independent(within)]
+    chosen = _independent(within)
+    # about their average: a configuration that lacks a seed is brought to the average of all
+    blocks, within = dummies[:, chosen] - dummies[:, chosen].mean(axis=0), within[:, chosen]
     plain = _means(y[:, None], cluster)[:, 0]
     centred = y - plain[cluster]
-    shifts = np.linalg.lstsq(blocks, centred, rcond=None)[0] if blocks.size else np.zeros(0)
-    left = centred - blocks @ shifts
-    # a configuration that lacks a seed is brought to the average of all seeds
-    whole = dummies[:, _independent(within)]
-    average = whole.mean(axis=0)
-    means = _means((y - (whole - average) @ shifts)[:, None], cluster)[:, 0]
+    shifts = np.linalg.lstsq(within, centred, rcond=None)[0] if within.size else np.zeros(0)
+    left = centred - within @ shifts
+    means = _means((y - blocks @ shifts)[:, None], cluster)[:, 0]
     df = len(y) - len(counts) - blocks.shape[1]
     squares = float((left**2).sum())
     if squares < 1e-24 * max(float((y**2).sum()), 1e-300):

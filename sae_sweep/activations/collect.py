@@ -150,7 +150,7 @@ class ModelReader:
         self._groups = np.load(plan / GROUPS, mmap_mode="r")
         self.group_names: list[str] = json.loads((plan / GROUP_NAMES).read_text())
         counts = {split: windows.n_rows for split, windows in self._windows.items()}
-        require_rows(config, counts["validation"], counts["train"])
+        require_rows(config, counts["validation"], counts["train"], len(self._groups))
 
     def read(
         self, split: Split, start: int, stop: int, sources: Sequence[int] = (0,)

@@ -47,15 +47,22 @@ def split_rows(
     }
 
 
-def require_rows(config: ActivationsConfig, validation: int, train: int) -> None:
-    """Check that the rows found fill both splits.
+def require_rows(
+    config: ActivationsConfig, validation: int, train: int, documents: int | None = None
+) -> None:
+    """Check that the rows found fill both splits, and say so where all are of one document.
 
     Raises:
         BadInput: with what is needed and what there is.
     """
     if validation < config.validation_tokens or train < config.train_tokens:
+        one = (
+            f"; {config.text} is one document (blank lines separate them): "
+            "activations.text_split_by=line makes one of every line"
+        )
         raise BadInput(
             f"activations.train_tokens={config.train_tokens} and "
             f"activations.validation_tokens={config.validation_tokens}: the source gives "
             f"{train} and {validation} rows from separate documents: lower them or add data"
+            f"{one if documents == 1 else ''}"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from sae_sweep import process
 from sae_sweep.cli import exit_codes
 from sae_sweep.errors import BadInput, CutShort, lacks_processes, lacks_room
+from sae_sweep.inputs import reason
 
 
 def main(arguments: list[str]) -> int:
@@ -28,6 +29,12 @@ def main(arguments: list[str]) -> int:
             way_out = "make room there"
         elif lacks_processes(error):
             way_out = "raise the limit of processes (ulimit -u), or end others"
+        elif isinstance(error, OSError) and error.filename is not None:
+            sys.stderr.write(
+                f"sae_sweep: {error.filename} cannot be used ({reason(error)}): check the path "
+                "and its permissions\n"
+            )
+            return exit_codes.BAD_INPUT
         else:
             raise
         sys.stderr.write(f"sae_sweep: {error}: {way_out}; the same command continues\n")

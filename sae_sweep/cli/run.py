@@ -65,6 +65,13 @@ def _keep_caches_inside(outputs: Path) -> None:
         path = outputs / "cache" / folder
         path.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault(variable, str(path))
+    try:
+        Path.home()
+    except RuntimeError:  # a uid without an account, as in containers: Ray and Torch ask for both
+        home = outputs / "cache" / "home"
+        home.mkdir(exist_ok=True)
+        os.environ["HOME"] = str(home.absolute())
+        os.environ.setdefault("USER", f"uid-{os.getuid()}")
 
 
 def _command(arguments: list[str]) -> str:

@@ -21,8 +21,10 @@ from sae_sweep.sae.base import (
 )
 from sae_sweep.sae.initialise import random_rows
 
-SLOWEST = 0.01
-"""Least weight of a batch in the running mean of the threshold."""
+SLOWEST = 0.1
+"""Least weight of a batch in the running mean of the threshold. A batch's own is precise, being one
+value in order among thousands, but it moves with training: with 0.01, L0 in use was 8 % below the k
+of training after 256 steps of 256 tokens."""
 
 
 @final
@@ -31,7 +33,7 @@ class BatchTopKSae(AbstractSae):
 
     Training looks at its own batch, use at one token: there a latent is active where it exceeds
     `threshold`, the running mean of the smallest latent that training kept in a batch. The mean
-    takes batch t with weight max(1 / t, `SLOWEST`), so it follows the last hundred batches or so.
+    takes batch t with weight max(1 / t, `SLOWEST`), so it follows the last ten batches or so.
 
     Matryoshka (Bussmann et al. 2025, arXiv:2503.17547) minimises the mean over nested dictionaries
     of the squared error with the latents of that dictionary alone; the paper takes the sum, which

@@ -6,12 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import FRAME, WORDS, saved
 
 from sae_sweep.config import ActivationsConfig
-
-STORY = "the a of in to sun moon river stone bird sings falls over under cold warm"
-WORDS = STORY.split()
-FRAME = "[CLS] $A [SEP]"
 
 
 @pytest.fixture(scope="session")
@@ -21,13 +18,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, (model, specials, frame) in _kinds().items():
         folders[name] = saved(model, specials, tmp_path_factory.mktemp(name), frame)
     return folders
-
-
-def saved(model: Any, specials: dict[str, str], folder: Path, frame: str = FRAME) -> Path:
-    """Save a model and a tokeniser of the story's words; gives the folder."""
-    model.save_pretrained(folder)
-    _tokenizer(specials, frame).save_pretrained(folder)
-    return folder
 
 
 def _kinds() -> dict[str, tuple[Any, dict[str, str], str]]:
@@ -45,20 +35,6 @@ def _kinds() -> dict[str, tuple[Any, dict[str, str], str]]:
         "llama": (llama, {"bos_token": "<s>"}, "<s> $A"),
         "gpt2": (gpt2, {"eos_token": "<end>"}, "$A"),
     }
-
-
-def _tokenizer(specials: dict[str, str], frame: str) -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = ["[UNK]", *specials.values(), *WORDS]
-    ids = {word: number for number, word in enumerate(vocabulary)}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=frame, special_tokens=[(word, ids[word]) for word in specials.values()]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", **specials)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import saved
+from small_models import saved
 from transformers import AutoModel
 
 from sae_sweep.activations.collect import ModelReader, identify
@@ -176,3 +176,11 @@ def test_a_damaged_folder_is_one_message(
     (tmp_path / "distilbert" / name).write_bytes(content)
     with pytest.raises(BadInput, match=r"activations\.model=.*distilbert"):
         read(config, tmp_path)
+
+
+def test_a_text_of_one_document_says_what_splits_it(made: Make, tmp_path: Path) -> None:
+    data = Path(__file__).parents[1] / "data" / "inputs" / "text_line_per_document.txt"
+    config = made("distilbert", text=str(data))
+    with pytest.raises(BadInput, match=r"is one document .*\.text_split_by=line makes"):
+        ModelReader([config], tmp_path)
+    ModelReader([config.model_copy(update={"text_split_by": "line"})], tmp_path)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.cli import main
 from analysis.foreign import Request, cells, import_sweep, literals
 from analysis.foreign.imported import Imported
 from sae_sweep.errors import BadInput
@@ -184,3 +185,11 @@ def test_no_text_becomes_a_number_that_its_digits_do_not_spell(text: str) -> Non
     value = cells.number(text)
     if value is not None:
         assert not set("_,' ") & set(text.strip())
+
+
+def test_names_with_dollars_are_drawn_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["import", str(DATA / "dollar_names.csv"), "--name", "x"]) == 0
+    assert list((tmp_path / "outputs" / "x" / "figures").glob("*.png"))

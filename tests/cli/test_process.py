@@ -75,3 +75,30 @@ def test_sigint_stays_ignored_under_nohup(tmp_path: Path) -> None:
         assert process.wait(timeout=60) == 0
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("+sweep=smoke", "executor=inline", "outputs=file/out", folder=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "file" in done.stderr
+    data = Path(__file__).parents[1] / "data" / "inputs" / "runs_bom.jsonl"
+    done = run("import", str(data), "--name", "x", "--outputs", "file/out", folder=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_user_without_a_home_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sae_sweep.cli.run import _keep_caches_inside
+
+    def homeless(_class: type) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", classmethod(homeless))
+    for name in ("HOME", "USER"):
+        monkeypatch.setenv(name, "before")
+        monkeypatch.delenv(name)
+    _keep_caches_inside(tmp_path)
+    assert os.environ["HOME"] == str(tmp_path / "cache" / "home")
+    assert os.environ["USER"] == f"uid-{os.getuid()}"

@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
+from analysis.findings import verdicts
 from analysis.page import style
 from analysis.statistics.correlations import correlation_interval
 from analysis.statistics.resampling import FEWEST
@@ -51,7 +52,8 @@ def signals(study: Study) -> list[Signal]:
     lengths = dict(zip(map(str, study.trials.index), steps, strict=True))
     configuration = study.trials.loc[ranked, "configuration"].to_numpy()
     found = []
-    for metric in study.main_metrics:
+    k = study.trials.loc[ranked, "k"].to_numpy(dtype=np.float64)
+    for metric in verdicts.outcomes(study):
         curves = study.history(uids, metric.name)
         if not curves:
             continue
@@ -62,6 +64,7 @@ def signals(study: Study) -> list[Signal]:
                 if uid in curves and lengths[uid] is not None:
                     early[i] = _last_before(*curves[uid], share * lengths[uid])
             both = pd.DataFrame({"early": scales.onto(metric, early), "final": final}).dropna()
+            both["k"] = np.nan_to_num(k[both.index], nan=-1.0)
             means = both.groupby(configuration[both.index]).mean()
             found.append(_signal(metric, share, *means.to_numpy().T))
     return found
@@ -80,16 +83,33 @@ def _signal(
     share: float,
     early: Float[np.ndarray, " n"],
     final: Float[np.ndarray, " n"],
+    k: Float[np.ndarray, " n"],
 ) -> Signal:
-    n = len(early)
-    if n < 2 or np.ptp(early) == 0 or np.ptp(final) == 0:
-        remark = "not reported by then" if n == 0 else "n too small" if n < 2 else "metric constant"
+    """Correlate ranks within groups of equal k: its order is known before training."""
+    sizes = {value: int((k == value).sum()) for value in np.unique(k)}
+    kept = np.array([sizes[value] > 1 for value in k], dtype=bool)
+    ranks = _ranks_within(early[kept], k[kept]), _ranks_within(final[kept], k[kept])
+    n = int(kept.sum())
+    if n < 2 or any(np.ptp(one) == 0 for one in ranks):
+        known = len(early)
+        remark = (
+            "not reported by then" if known == 0 else "n too small" if n < 2 else "metric constant"
+        )
         return Signal(metric, share, n, math.nan, None, remark)
-    ranks = stats.rankdata(early), stats.rankdata(final)
     spearman = float(np.corrcoef(*ranks)[0, 1])
     interval = correlation_interval(*ranks)
     remark = "" if interval else f"n too small for an interval (under {FEWEST})"
     return Signal(metric, share, n, spearman, interval, remark)
+
+
+def _ranks_within(values: Float[np.ndarray, " n"], group: Float[np.ndarray, " n"]) -> np.ndarray:
+    """Ranks within each group, centred."""
+    ranks = np.zeros(len(values))
+    for one in np.unique(group):
+        inside = group == one
+        own = stats.rankdata(values[inside])
+        ranks[inside] = own - own.mean()
+    return ranks
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:

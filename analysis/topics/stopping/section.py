@@ -25,7 +25,8 @@ RULES_NOTE = (
 )
 SIGNALS_NOTE = (
     "Spearman's correlation between a metric as last reported by a share of the steps and its "
-    "final value, over the configurations (means of their ranked seeds), with its 95 % interval "
+    "final value, over the configurations (means of their ranked seeds) and within groups of equal "
+    "k, whose order is known before training, with its 95 % interval "
     "(bootstrap)."
 )
 

@@ -276,7 +276,8 @@ def keys(
 def trial_records(connection: Connection, *where: ColumnElement[bool]) -> list[TrialRecord]:
     """The trials of which this is so, in the order in which they came."""
     query = select(*RECORD).where(*where).order_by(TRIAL.c.pk)
-    return [_trial_record(connection, row) for row in connection.execute(query).mappings()]
+    rows = connection.execute(query).mappings().all()
+    return [_trial_record(connection, row) for row in rows]
 
 
 def read_trials(connection: Connection, uids: Sequence[str]) -> dict[str, TrialRecord]:
@@ -296,7 +297,7 @@ def read_members(connection: Connection, run: int) -> list[Member]:
         .where(MEMBER.c.run == run)
         .order_by(MEMBER.c.position)
     )
-    found = connection.execute(query).mappings()
+    found = connection.execute(query).mappings().all()
     return [Member(one["assignment"], _trial_record(connection, one)) for one in found]
 
 
