@@ -10,7 +10,7 @@ from sae_sweep.kernels.fused.by_latent import ByLatent
 from sae_sweep.kernels.fused.gradients import RowGradients
 from sae_sweep.kernels.fused.table import DENSE, FREE, IDLE, Settings, Table
 
-WARPS = 8
+WARPS = 16
 """Of the program of a page."""
 
 _DENSE, _IDLE, _FREE = tl.constexpr(DENSE), tl.constexpr(IDLE), tl.constexpr(FREE)
