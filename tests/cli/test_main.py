@@ -414,10 +414,10 @@ def test_bf16_without_fused_kernels_is_refused(refused) -> None:
     refused("train.precision=bf16", message="only fused kernels have it; use train.kernels=fused")
 
 
-def test_the_usage_loss_has_no_fused_form(refused) -> None:
+def test_a_kind_without_a_fused_form_is_named(refused) -> None:
     refused(
-        *("train.kernels=fused", "sae.aux_kind=usage", "sae.aux_coeff=1", "sae.aux_target=0.02"),
-        message="train.kernels=fused with sae.aux_kind=usage: there is no fused form",
+        *("train.kernels=fused", "sae=batchtopk"),
+        message="train.kernels=fused with sae.kind=batchtopk: there is no fused form",
     )
 
 

@@ -118,8 +118,9 @@ class Store:
             values = {"name": name, "started": clock, "heartbeat": clock, "owner": me, **fields}
             run = connection.execute(RUN.insert().values(values).returning(RUN.c.id)).scalar_one()
         self._last_beat = _uptime()
-        self._beat = threading.Thread(target=self._keep_beating, args=(run,), daemon=True)
-        self._beat.start()
+        beat = threading.Thread(target=self._keep_beating, args=(run,), daemon=True)
+        beat.start()
+        self._beat = beat  # only one that runs can be waited for
         return run
 
     def _keep_beating(self, run: int) -> None:
