@@ -46,6 +46,8 @@ class Floor(NamedTuple):
     """Metrics in which they are compared, which share the 5 %."""
     spreads: "pd.Series[float]"
     """Each configuration's own sd, or that of one of its levels, by its number."""
+    shift: float
+    """Sd of what seeds do to all configurations that share them."""
 
     @property
     def detectable(self) -> float:
@@ -76,6 +78,9 @@ class Floor(NamedTuple):
         )
         inverse, their_inverse = (1 / each["seeds"].to_numpy() for each in (rows, others))
         sd = np.maximum(own[:, None], their[None, :])
+        # where one has more seeds than the other, the seeds' common shifts do not cancel
+        unlike = rows["seeds"].to_numpy()[:, None] != others["seeds"].to_numpy()[None, :]
+        sd = np.where(unlike, np.hypot(sd, self.shift), sd)
         return self.errors * sd * np.sqrt(inverse[:, None] + their_inverse[None, :])
 
 
@@ -130,6 +135,7 @@ def _pooled(
         len(study.configurations),
         len(measured),
         pd.Series(_spreads(study, one), index=numbers),
+        float(np.std(seen.shifts, ddof=1)) if len(seen.shifts) > 1 else 0.0,
     )
 
 

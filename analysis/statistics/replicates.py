@@ -35,6 +35,8 @@ class Replicates(NamedTuple):
     """Of `left`, the sum."""
     df: int
     """Degrees of freedom of `squares`."""
+    shifts: Float[np.ndarray, " seeds"]
+    """Of the shared seeds: what each adds to all configurations, 0 for the first."""
     spreads: Float[np.ndarray, " configurations"]
     """Each configuration's own sd within the blocks; NaN with a single trial."""
 
@@ -56,7 +58,9 @@ def replicates(
     """
     if not len(y):
         nothing, none = np.zeros(0), np.zeros(0, dtype=np.int64)
-        return Replicates(y, none, np.zeros((0, 0)), nothing, none, nothing, 0.0, 0, nothing)
+        return Replicates(
+            y, none, np.zeros((0, 0)), nothing, none, nothing, 0.0, 0, nothing, nothing
+        )
     counts = np.bincount(cluster)
     _, places = np.unique(seeds, return_inverse=True)
     dummies = np.eye(places.max() + 1)[places]
@@ -79,7 +83,18 @@ def replicates(
     # the share of a residual's variance that the fit of the blocks leaves, as in a balanced design
     kept = df / max(len(y) - len(counts), 1)
     free = np.where(counts > 1, (counts - 1) * (kept if kept > 0 else np.nan), np.nan)
-    return Replicates(y, cluster, blocks, means, counts, left, squares, df, np.sqrt(own / free))
+    return Replicates(
+        y,
+        cluster,
+        blocks,
+        means,
+        counts,
+        left,
+        squares,
+        df,
+        np.append(0.0, shifts),
+        np.sqrt(own / free),
+    )
 
 
 def _means(values: Float[np.ndarray, "n c"], cluster: Int[np.ndarray, " n"]) -> np.ndarray:
