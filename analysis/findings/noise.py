@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics.replicates import least_gap
+from analysis.statistics.replicates import Replicates, least_gap
 from analysis.study.samples import Sample, sample
 from analysis.study.table import Study, once
 from sae_sweep.records import Metric
@@ -35,7 +35,8 @@ class Floor(NamedTuple):
     """Of the sd, 95 %, by chi-squared."""
     p_equal: float | None
     """Of Levene's test (about the median) that configurations share one sd; None where no two
-    have three seeds."""
+    have three seeds. Where seeds are shared, twice the smaller p of what is left within the blocks
+    and of the plain deviations: blocks spread the noise of a noisy configuration over all."""
     half: str | None
     """Where that is rejected: "lower" or "upper", the half of the configurations, by their mean,
     in which the sd is larger; the figures are of that half."""
@@ -93,8 +94,7 @@ def floor(study: Study, metric: Metric) -> Floor | None:
     seen = one.seen
     if not seen.df:
         return None
-    several = np.flatnonzero(seen.counts > 2)
-    p_equal = _levene([seen.left[seen.cluster == i] for i in several])
+    p_equal = _p_equal(seen)
     if p_equal is None or p_equal >= LEVEL:
         return _pooled(study, one, p_equal, None)
     is_upper = seen.means > np.median(seen.means)
@@ -155,6 +155,17 @@ def _spreads(study: Study, one: Sample) -> np.ndarray:
         pooled = np.sqrt(sums / np.maximum(degrees, 1))
         found = np.maximum(found, np.where(degrees >= FEWEST, pooled, 0.0)[codes])
     return found
+
+
+def _p_equal(seen: Replicates) -> float | None:
+    several = np.flatnonzero(seen.counts > 2)
+    residuals = [seen.left]
+    if seen.blocks.shape[1]:
+        plain = np.bincount(seen.cluster, weights=seen.y) / seen.counts
+        residuals.append(seen.y - plain[seen.cluster])
+    tested = [_levene([left[seen.cluster == i] for i in several]) for left in residuals]
+    known = [p for p in tested if p is not None]
+    return min(1.0, len(known) * min(known)) if known else None
 
 
 def _levene(groups: list[np.ndarray]) -> float | None:

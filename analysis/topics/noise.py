@@ -95,8 +95,9 @@ def noise_floor(context: ReportContext) -> list[Block]:
     note = (
         "Pooled over the configurations with two or more ranked seeds, on the metric's scale; in "
         "brackets the 95 % interval (chi-squared). Two means over m seeds each that lie closer "
-        "than the last columns are not told apart at the 5 % level (t-test). Levene's test, about "
-        "the median, asks whether all configurations of three seeds or more share one sd."
+        "than the last columns are not told apart (Tukey's test of all pairs of configurations, "
+        "5 % for all metrics together). Levene's test, about the median, asks whether all "
+        "configurations of three seeds or more share one sd."
     )
     columns = [f"told apart from, m = {m}" for m in range(1, MOST_SEEDS + 1)]
     header = ["metric", "configurations", "degrees of freedom", "sd between seeds", "Levene p"]

@@ -104,8 +104,8 @@ class Established:
             f"**What the search established:** lowest {self.metric} of "
             f"{counted(self.trials, 'trial')}: {code(self.label)}, {number(self.value)}"
             f"{seeds}, {noise_}; chosen as the lowest of many, it is likely a little lower than "
-            f"another run of it.{found} The trials follow the results, so no effect of a setting "
-            "is claimed."
+            f"another run of it.{found} The draws of {escaped(listed(list(self.settings)))} follow "
+            "the results, so no effect of a setting is claimed."
         )
 
 

@@ -59,8 +59,8 @@ class Selected:
         who = (
             f"The draws of {names} crowd as those of a search do"
             if self.search is None
-            else f"{escaped(self.search)} chose the {counted(self.trials, 'trial')} by earlier "
-            "results"
+            else f"{escaped(self.search)} chose {names} of the {counted(self.trials, 'trial')} by "
+            "earlier results"
         )
         return (
             f"{who}: they are no design, no effect is claimed of them, and the best values are "

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from effects_oracle import Oracle
 from made_sweeps import Ran, write_store
 from scipy import stats
 from statsmodels.formula.api import ols
-from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.multitest import multipletests
 
 from analysis import contents, report
 from sae_sweep.records.store import Reader
 
 FIRST_SCREEN = "study"
+METRICS = ("fvu", "dead_features")
 NAMES = {"k": "sae.k", "lr": "train.lr", "aux_coeff": "sae.aux_coeff"}
 
 
@@ -54,11 +56,21 @@ def runs(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "data" / "runs.csv")
 
 
-@pytest.fixture
-def configurations(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a configuration: log10 fvu and dead_features, means over its ranked seeds."""
+@pytest.fixture(scope="module")
+def oracle(folder: Path) -> Oracle:
+    """What statsmodels finds in the ranked trials, fvu by its logarithm."""
+    runs = pd.read_csv(folder / "data" / "runs.csv")
     ranked = runs[runs["ranked"]].assign(fvu=lambda t: np.log10(t["fvu"]))
-    return ranked.groupby(list(NAMES.values()))[["fvu", "dead_features"]].mean().reset_index()
+    columns = {key: name for name, key in NAMES.items()} | {"train.seed_init": "seed"}
+    return Oracle(ranked.rename(columns=columns), list(NAMES), METRICS)
+
+
+@pytest.fixture
+def configurations(oracle: Oracle) -> pd.DataFrame:
+    """A row a configuration: log10 fvu and dead_features, means at the average seed."""
+    points = oracle.trials["fvu"].points[list(NAMES)]
+    assert len(points) == 48
+    return points.assign(**{one: oracle.trials[one].means for one in METRICS})
 
 
 def claims(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -72,25 +84,40 @@ def close(value: float) -> Any:
     return pytest.approx(value, rel=1e-6, abs=1e-12)
 
 
-def q_values(table: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """Of every hyperparameter and metric, by statsmodels' type-II tests."""
-    p = {}
-    for metric in ("fvu", "dead_features"):
-        fit = ols(f"{metric} ~ C(Q('sae.k')) + C(Q('train.lr')) + C(Q('sae.aux_coeff'))", table)
-        tested = anova_lm(fit.fit(), typ=2)["PR(>F)"]
-        p |= {(name, metric): tested[f"C(Q('{key}'))"] for name, key in NAMES.items()}
-    return dict(zip(p, stats.false_discovery_control(list(p.values()), method="by"), strict=True))
+def small(value: float) -> Any:
+    """A p or q: those that no digit of a residual settles are compared by their size."""
+    return pytest.approx(value, rel=1e-4, abs=1e-14)
 
 
-def adjusted(table: pd.DataFrame, name: str, metric: str) -> pd.Series:
-    """The levels' means with the others balanced: of a full grid of configurations, plain means."""
-    sizes = table.groupby(list(NAMES.values())).size()
-    assert len(sizes) == 48
-    return table.groupby(NAMES[name])[metric].mean()
+def level(oracle: Oracle, name: str, told: str) -> float:
+    """The level that a claim names."""
+    (found,) = [one for one in oracle.rows(name, "fvu").index if f"{one:g}" == told]
+    return found
 
 
-def test_directions_and_sizes(folder: Path, configurations: pd.DataFrame) -> None:
-    q = q_values(configurations)
+def based(oracle: Oracle, one: dict[str, Any]) -> None:
+    """What a claimed effect rests on."""
+    name, metric = one["hyperparameter"], one["metric"]
+    assert one["q"] == small(oracle.q[name, metric])
+    assert one["q"] < 0.05
+    assert one["configurations"] == 48
+    assert (one["held"], one["survivors"]) == (True, True)
+    pairs = [pair for pair, q in oracle.q.items() if len(pair) == 3 and q < 0.05]
+    depends = [{a, b} - {name} for a, b, of in pairs if of == metric and name in (a, b)]
+    assert sorted(one["depends_on"]) == sorted(other for (other,) in depends)
+
+
+def moved(oracle: Oracle, one: dict[str, Any], first: str, last: str, field: str) -> float:
+    """The change from one level to another with its interval, as the claim has it in a field."""
+    name, metric = one["hyperparameter"], one["metric"]
+    ends = (level(oracle, name, one.get(end, end)) for end in (first, last))
+    change, _, interval = oracle.change(name, metric, *ends)
+    assert one[field] == close(change)
+    assert one[f"{field}_interval"] == [close(end) for end in interval]
+    return change
+
+
+def test_directions_and_sizes(folder: Path, oracle: Oracle, configurations: pd.DataFrame) -> None:
     found = claims(folder, "Goes")
     assert {(one["hyperparameter"], one["metric"]) for one in found} >= {
         ("k", "fvu"),
@@ -99,42 +126,54 @@ def test_directions_and_sizes(folder: Path, configurations: pd.DataFrame) -> Non
     }
     for one in found:
         name, metric = one["hyperparameter"], one["metric"]
-        x, y = configurations[NAMES[name]], configurations[metric]
-        assert one["spearman"] == close(stats.spearmanr(x, y).statistic)
-        low, high = one["interval"]
-        assert low <= one["spearman"] <= high
-        assert one["configurations"] == len(configurations)
-        means = adjusted(configurations, name, metric)
+        based(oracle, one)
+        rho = stats.spearmanr(configurations[name], configurations[metric]).statistic
+        assert one["raw"] == close(rho)
+        assert one["raw_disagrees"] == (rho * one["sign"] < 0.1)
+        means = oracle.means(name, metric).sort_index()
         assert (float(one["first"]), float(one["last"])) == (means.index[0], means.index[-1])
-        assert one["change"] == close(means.iloc[-1] - means.iloc[0])
-        assert one["change_interval"][0] < one["change"] < one["change_interval"][1]
-        assert one["q"] == close(q[name, metric])
-        assert one["q"] < 0.05
+        assert np.sign(moved(oracle, one, "first", "last", "change")) == one["sign"]
+        # whatever is told apart goes that way
+        told = [sorted(pair) for pair, p in oracle.apart(name, metric).items() if p < 0.05]
+        assert told
+        assert {np.sign(means[high] - means[low]) for low, high in told} == {one["sign"]}
 
 
-def test_what_is_not_monotone(folder: Path, configurations: pd.DataFrame) -> None:
+def test_what_is_not_monotone(folder: Path, oracle: Oracle) -> None:
     (one,) = claims(folder, "Bent")
     name, metric = one["hyperparameter"], one["metric"]
-    means = adjusted(configurations, name, metric).sort_values()
-    assert (name, metric) == ("lr", "fvu")
-    assert float(one["level"]) == means.index[0]
-    assert float(one["second"]) == means.index[1]
-    assert one["q"] == close(q_values(configurations)[name, metric])
+    assert (name, metric, one["is_best"]) == ("lr", "fvu", False)
+    based(oracle, one)
+    means = oracle.means(name, metric)
+    turn = means.index[-1]
+    assert float(one["turn"]) == turn
+    # on each side the best of the levels that are better by one-sided tests, Holm among them
+    p = {other: oracle.change(name, metric, turn, other)[1] / 2 for other in means.index[:-1]}
+    rejected, *_ = multipletests(list(p.values()), method="holm")
+    better = [other for other, is_better in zip(p, rejected, strict=True) if is_better]
+    for end, side in (
+        ("first", [other for other in better if other < turn]),
+        ("last", [other for other in better if other > turn]),
+    ):
+        assert float(one[end]) == means[side].idxmin()
+    assert moved(oracle, one, "first", "turn", "before") > 0
+    assert moved(oracle, one, "turn", "last", "after") < 0
+    assert one["is_apart"] == (oracle.best_p(name, metric) < 0.05)
 
 
-def test_what_is_not_detected(folder: Path, configurations: pd.DataFrame) -> None:
-    silent = {
-        (name, one["metric"]): (close(rho), one["configurations"][i], close(one["q"][i]))
-        for one in claims(folder, "NotDetected")
-        for i, (name, rho) in enumerate(zip(one["hyperparameters"], one["spearman"], strict=True))
-    }
-    expected = {}
-    for (name, metric), value in q_values(configurations).items():
-        if value >= 0.05:
-            x = configurations[NAMES[name]]
-            rho = stats.spearmanr(x, configurations[metric]).statistic
-            expected[name, metric] = (rho, len(x), value)
-    assert expected == silent
+def test_what_is_not_detected(folder: Path, oracle: Oracle) -> None:
+    silent = {}
+    for one in claims(folder, "NotDetected"):
+        assert one["configurations"] == 48
+        told = [one[key] for key in ("hyperparameters", "levels", "changes", "intervals", "q")]
+        for name, (first, last), change, interval, q in zip(*told, strict=True):
+            means = oracle.means(name, one["metric"]).sort_index()
+            assert (float(first), float(last)) == (means.index[0], means.index[-1])
+            expected, _, reach = oracle.change(name, one["metric"], *means.index[[0, -1]])
+            assert change == close(expected)
+            assert interval == [close(end) for end in reach]
+            silent[name, one["metric"]] = small(q)
+    assert {key: q for key, q in oracle.q.items() if q >= 0.05 and len(key) == 2} == silent
 
 
 def test_coverage_and_divergence(folder: Path, runs: pd.DataFrame) -> None:
@@ -148,13 +187,13 @@ def test_coverage_and_divergence(folder: Path, runs: pd.DataFrame) -> None:
     assert (one["low"], one["high"]) == (close(low), close(high))
 
 
-def test_best_levels_and_edges(
-    folder: Path, configurations: pd.DataFrame, runs: pd.DataFrame
-) -> None:
+def test_best_levels_and_edges(folder: Path, oracle: Oracle, runs: pd.DataFrame) -> None:
     found = claims(folder, "BestLevel")
     assert ("k", "fvu") in {(one["hyperparameter"], one["metric"]) for one in found}
     for one in found:
-        means = adjusted(configurations, one["hyperparameter"], one["metric"]).sort_values()
+        means = oracle.means(one["hyperparameter"], one["metric"])
+        assert one["p"] == small(oracle.best_p(one["hyperparameter"], one["metric"]))
+        assert max(one["p"], oracle.q[one["hyperparameter"], one["metric"]]) < 0.05
         assert [float(one["level"]), float(one["second"])] == list(means.index[:2])
         units = 10**means if one["metric"] == "fvu" else means
         assert [one["mean"], one["second_mean"]] == [close(value) for value in units.iloc[:2]]
@@ -185,27 +224,35 @@ def test_matched_blocks(folder: Path, runs: pd.DataFrame) -> None:
             assert one["p"] == close(stats.wilcoxon(blocks).pvalue)
 
 
-def test_trade_offs_are_of_two_claimed_directions(
-    folder: Path, configurations: pd.DataFrame
-) -> None:
+def test_trade_offs_are_of_two_claimed_directions(folder: Path, oracle: Oracle) -> None:
     (one,) = claims(folder, "TradeOff")
     assert (one["hyperparameter"], one["better"], one["worse"]) == ("k", "fvu", "dead_features")
-    q = q_values(configurations)
     for side, sign in (("better", -1), ("worse", 1)):
-        x, y = configurations[NAMES["k"]], configurations[one[side]]
-        assert np.sign(stats.spearmanr(x, y).statistic) == sign
-        assert one[f"q_{side}"] == close(q["k", one[side]])
+        assert np.sign(oracle.change("k", one[side], 4, 32)[0]) == sign
+        assert one[f"q_{side}"] == small(oracle.q["k", one[side]])
         assert one[f"q_{side}"] < 0.05
 
 
-def test_a_claimed_interaction_is_statsmodels(folder: Path, configurations: pd.DataFrame) -> None:
+def test_a_claimed_interaction_is_statsmodels(folder: Path, oracle: Oracle) -> None:
     (one,) = claims(folder, "Interacts")
-    assert (one["first"], one["second"], one["metric"]) == ("k", "lr", "fvu")
-    terms = [f"C(Q('{key}'))" for key in NAMES.values()]
-    a, b = (f"C(Q('{NAMES[one[name]]}'))" for name in ("first", "second"))
-    less = ols(f"fvu ~ {' + '.join(terms)}", configurations).fit()
-    full = ols(f"fvu ~ {' + '.join(terms)} + {a}:{b}", configurations).fit()
-    assert one["share"] == close((less.ssr - full.ssr) / less.centered_tss)
+    assert (one["first"], one["second"], one["metric"]) == ("lr", "k", "fvu")
+    claimed = {pair: q for pair, q in oracle.q.items() if len(pair) == 3 and q < 0.05}
+    assert claimed == {("k", "lr", "fvu"): small(one["q"])}
+    assert one["share"] == close(oracle.pairs["k", "lr", "fvu"][1])
+    assert one["survivors"] is True
+    # only 3e-4 differs by the construction, and it is nowhere best
+    assert one["moves"] is False
+    rows = oracle.trials["fvu"].rows
+    fitted = ols("fvu ~ C(k) * C(lr) + C(aux_coeff) + C(seed)", rows).fit()
+    for (at, best, value), k in zip(one["best"], sorted(set(rows["k"])), strict=True):
+        assert float(at) == k
+        cells = {}
+        for lr in sorted(set(rows["lr"])):
+            grid = itertools.product([0, 0.1, 0.5], rows["seed"])
+            points = pd.DataFrame(grid, columns=["aux_coeff", "seed"]).assign(k=k, lr=lr)
+            cells[lr] = fitted.predict(points).mean()
+        assert float(best) == min(cells, key=cells.__getitem__)
+        assert np.log10(value) == close(min(cells.values()))
 
 
 def test_what_matters_more_does_so_in_other_halves_too(
@@ -213,10 +260,7 @@ def test_what_matters_more_does_so_in_other_halves_too(
 ) -> None:
     found = claims(folder, "MattersMore")
     assert ("k", "fvu") in {(one["hyperparameter"], one["metric"]) for one in found}
-    dummies = {
-        name: pd.get_dummies(configurations[key], dtype=float).to_numpy()
-        for name, key in NAMES.items()
-    }
+    dummies = {name: pd.get_dummies(configurations[name], dtype=float).to_numpy() for name in NAMES}
     rng = np.random.default_rng(99)
     for one in found:
         y = configurations[one["metric"]].to_numpy()

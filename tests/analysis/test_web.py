@@ -133,6 +133,8 @@ def test_dragging_along_an_axis_keeps_the_trials_of_the_range(opened: Any) -> No
     axes = opened.find_elements("css selector", "#parallel .axis-brush .background")
     first = axes[0]  # k, ascending from the bottom
     height = first.rect["height"]
+    # a pointer moves only within what the window shows
+    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", first)
     # the element's middle is where the pointer starts: from below it to under the axis
     chain = ActionChains(opened).move_to_element(first).move_by_offset(0, int(0.3 * height))
     chain.click_and_hold().move_by_offset(0, int(0.3 * height)).release().perform()

@@ -209,9 +209,11 @@ class Differs:
         """The sentence."""
         held = ", others held" if self.held else ""
         best = "" if self.best is None else f", best at {escaped(self.best)}"
+        share = self.partial_eta_squared
+        size = "" if share is None else f", partial η² {share:.2f}"
         return (
             f"**{escaped(self.hyperparameter)}:** {self.metric} differs between its levels{held}"
-            f"{best}{_based(self)}."
+            f"{size}{best}{_based(self)}."
         )
 
 

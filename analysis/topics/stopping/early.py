@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from scipy import stats
+from jaxtyping import Float, Int
 
 from analysis.findings import verdicts
 from analysis.page import style
-from analysis.statistics.correlations import correlation_interval
+from analysis.statistics import resampling
 from analysis.statistics.resampling import FEWEST
 from analysis.study import scales
 from analysis.study.table import Study, once
@@ -33,7 +32,7 @@ class Signal(NamedTuple):
     spearman: float
     """NaN where `remark` says why."""
     interval: tuple[float, float] | None
-    """95 %, by a bootstrap of configurations."""
+    """95 %, by a bootstrap of configurations that are ranked anew in each draw."""
     remark: str
     """Why there is no correlation or no interval; empty otherwise."""
 
@@ -88,28 +87,57 @@ def _signal(
     """Correlate ranks within groups of equal k: its order is known before training."""
     sizes = {value: int((k == value).sum()) for value in np.unique(k)}
     kept = np.array([sizes[value] > 1 for value in k], dtype=bool)
-    ranks = _ranks_within(early[kept], k[kept]), _ranks_within(final[kept], k[kept])
-    n = int(kept.sum())
-    if n < 2 or any(np.ptp(one) == 0 for one in ranks):
-        known = len(early)
+    early, final, k = early[kept], final[kept], k[kept]
+    n = len(k)
+    spearman = float(_within(early, final, k, np.ones((1, n), dtype=np.int64))[0])
+    if math.isnan(spearman):
         remark = (
-            "not reported by then" if known == 0 else "n too small" if n < 2 else "metric constant"
+            "not reported by then"
+            if not len(kept)
+            else "n too small"
+            if n < 2
+            else "metric constant"
         )
         return Signal(metric, share, n, math.nan, None, remark)
-    spearman = float(np.corrcoef(*ranks)[0, 1])
-    interval = correlation_interval(*ranks)
+    interval = None
+    if n >= FEWEST:
+        interval = resampling.interval(_within(early, final, k, resampling.bootstrap(n)))
     remark = "" if interval else f"n too small for an interval (under {FEWEST})"
     return Signal(metric, share, n, spearman, interval, remark)
 
 
-def _ranks_within(values: Float[np.ndarray, " n"], group: Float[np.ndarray, " n"]) -> np.ndarray:
-    """Ranks within each group, centred."""
-    ranks = np.zeros(len(values))
+def _within(
+    early: Float[np.ndarray, " n"],
+    final: Float[np.ndarray, " n"],
+    group: Float[np.ndarray, " n"],
+    weights: Int[np.ndarray, "draws n"],
+) -> Float[np.ndarray, " draws"]:
+    """Correlation of the ranks within groups, each value taken as often as it weighs.
+
+    NaN where no group of a draw has two values of both.
+    """
+    sums = np.zeros((3, len(weights)))
     for one in np.unique(group):
         inside = group == one
-        own = stats.rankdata(values[inside])
-        ranks[inside] = own - own.mean()
-    return ranks
+        own = weights[:, inside]
+        a, b = _centred_ranks(early[inside], own), _centred_ranks(final[inside], own)
+        sums += [(own * x).sum(axis=1) for x in (a * b, a * a, b * b)]
+    both, *squares = sums
+    varied = (squares[0] > 0) & (squares[1] > 0)
+    found = np.full(len(weights), np.nan)
+    return np.divide(both, np.sqrt(squares[0] * squares[1]), out=found, where=varied)
+
+
+def _centred_ranks(
+    values: Float[np.ndarray, " n"], weights: Int[np.ndarray, "draws n"]
+) -> Float[np.ndarray, "draws n"]:
+    """Mid-ranks of the weighted values, about the middle of each draw's ranks."""
+    _, place = np.unique(values, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(place.max() + 1))
+    equal = np.add.reduceat(weights[:, order], starts, axis=1)
+    upper = np.cumsum(equal, axis=1)
+    return (upper - (equal + upper[:, -1:]) / 2)[:, place]
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:

@@ -13,6 +13,9 @@ from sae_sweep.kernels.fused.table import DENSE, FREE, IDLE, Settings, Table
 WARPS = 16
 """Of the program of a page."""
 
+REGISTERS = 128
+"""Most of a thread: left to itself the compiler takes fewer, and spills."""
+
 _DENSE, _IDLE, _FREE = tl.constexpr(DENSE), tl.constexpr(IDLE), tl.constexpr(FREE)
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 
@@ -212,6 +215,7 @@ def add_always_on(
         settings.form, settings.unit_rows, settings.often_coeff, settings.often_limit,
         table.page_member, table.page_latents,
         into.w_enc, into.b_enc, into.w_dec, into.activity, into.filled, shares, b, r, d,
-        PAGE=table.page, TOKENS=TOKENS, WIDTH=triton.next_power_of_2(d), num_warps=WARPS,
+        PAGE=table.page, TOKENS=TOKENS, WIDTH=triton.next_power_of_2(d),
+        num_warps=WARPS, maxnreg=REGISTERS,
     )  # fmt: skip
     add_shares(table, settings, settings.often_coeff, shares, loss)

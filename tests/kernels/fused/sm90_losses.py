@@ -36,7 +36,10 @@ def cases() -> dict[str, Compiled]:
     for d in WIDTHS:
         sizes = {**SIZES, "WIDTH": triton.next_power_of_2(d)}
         found[f"often {d}"] = Compiled(
-            always_on.often_kernel, sizes, always_on.WARPS, bfloat16=("centred",), **wide
+            *(always_on.often_kernel, sizes, always_on.WARPS),
+            bfloat16=("centred",),
+            registers=always_on.REGISTERS,
+            **wide,
         )
     return found
 
