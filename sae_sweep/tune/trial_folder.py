@@ -9,6 +9,7 @@ Results leave the folder of the claim when the store has accepted the outcome.
 """
 
 import contextlib
+import os
 import re
 import shutil
 from pathlib import Path
@@ -47,7 +48,10 @@ def take_over(folder: Path, number: int) -> Path:
         else:
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 claim_folder(folder, latest).rename(mine)
-    for earlier in _claims(folder) - {number}:
+    for earlier in sorted((one for one in _claims(folder) if one < number), reverse=True):
+        # one that was being renamed while the folder was read: it takes the place of an empty one
+        with contextlib.suppress(OSError):
+            claim_folder(folder, earlier).rename(mine)
         remove(claim_folder(folder, earlier))
     for path in (folder / name for name in checkpoint.FILES):  # where they stood before claims
         if path.exists() and not (mine / path.name).exists():
@@ -130,5 +134,6 @@ def _claims(folder: Path) -> set[int]:
     """Numbers of the claims that have a folder; a link is none."""
     if not folder.is_dir():
         return set()
-    real = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
-    return {int(match[1]) for path in real if (match := CLAIM.fullmatch(path.name))}
+    with os.scandir(folder) as entries:  # its own word on what is a folder: a stat comes too late
+        real = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return {int(match[1]) for name in real if (match := CLAIM.fullmatch(name))}

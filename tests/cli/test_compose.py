@@ -251,7 +251,10 @@ def test_composing_leaves_no_trace(
     [
         (["+sweep=grid_top"], r"\+sweep=grid_top: there is no such choice; did you mean grid_topk"),
         (["+sweep=grid_top"], r"\(sweep has ab_test, architectures, grid_topk, "),
-        (["sae=l2"], r"sae=l2: there is no such choice; did you mean l1\? \(sae has batchtopk, gated, jumprelu, l1, matryoshka, topk\)"),
+        (
+            ["sae=l2"],
+            r"sae=l2: there is no such choice; did you mean l1\? \(sae has batchtopk, gated, jumprelu, l1, matryoshka, topk\)",
+        ),
         (["sae={k:3}"], r"sae=\{k:3\}: there is no such choice"),
         (["sae=[l1,topk]"], r"sae=\[l1,topk\]: there is no such choice"),
         (["sae.k=8", "+sae.k=16"], r"sae\.k=8 and \+sae\.k=16: sae\.k is given twice; keep one"),
