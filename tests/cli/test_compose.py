@@ -253,7 +253,7 @@ def test_composing_leaves_no_trace(
         (["+sweep=grid_top"], r"\(sweep has ab_test, architectures, grid_topk, "),
         (
             ["sae=l2"],
-            r"sae=l2: there is no such choice; did you mean l1\? \(sae has batchtopk, gated, jumprelu, l1, matryoshka, topk\)",
+            r"sae=l2: there is no such choice; did you mean l1\? \(sae has batchtopk, gated, ",
         ),
         (["sae={k:3}"], r"sae=\{k:3\}: there is no such choice"),
         (["sae=[l1,topk]"], r"sae=\[l1,topk\]: there is no such choice"),
