@@ -59,8 +59,7 @@ class ActivationsConfig(Strict):
     """A document of a .txt or .md; where null a paragraph, in a folder of files each file."""
 
     shuffle_buffer: Count | None = None
-    """Documents held for a running shuffle, so that a local text may be larger than memory; null:
-    all of the text is shuffled, in memory."""
+    """Documents held for a running shuffle of a text larger than memory; null: all, in memory."""
 
     files: str | None = None
     """Folder of .safetensors or .npy [tokens, d] to use instead of running a model."""

@@ -38,7 +38,7 @@ class Properties(NamedTuple):
         ),
         (
             *(8192, {"batch_size": 4096}, {}),
-            r"sae\.n_latents=524288 at d=8192 with train\.batch_size=4096 takes about 211 GB .*and "
+            r"sae\.n_latents=524288 at d=8192 with train\.batch_size=4096 takes about 220 GB .*and "
             r"NVIDIA A100-SXM4-40GB has 40 GB: not even one trial fits; choose a narrower",
         ),
     ],

@@ -46,7 +46,7 @@ class Engine:
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> slot._SlotEngine:
     monkeypatch.setattr(slot, "Engine", Engine)
-    monkeypatch.setattr(slot, "open_activations", lambda _: None)
+    monkeypatch.setattr(slot, "open_activations", lambda *_: None)
     made = slot._SlotEngine(Job(0, tmp_path, tmp_path, 1))
     made.obey(Orders([], [Claimed(make_trial(name), 1) for name in "abc"]))
     return made
