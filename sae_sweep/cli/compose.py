@@ -31,6 +31,9 @@ from sae_sweep.inputs import edge
 from sae_sweep.search import examples
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+SETTINGS_GROUPS = frozenset(
+    setting.key.partition(".")[0] for setting in settings() if "." in setting.key
+)
 TEXT_SETTINGS = frozenset(setting.key for setting in settings() if setting.is_text)
 
 FROM_ENVIRONMENT = (
@@ -205,7 +208,14 @@ def _read(overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
                 said = said.replace(str(copied), str(config_dir))
             raise BadInput(f"{place} cannot be composed: {said}; {way_out}") from None
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    found = {str(key): value for key, value in plain.items()}
+    for group in SETTINGS_GROUPS & found.keys():
+        if not isinstance(found[group], dict) and not (group == "sweep" and found[group] is None):
+            raise BadInput(
+                f"{group}={found[group]}: this is a group of settings: write them below it, as in "
+                f"{group}: {{KEY: VALUE}}"
+            )
+    return found
 
 
 def _refuse_environment(composed: DictConfig) -> None:

@@ -376,3 +376,17 @@ def test_numbers_that_yaml_reads_otherwise_are_refused(tmp_path: Path, number: s
         compose(["+sweep=mine"], tmp_path)
     path.write_text(path.read_text().replace(number, "0"))
     compose(["+sweep=mine"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sweep: some words", r"sweep=some words: this is a group of settings"),
+        ("train: 3", r"train=3: this is a group of settings: write them below it, as in train: "),
+    ],
+)
+def test_a_group_that_is_no_group_is_refused(tmp_path, text, message) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(BadInput, match=message):
+        compose(["+sweep=mine"], tmp_path)
