@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -33,7 +34,8 @@ def end(drivers: Iterable[dict[str, Any]]) -> None:
     Args:
         drivers: owners of runs in the store; those that still run are spared.
     """
-    marks = {mark_of(one) for one in drivers if owner.state(one, 0.0) == "dead"}
+    dead = (one for one in drivers if owner.state(one, 0.0) == "dead")
+    marks = {f"{MARK}={mark_of(one)}".encode() for one in dead}
     if not marks:
         return
     here = owner.namespace()
@@ -43,8 +45,16 @@ def end(drivers: Iterable[dict[str, Any]]) -> None:
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid in spared or owner.namespace(process.pid) != here:
                 continue
-            if process.environ().get(MARK) in marks and _is_of_ray(process.cmdline()):
+            if not marks.isdisjoint(_environment(process.pid)) and _is_of_ray(process.cmdline()):
                 process.kill()
+
+
+def _environment(pid: int) -> list[bytes]:
+    """NAME=VALUE of a process, also of one whose new title has overwritten the first of them.
+
+    `psutil.Process.environ` ends at the gap which such a title leaves.
+    """
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
 
 
 def _is_of_ray(command: list[str]) -> bool:

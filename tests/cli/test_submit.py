@@ -62,14 +62,14 @@ def test_the_script_runs_the_sweep_and_asks_slurm_for_what_was_said(tmp_path, sl
 
 @pytest.mark.slow
 def test_sigterm_checkpoints_requeues_and_the_next_allocation_goes_on(tmp_path, slurm) -> None:
-    words = ["submit", "slurm", *SMOKE, "train.epochs=200", f"outputs={tmp_path}"]
+    words = ["submit", "slurm", *SMOKE, "train.epochs=500", f"outputs={tmp_path}"]
     assert main([*words, "--gpus", "0", "--requeue"]) == 0
     path = written(tmp_path)
     with subprocess.Popen(["bash", path], stderr=subprocess.PIPE, text=True) as job:
         deadline = time.monotonic() + 120
-        while not list((tmp_path / "trials").glob("*")) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(2)
+        while not list(tmp_path.glob("trials/*/claim-*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.3)
         job.send_signal(signal.SIGTERM)
         _, said = job.communicate(timeout=120)
     assert job.returncode == 0, said

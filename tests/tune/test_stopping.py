@@ -50,7 +50,7 @@ def test_another_policy_continues_a_stopped_trial_from_its_checkpoint_to_the_sam
     sweeps.run(stopped, "inline", SPARSER, "train.checkpoint_every=8", "executor.cohort=4")
     ended = {label for label, status in sweeps.statuses(stopped).items() if status == "stopped"}
     assert len(ended) == 2
-    assert len(list(stopped.glob("trials/*_k4_*/resume.safetensors"))) == 2
+    assert len(list(stopped.glob("trials/*_k4_*/claim-*/resume.safetensors"))) == 2
     with sqlite3.connect(stopped / "sae_sweep.db") as connection:  # what is trained again returns
         connection.execute("DELETE FROM sweep_metric")
     sweeps.run(stopped, "inline", "sweep.name=other")
