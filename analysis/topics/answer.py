@@ -22,7 +22,7 @@ from analysis.study.table import Study
 from analysis.topics import failures, interactions
 from analysis.topics.effects import claims
 from analysis.topics.equal_l0 import at_equal_l0
-from analysis.topics.failures import FailuresBySetting
+from analysis.topics.failures import FailuresBySetting, FailuresOfPair
 from analysis.topics.response.section import alphas_for_target, width_laws
 from analysis.topics.searching import Established, established
 from sae_sweep.records import METRICS, Metric
@@ -229,7 +229,11 @@ def answer(context: ReportContext) -> list[Claim]:
     said = {"sae.kind", "sae.l1_alpha"} if any(map(_is_direct, found)) else set()
     effects = [one for one in settings if one.key not in said]
     found += _effects(study, effects, metrics)
-    lost = [one for one in failures.sentences(study) if isinstance(one, FailuresBySetting)]
+    lost = [
+        one
+        for one in failures.sentences(study)
+        if isinstance(one, FailuresBySetting | FailuresOfPair)
+    ]
     return [*lost, *found[:MOST], *([NotVaried(tuple(fixed))] if fixed else [])]
 
 

@@ -22,7 +22,7 @@ from analysis.study.hyperparameters import Hyperparameter
 from analysis.study.table import Study
 from analysis.topics import failures
 from analysis.topics.answer import answer
-from analysis.topics.failures import FailuresBySetting
+from analysis.topics.failures import FailuresBySetting, FailuresOfPair
 from analysis.topics.limitations import Lost, NoiseUnknown, limitations
 from analysis.topics.next_runs import next_runs
 from analysis.topics.noise import detectable
@@ -116,7 +116,7 @@ def _trust(study: Study) -> list[Claim]:
     if study.imported is not None:
         claims += [one for one in study.imported.notes if isinstance(one, Folded | Repeated)]
     lost = failures.sentences(study)
-    claims += [one for one in lost if not isinstance(one, FailuresBySetting)]
+    claims += [one for one in lost if not isinstance(one, FailuresBySetting | FailuresOfPair)]
     if study.ranked.empty:
         return claims
     if followed := adaptive(study):
