@@ -54,7 +54,7 @@ TOPICS = (
     Topic(recommended.recommended),
     Topic(failures.failure_section),
     Topic(searching.search),
-    Topic(response.l1_response, response.draw),
+    Topic(response.penalty_response, response.draw),
     Topic(pareto.pareto_front, pareto.draw),
     Topic(equal_l0.equal_sparsity, equal_l0.draw),
     Topic(best.top_tables, best.draw),

@@ -92,6 +92,8 @@ class CameToNothing:
         """The sentence."""
         kinds = listed([f"{n} {kind}" for kind, n in self.kinds])
         tested = "" if not self.tests else "; no setting is detectably the cause"
+        if self.lost == self.runs:
+            return f"Every one of {counted(self.runs, 'run')} came to nothing ({kinds})."
         return (
             f"{self.lost:,} of {counted(self.runs, 'run')} came to nothing ({kinds}; "
             f"{100 * self.low:.0f} to {100 * self.high:.0f} %){tested}. What follows compares the "

@@ -1,4 +1,4 @@
-"""How l0 answers to l1_alpha in this sweep: a fit a width, what meets the target, or why not."""
+"""How l0 responds to a penalty in this sweep: one fit per width, and what meets the target."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import numpy as np
 from analysis.study.settings import text
 from analysis.study.table import Study
 from analysis.topics.response.suggest import FARTHEST, LEAST_ALPHAS, estimable
-from sae_sweep.records import TrialRecord
+from sae_sweep.records import PENALTIES, TrialRecord, l0_setting
 from sae_sweep.rules import history, response
 from sae_sweep.rules.response import Observation, Posterior
 
@@ -45,8 +45,13 @@ class Fit(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Trials that differ in l1_alpha, width and seeds alone."""
+    """Trials that differ in one penalty's weight, width and seeds alone.
 
+    An observation's `l1_alpha` is that weight, whatever its name.
+    """
+
+    setting: str
+    """The name of the penalty's weight: l1_alpha, l0_coeff."""
     name: str
     """What sets them apart from the sweep's other curves; empty where there is one."""
     known: list[Observation]
@@ -75,8 +80,8 @@ class Curves(NamedTuple):
 
 
 def curves(study: Study, most: int = MOST_CURVES) -> Curves:
-    """The sweep's curves, those of most trials first; none unless it varies l1_alpha."""
-    if "sae.l1_alpha" not in {one.key for one in study.hyperparameters}:
+    """The sweep's curves, those of most trials first; none unless it varies a penalty's weight."""
+    if not {f"sae.{one}" for one in PENALTIES} & {one.key for one in study.hyperparameters}:
         return Curves([], 0)
     groups = history.curves(filter(_is_usable, study.records))
     shown = [
@@ -97,8 +102,7 @@ def _is_usable(record: TrialRecord) -> bool:
     """As for a search; an imported trial need not name its kind, since an l1_alpha says it."""
     sae = {"kind": "l1", **record.config.get("sae", {})}
     named = dataclasses.replace(record, config={**record.config, "sae": sae})
-    known = sae.get("l1_alpha") is not None and sae.get("n_latents") is not None
-    return known and history.is_usable(named)
+    return sae.get("n_latents") is not None and history.is_usable(named)
 
 
 def _curve(name: str, records: list[TrialRecord]) -> Curve:
@@ -112,7 +116,9 @@ def _curve(name: str, records: list[TrialRecord]) -> Curve:
         for width in sorted({one.n_latents for one in known})[:MOST_WIDTHS]:
             own = [one for one in known if one.n_latents == width]
             fits.append(Fit(width, own, response.fit(fitted, width, ends)))
-    return Curve(name, known, fits, rise)
+    moves = l0_setting({"kind": "l1", **records[0].config.get("sae", {})})
+    assert moves is not None
+    return Curve(moves.name, name, known, fits, rise)
 
 
 def _name(study: Study, records: list[TrialRecord]) -> str:
