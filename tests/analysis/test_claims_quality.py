@@ -408,6 +408,7 @@ def test_every_sentence_is_what_the_data_say(tmp_path: Path) -> None:
         "jobs": published_jobs(),
         "few": l1_sweep((256,))[:3],
         "far": far,
+        "apart": [one for one in far if one.assignment["sae.n_latents"] == 256],
     }
     for name, trials in sweeps.items():
         (tmp_path / name).mkdir()
