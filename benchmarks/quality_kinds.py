@@ -20,8 +20,16 @@ import torch
 
 from benchmarks import quality_kinds_table, readme
 from benchmarks.initial_scale import MANY_ROWS
-from benchmarks.quality import ACTIVATIONS, EPOCHS, LRS, Results, cpu_name, load_rows, train, version
-from sae_sweep.activations import Activations
+from benchmarks.quality import (
+    ACTIVATIONS,
+    EPOCHS,
+    LRS,
+    Results,
+    cpu_name,
+    load_rows,
+    train,
+    version,
+)
 from sae_sweep.config import ActivationsConfig, Source, TrainConfig, Trial, TrialConfig, resolve
 from sae_sweep.config.sae import ARCHITECTURES
 
@@ -174,9 +182,7 @@ def main() -> None:
         "--kinds", choices=list(ARCHITECTURES), nargs="+", default=list(ARCHITECTURES)
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="for activations")
-    parser.add_argument(
-        "--results", type=Path, default=HERE / "results" / "quality_kinds.jsonl"
-    )
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "quality_kinds.jsonl")
     parser.add_argument("--readme", type=Path, default=HERE / "README.md", help="gets the tables")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

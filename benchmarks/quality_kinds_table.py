@@ -15,7 +15,7 @@ TOLERANCE = 0.2
 
 
 def at_l0(points: pd.DataFrame, target: float) -> float:
-    """FVU of a curve at an L0, linear in logarithms; the nearest two points go on beyond its end."""
+    """FVU of a curve at an L0, linear in logarithms, also beyond its ends."""
     points = points.sort_values("l0")
     x, y = np.log(points["l0"].to_numpy()), np.log(points["fvu"].to_numpy())
     wanted = math.log(target)
@@ -28,8 +28,7 @@ def best_rates(lines: Sequence[dict[str, Any]]) -> dict[int, float]:
     """The learning rate whose curve is lowest, by the L0 at which it is read."""
     runs = pd.DataFrame(lines)
     found = {
-        target: {lr: at_l0(curve, target) for lr, curve in runs.groupby("lr")}
-        for target in TARGETS
+        target: {lr: at_l0(curve, target) for lr, curve in runs.groupby("lr")} for target in TARGETS
     }
     return {target: min(by_rate, key=by_rate.__getitem__) for target, by_rate in found.items()}
 
@@ -37,8 +36,9 @@ def best_rates(lines: Sequence[dict[str, Any]]) -> dict[int, float]:
 def render(lines: Sequence[dict[str, Any]]) -> str:
     """Write the section of one regime: how it was measured, and the cells."""
     runs = pd.DataFrame(lines)
-    cells = pd.DataFrame([cell for _, part in runs.groupby(["kind", "trainer"], sort=False)
-                          for cell in _cells(part)])
+    cells = pd.DataFrame(
+        [cell for _, part in runs.groupby(["kind", "trainer"], sort=False) for cell in _cells(part)]
+    )
     return "\n\n".join([_setting(runs), _table(cells), _verdicts(cells)])
 
 
@@ -111,13 +111,9 @@ def _table(cells: pd.DataFrame) -> str:
             entries.append(f"{far}{math.exp(one['log_fvu']):.4f} ({rate}, {one['dead']:.0%})")
         change = f"{math.expm1(cell['ratio']):+.1%} against {cell['peer']}"
         noise = f"{math.expm1(cell['noise']):.1%}"
-        rows.append(
-            [cell["kind"], str(cell["target"]), *entries, change, noise, cell["verdict"]]
-        )
+        rows.append([cell["kind"], str(cell["target"]), *entries, change, noise, cell["verdict"]])
     header = ["kind", "L0", *trainers, "sae-sweep, best peer", "detectable", "verdict"]
-    return "\n".join(
-        f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows]
-    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
 
 
 def _verdicts(cells: pd.DataFrame) -> str:

@@ -27,7 +27,6 @@ from sae_sweep.sae import load
 from sae_sweep.train import Engine
 from sae_sweep.train.schedule import lr_scale
 
-
 SAELENS_JUMPRELU = {
     **{"jumprelu_init_threshold": 0.1, "jumprelu_bandwidth": 2.0, "jumprelu_ste_to_input": True},
     **{"pre_act_loss_coefficient": 3e-6, "l0_coefficient": 1.0},

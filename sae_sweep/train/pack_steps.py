@@ -101,7 +101,9 @@ class PackSteps:
         for _ in range(count):
             launch()
         self._rows.launched()
-        if not any(part.form == SPARSE and not part.trial.sae.fused.one_form for part in parts.values()):
+        if not any(
+            part.form == SPARSE and not part.trial.sae.fused.one_form for part in parts.values()
+        ):
             # none can have stopped short: no need to wait for the device
             return dict.fromkeys(parts, count)
         done = ahead.views(len(self._table.member_pages))["done"].tolist()

@@ -108,10 +108,10 @@ def test_bits_do_not_depend_on_the_company(start, fused, diverges: Trial) -> Non
 def test_bits_of_further_losses_do_not_depend_on_the_company(start, fused) -> None:
     trials = [fused(sae, **{**train, "steps": 12}) for sae, train in FURTHER.values()]
     packed = start("packed")
-    for trial in (trials[1], trials[3]):
+    for trial in trials[1::2]:
         packed.engine.add(trial)
     packed.advance(4)
-    for trial in (trials[0], trials[2]):
+    for trial in trials[::2]:
         packed.engine.add(trial)
     packed.finish(5)
     for trial in trials:
@@ -122,7 +122,9 @@ def test_bits_of_further_losses_do_not_depend_on_the_company(start, fused) -> No
         assert alone.weights(trial) == packed.weights(trial)
 
 
-@pytest.mark.parametrize("name", ["sparse with aux", "resampled", "controlled"])
+@pytest.mark.parametrize(
+    "name", ["sparse with aux", "resampled", "controlled", "sparse batchtopk", "jumprelu"]
+)
 def test_a_trial_goes_on_from_a_checkpoint_bit_for_bit(start, fused, name: str) -> None:
     sae, train = (ZOO | FURTHER)[name]
     trial = fused(sae, **{**train, "steps": 9})

@@ -118,7 +118,8 @@ def activate(
     tiles = len(columns.tile_member)
     tokens = block_of(b, 32)
     activate_kernel[(tiles, triton.cdiv(b, tokens * TURNS))](
-        pre, threshold, last_tie, table.thresholds.value, columns.rows, columns.tile_member, latents, b, r,
+        pre, threshold, last_tie, table.thresholds.value, columns.rows, columns.tile_member,
+        latents, b, r,
         PAGE=r // tiles, TOKENS=tokens, TURNS=TURNS, num_warps=4,
     )  # fmt: skip
 

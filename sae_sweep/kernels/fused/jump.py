@@ -17,12 +17,12 @@ from sae_sweep.kernels.fused.columns import Columns
 from sae_sweep.kernels.fused.table import Settings, Table
 from sae_sweep.kernels.fused.update import EPS, adam, load_adam
 
-TOKENS = 16
+TOKENS = 8
 """Tokens of a tile that a program looks at at a time."""
 
 
 class ThresholdSums(NamedTuple):
-    """Sums over a block of tokens, by block and column; undefined for members without thresholds."""
+    """Sums over a block of tokens, by column; undefined for members without thresholds."""
 
     upstream: Float32[Tensor, "blocks r"]
     """Upstream gradients of activations near their threshold."""

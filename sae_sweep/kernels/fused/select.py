@@ -153,10 +153,10 @@ def select(
         largest: their maxima by page.
         rows: set for `SPARSE` members: the chosen rows of each token, ascending, then r.
         values: set for `SPARSE` members: their activations, > 0, then 0.
-        threshold: set: the k-th largest activation; 0 where fewer than k are positive. Left as it is
-            for members with `batch_k`.
-        last_tie: set: the last row chosen of those that equal the threshold, -1 where it is 0. Left
-            as it is for members with `batch_k`.
+        threshold: set: the k-th largest activation; 0 where fewer than k are positive. That of
+            members with `batch_k` is read.
+        last_tie: set: the last row chosen of those that equal the threshold, -1 where it is 0. That
+            of members with `batch_k` is read.
         overflow: set to 1 for `SPARSE` members of which a token chooses more than it has room for,
             else to 0.
     """
