@@ -448,6 +448,23 @@ def test_values_that_float16_cannot_hold_are_counted_and_refused(tmp_path: Path)
         prepared(tmp_path, settings)
 
 
+def test_packed_windows_hold_rows_of_several_documents(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    cut, packed = model_config("gpt2"), model_config("gpt2", packing="packed")
+    assert describe(cut, tmp_path).fingerprint != describe(packed, tmp_path).fingerprint
+    folder = prepared(tmp_path, packed)
+    windows = open_activations(folder).validation_origins().window
+    documents = torch.cat(
+        [read_shard(one).document for one in sorted(folder.glob("validation-?????.safetensors"))]
+    )
+    per_window = [len(documents[windows == one].unique()) for one in windows.unique()]
+    assert max(per_window) > 1
+    assert content(folder) == content(prepared(tmp_path / "again", packed))
+    with pytest.raises(ValueError, match=r"packing=packed with pooling=mean: a row would be of"):
+        model_config("gpt2", packing="packed", pooling="mean")
+
+
 def test_a_running_shuffle_is_another_order_of_the_same_text(
     model_config: Callable[..., ActivationsConfig], tmp_path: Path
 ) -> None:
