@@ -24,7 +24,7 @@ from safetensors.torch import save as serialise
 from sqlalchemy import create_engine, text
 
 from benchmarks.fault_sweep import LIMIT_SECONDS, Struck, Sweep
-from sae_sweep.records.store.connection import ADVISORY_LOCK
+from sae_sweep.records.store.locks import ADVISORY_LOCK
 from sae_sweep.tune import orphans
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 from sae_sweep.activations.disk import replacing
 from sae_sweep.errors import BadInput, CutShort, printable, without_passwords
 from sae_sweep.records import METRICS, TrialRecord
-from sae_sweep.records.store import Reader, default_url
+from sae_sweep.records.store import Reader, add_options, chosen_url
 from sae_sweep.records.store.reader import Sweep
 from sae_sweep.sinks import flat
 
@@ -36,16 +35,12 @@ def publish(arguments: list[str]) -> int:
     parser.add_argument("--private", action="store_true")
     parser.add_argument("--licence", default="other", help="of the card, e.g. mit; default: other")
     parser.add_argument("--dry-run", action="store_true", help="write the folder, upload nothing")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
-    parser.add_argument(
-        "--store", metavar="URL", help="default: SAE_SWEEP_STORE, else outputs/sae_sweep.db"
-    )
+    add_options(parser)
     options = parser.parse_args(arguments)
     if options.hub.count("/") != 1 or not all(options.hub.split("/")):
         raise BadInput(f"--hub={options.hub}: write ORG/NAME, e.g. my-lab/my-sae")
     token = None if options.dry_run else _token()
-    url = options.store or os.environ.get("SAE_SWEEP_STORE") or default_url(options.outputs)
-    with Reader(url) as reader:
+    with Reader(chosen_url(options)) as reader:
         trial = reader.find(options.trial)
         sweep = _sweep_of(reader, trial)
         others = reader.all_trials()

@@ -2,13 +2,11 @@
 
 import argparse
 import contextlib
-import os
 import sys
 import threading
-from pathlib import Path
 
 from sae_sweep.errors import BadInput, CutShort
-from sae_sweep.records.store import default_url
+from sae_sweep.records.store import add_options, chosen_url
 from sae_sweep.sinks import PACKAGES, open_sink, require
 from sae_sweep.sinks.follow import follow
 from sae_sweep.sinks.process import READY
@@ -23,14 +21,11 @@ def track(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m sae_sweep track")
     parser.add_argument("sweep")
     parser.add_argument("--sink", choices=sorted(PACKAGES), required=True)
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
-    parser.add_argument(
-        "--store", metavar="URL", help="default: SAE_SWEEP_STORE, else outputs/sae_sweep.db"
-    )
+    add_options(parser)
     parser.add_argument("--follow", action="store_true", help="until the standard input ends")
     options = parser.parse_args(arguments)
-    outputs = options.outputs.absolute()
-    url = options.store or os.environ.get("SAE_SWEEP_STORE") or default_url(outputs)
+    outputs = options.outputs = options.outputs.absolute()
+    url = chosen_url(options)
     require([options.sink])
     folder = outputs / options.sweep
     (folder / "sinks").mkdir(parents=True, exist_ok=True)
