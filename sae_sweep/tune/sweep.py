@@ -235,7 +235,7 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
         for trial in [*todo, *coming]:
             require_device(trial, device)
     require_disk(disk_bytes(expansion, [*todo, *coming], config, outputs), outputs)
-    if config.executor.address is not None:
+    if config.executor.kind == "ray":
         _require_cluster(config)
     bounded = _extract(start, [*todo, *coming])
     planned = len(expansion.members) + len(coming)
@@ -285,11 +285,13 @@ def _extract(start: Start, trials: list[Trial]) -> dict[str, list[activations.Wa
 
 
 def _require_cluster(config: RunConfig) -> None:
-    """Find out that no cluster answers before minutes are spent on extraction."""
+    """Find out that no cluster answers or can be started before minutes are spent on extraction."""
     from sae_sweep.tune import ray_executor
 
-    with ray_executor.cluster(config.executor):
-        pass
+    ray_executor.require_threads(config.executor)
+    if config.executor.address is not None:
+        with ray_executor.cluster(config.executor):
+            pass
 
 
 @contextmanager

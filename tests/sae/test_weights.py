@@ -93,9 +93,7 @@ def test_truncated_weights_are_refused(tmp_path: Path) -> None:
     stored(tmp_path, CONFIGS[0])
     path = tmp_path / "sae.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(
-        BadInput, match=r"sae\.safetensors cannot be read .*: run its sweep"
-    ):
+    with pytest.raises(BadInput, match=r"sae\.safetensors cannot be read .*: run its sweep"):
         load(tmp_path)
 
 
