@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from sae_sweep.activations.disk import replacing
 from sae_sweep.activations.reader import Split
 from sae_sweep.config.base import Strict
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 
 SCHEMA = 1
 """Raised when shards are laid out otherwise; part of the fingerprint."""
@@ -67,15 +68,13 @@ def read_manifest(folder: Path) -> Manifest:
         BadInput: when it has no manifest, a damaged one, or one of another schema.
     """
     again = f"delete the folder {folder} and run again"
-    try:
-        found = json.loads((folder / MANIFEST).read_text())
+    if not (folder / MANIFEST).exists():
+        raise BadInput(f"activations in {folder} are not complete: run the sweep again")
+    with edge(str(folder / MANIFEST), again, "is damaged"):
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if found["schema"] != SCHEMA:
             raise BadInput(
                 f"activations in {folder} have schema {found['schema']}, this version reads "
                 f"schema {SCHEMA}: {again}"
             )
         return Manifest.model_validate(found)
-    except FileNotFoundError:
-        raise BadInput(f"activations in {folder} are not complete: run the sweep again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError):
-        raise BadInput(f"{folder / MANIFEST} is damaged: {again}") from None

@@ -5,7 +5,8 @@ import contextlib
 import sys
 import threading
 
-from sae_sweep.errors import BadInput, CutShort
+from sae_sweep.errors import CutShort
+from sae_sweep.inputs import edge
 from sae_sweep.records.store import add_options, chosen_url
 from sae_sweep.sinks import PACKAGES, open_sink, require
 from sae_sweep.sinks.follow import follow
@@ -38,17 +39,13 @@ def track(arguments: list[str]) -> int:
         sys.stdout.flush()
     else:
         over.set()
-    try:
-        with contextlib.redirect_stdout(sys.stderr), contextlib.closing(sink):
-            follow(sink, url, options.sweep, folder, over.wait)
-    except BadInput:
-        raise
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise CutShort(
-            f"{options.sink} does not take {options.sweep}: {type(error).__name__}: {first}; "
-            "when that is mended, the same command sends the rest"
-        ) from error
+    way_out = "when that is mended, the same command sends the rest"
+    with (
+        edge(options.sink, way_out, f"does not take {options.sweep}", kind=CutShort),
+        contextlib.redirect_stdout(sys.stderr),
+        contextlib.closing(sink),
+    ):
+        follow(sink, url, options.sweep, folder, over.wait)
     if not options.follow:
         sys.stdout.write(f"{options.sweep} is in {options.sink}\n")
     return 0

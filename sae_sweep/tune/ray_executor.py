@@ -21,6 +21,7 @@ from typing import Any
 
 from sae_sweep.config import ExecutorConfig
 from sae_sweep.errors import BadInput, CutShort
+from sae_sweep.inputs import edge
 from sae_sweep.records.store import owner
 from sae_sweep.tune import orphans
 from sae_sweep.tune.channel import Item, Job, Orders
@@ -219,9 +220,10 @@ def _connect(address: str | None, folder: Path | None, num_cpus: int) -> None:
     import ray
 
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if address is None:
-            assert folder is not None
+    if address is None:
+        assert folder is not None
+        way_out = "mend that, or train in this process with executor=inline"
+        with edge("executor.kind=ray: Ray", way_out, "does not start here"):
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
@@ -230,20 +232,11 @@ def _connect(address: str | None, folder: Path | None, num_cpus: int) -> None:
                 _temp_dir=str(folder / "ray"),
                 **quiet,
             )
-        else:
-            _knock(address)
-            ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        if address is None:
-            raise BadInput(
-                f"executor.kind=ray: Ray does not start here ({reason}); mend that, or train in "
-                "this process with executor=inline"
-            ) from None
-        raise BadInput(
-            f"executor.address={address}: no Ray cluster answers there ({reason}); start one with "
-            "`ray start --head`, or leave the setting out for a private one"
-        ) from None
+        return
+    way_out = "start one with `ray start --head`, or leave the setting out for a private one"
+    with edge(f"executor.address={address}: no Ray cluster", way_out, "answers there"):
+        _knock(address)
+        ray.init(address=address, **quiet)
 
 
 def _await_answer(mailbox: Any) -> None:
