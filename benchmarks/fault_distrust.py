@@ -149,6 +149,11 @@ def _change(sweep: Sweep, *statements: str) -> None:
         connection.commit()
 
 
+def _pages(sweep: Sweep) -> str:
+    """The report, details included."""
+    return "".join(path.read_text() for path in (sweep.outputs / "faults").glob("*.md"))
+
+
 def pages_damaged(sweep: Sweep) -> Struck:
     """Damage every other page of the store, use it, and restore it from a copy."""
     sweep.finish("", sweep.start())
@@ -176,7 +181,7 @@ def rows_lost(sweep: Sweep) -> Struck:
     step = "(SELECT step FROM sweep_metric GROUP BY step ORDER BY step LIMIT 1 OFFSET 4)"
     _change(sweep, f"DELETE FROM sweep_metric WHERE step = {step}")
     ran = _command(sweep, "report")
-    report = (sweep.outputs / "faults" / "report.md").read_text()
+    report = _pages(sweep)
     wrong = () if "the store has lost them" in report else ("the report does not count them",)
     struck = sweep.finish("one report of every trial", sweep.start())
     return struck._replace(said=ran.stderr, code=ran.returncode, wrong=wrong)
@@ -229,7 +234,7 @@ def control_characters(sweep: Sweep) -> Struck:
     sweep.finish("", sweep.start())
     _change(sweep, "UPDATE sweep_run SET question = char(27) || '[2J' || question")
     ran = [_command(sweep, word) for word in ("status", "export", "report")]
-    report = (sweep.outputs / "faults" / "report.md").read_text()
+    report = _pages(sweep)
     _change(sweep, "UPDATE sweep_run SET question = substr(question, 5)")
     printed = "".join(one.stdout + one.stderr for one in ran) + report
     wrong = ("they are printed",) if "\x1b" in printed else ()

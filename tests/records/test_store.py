@@ -20,12 +20,13 @@ from sae_sweep.records.store import ClaimLost, Place, Reader, Store, locks
 from sae_sweep.records.store import owner as owners
 from sae_sweep.records.store.tables import METADATA
 
+CONFIG = {"activations": {}, "sae": {"k": 4}, "train": {}}
 HERE = Place("host", "cpu (x)", 1, "abc", {"torch": "2"})
 RUN = {"question": "?", "config": {"sweep": {}}, "command": "c", "git": None, "versions": {}}
 
 
 def trial(uid: str, label: str = "exp2_k4") -> TrialRecord:
-    return TrialRecord(uid, label, "queued", {"sae": {"k": 4}})
+    return TrialRecord(uid, label, "queued", CONFIG)
 
 
 def start(store: Store, *uids: str, name: str = "s") -> int:

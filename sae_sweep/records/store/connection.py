@@ -21,7 +21,8 @@ from sqlalchemy.exc import (
     OperationalError,
 )
 
-from sae_sweep.errors import BadInput, NoStore, printable
+from sae_sweep.errors import BadInput, NoStore, lacks_processes, lacks_room, printable
+from sae_sweep.inputs import reason
 from sae_sweep.records.store import locks
 from sae_sweep.records.store.tables import META, METADATA, MIGRATIONS, SCHEMA_VERSION
 
@@ -164,6 +165,11 @@ def explaining(engine: Engine) -> Iterator[None]:
     except BadInput:
         engine.dispose()
         raise
+    except Exception as error:
+        engine.dispose()
+        if lacks_room(error) or lacks_processes(error):
+            raise
+        raise BadInput(damaged(engine.url, reason(error))) from error
 
 
 def _engine(url: URL, *, read_only: bool) -> Engine:
