@@ -92,7 +92,9 @@ class Sweep:
             if word.startswith("store.url="):
                 self.url = word.partition("=")[2]
         self._mark = f"{os.getpid()}-{time.time_ns()}"
-        self._environment = {**os.environ, **environment, MARK: self._mark}
+        fonts = Path(tempfile.gettempdir()) / "sae-sweep-fault-fonts"  # listing them takes a second
+        shared = {"MPLCONFIGDIR": str(fonts)}
+        self._environment = {**os.environ, **shared, **environment, MARK: self._mark}
         self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
