@@ -14,11 +14,12 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.activations import Supplier, Wanted
 from sae_sweep.config import ExecutorConfig
 from sae_sweep.errors import BadInput, CutShort
 from sae_sweep.inputs import edge
@@ -51,6 +52,9 @@ THREADS_PER_CORE = 40
 
 ANSWER_SECONDS = 300.0
 """How long Ray may take to start its first actor; on a busy machine it takes a minute."""
+
+SECONDS_BETWEEN_LOOKS = 0.2
+"""How often an extractor looks for work."""
 
 REMIND_SECONDS = 0.5
 """How often an interrupted sweep repeats its orders to leave."""
@@ -107,12 +111,15 @@ def _startable(most: int) -> int:
 
 def _cores(config: ExecutorConfig) -> int:
     """Of a private cluster."""
-    return max(len(os.sched_getaffinity(0)), config.slots or 1)
+    needed = (config.slots or 1) + (0 if config.extractor_gpus else config.extractors)
+    return max(len(os.sched_getaffinity(0)), needed)
 
 
 @contextmanager
 def cluster(config: ExecutorConfig) -> Iterator[None]:
     """Start a private cluster, or join the one at executor.address, and leave it at the end.
+
+    Within another `cluster` it is that one.
 
     Raises:
         BadInput: no cluster at the address, or none can be started here.
@@ -120,6 +127,9 @@ def cluster(config: ExecutorConfig) -> Iterator[None]:
     _prepare_environment(config.address)
     import ray
 
+    if ray.is_initialized():
+        yield
+        return
     with _private_folder() if config.address is None else nullcontext() as folder:
         with _own_signal_handlers():
             _connect(config.address, folder, num_cpus=_cores(config))
@@ -172,6 +182,71 @@ def _own_signal_handlers() -> Iterator[None]:
             signal.signal(name, handler)
 
 
+@contextmanager
+def extracting(
+    config: ExecutorConfig, passes: Sequence[Sequence[Wanted]], outputs: Path
+) -> Iterator[Callable[[], None]]:
+    """Run the extractors beside what is done meanwhile; gives what ends them sooner.
+
+    One that dies is started again, and meanwhile the others have its shards, or whoever needs them.
+
+    Args:
+        config: how many, and what each takes.
+        passes: sources, in groups that a pass of the model serves.
+        outputs: folder below which all lies.
+
+    Raises:
+        BadInput: the cluster has too little for them.
+    """
+    import ray
+
+    gpus, taken = ray.cluster_resources().get("GPU", 0), config.extractors * config.extractor_gpus
+    if config.extractor_gpus and gpus - taken < 1:
+        raise BadInput(
+            f"executor.extractors={config.extractors} with executor.extractor_gpus="
+            f"{config.extractor_gpus:g} on a cluster with {gpus:g} GPUs leaves none to train on: "
+            "lower them, or executor.extractor_gpus=0 for a core each"
+        )
+    needs = {"num_gpus": config.extractor_gpus} if config.extractor_gpus else {"num_cpus": 1}
+    kind = ray.remote(max_restarts=-1, max_task_retries=-1, **needs)(Extractor)
+    actors = [kind.remote(passes, outputs) for _ in range(config.extractors)]
+    ray.get([actor.ready.remote() for actor in actors])
+    for actor in actors:
+        actor.run.remote()
+
+    def end() -> None:
+        while actors:
+            ray.kill(actors.pop())
+
+    try:
+        yield end
+    finally:
+        end()
+
+
+class Extractor:
+    """Computes shards until it is ended; an actor."""
+
+    def __init__(self, passes: Sequence[Sequence[Wanted]], outputs: Path) -> None:
+        self._suppliers = [Supplier(wanted, outputs) for wanted in passes]
+
+    def ready(self) -> None:
+        """Answer once those who need rows know that they come from here."""
+
+    def run(self) -> None:
+        """Write what training begins with, then what it comes to."""
+        try:
+            for supplier in self._suppliers:
+                for _ in supplier.prepare():
+                    pass
+            while True:
+                if not any(supplier.supply() for supplier in self._suppliers):
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+        finally:  # what is wrong with the rows, whoever needs them finds and says
+            for supplier in self._suppliers:
+                supplier.close()
+
+
 def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
     """Run the driver's slots on the cluster until it has no more.
 
@@ -185,8 +260,11 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
     cores = len(os.sched_getaffinity(0)) if config.address is None else int(resources["CPU"])
+    extractors = config.extractors if driver.bounded else 0  # else they have done their work
+    gpus = int(resources.get("GPU", 0) - extractors * config.extractor_gpus)
+    if not config.extractor_gpus:
+        cores = max(1, cores - extractors)
     driver.slots = config.slots or gpus or cores
     # beside the driver: Ray would put it on any node, and it must not be lost with another
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

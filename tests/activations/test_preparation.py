@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 from sae_sweep.activations import (
     Wanted,
@@ -476,6 +476,28 @@ def test_values_that_float16_cannot_hold_are_counted_and_refused(tmp_path: Path)
     )
     with pytest.raises(BadInput, match=message):
         prepared(tmp_path, settings)
+
+
+def test_packed_windows_hold_rows_of_several_documents(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    cut, packed = model_config("gpt2"), model_config("gpt2", packing="packed")
+    assert describe(cut, tmp_path).fingerprint != describe(packed, tmp_path).fingerprint
+    folder = prepared(tmp_path, packed)
+    windows = open_activations(folder).validation_origins().window
+    documents = torch.cat(
+        [read_shard(one).document for one in sorted(folder.glob("validation-?????.safetensors"))]
+    )
+    per_window = [len(documents[windows == one].unique()) for one in windows.unique()]
+    assert max(per_window) > 1
+    assert content(folder) == content(prepared(tmp_path / "again", packed))
+    with pytest.raises(ValueError, match=r"packing=packed with pooling=mean: a row would be of"):
+        model_config("gpt2", packing="packed", pooling="mean")
+    kept = AutoTokenizer.from_pretrained(packed.model)
+    kept.eos_token = kept.sep_token = None
+    kept.save_pretrained(packed.model)
+    with pytest.raises(BadInput, match=r"packing=packed: the tokeniser of .* use .*packing=cut"):
+        prepared(tmp_path / "nameless", packed)
 
 
 def test_a_running_shuffle_is_another_order_of_the_same_text(
