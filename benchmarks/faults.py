@@ -11,6 +11,7 @@ results file; the table stands in benchmarks/README.md.
 """
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -265,16 +266,18 @@ def all_cases(kills: int) -> Iterator[Case]:
     yield from distrust_cases()
 
 
-def measure(case: Case, whole: Whole) -> dict[str, Any]:
+def measure(case: Case) -> dict[str, Any]:
     """Strike once; returns the line of the results file."""
     began = time.monotonic()
     try:
+        whole = undisturbed(case.executor)
         with tempfile.TemporaryDirectory(prefix="sae-sweep-fault-") as name, ExitStack() as undo:
             struck, course, ends = case.strike(Path(name), undo, whole)
         wrong = sweeps.problems(struck, course, whole.course, ends)
     except Exception as error:  # noqa: BLE001  (whatever it is, this strike has not passed)
         said = f"{type(error).__name__}: {error}"
         struck = sweeps.Struck("", said, 1, 0, 1, [])
+        whole = Whole(NOTHING, 0.0, 0)
         course, ends, wrong = NOTHING, {}, [said.strip().splitlines()[-1][:200]]
     last = struck.said.strip().splitlines()[-1:] if struck.code not in (0, 130) else []
     return {
@@ -295,6 +298,7 @@ def measure(case: Case, whole: Whole) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def undisturbed(executor: str) -> Whole:
     """Run the sweep as it is meant to run."""
     with tempfile.TemporaryDirectory(prefix="sae-sweep-fault-") as name, ExitStack() as undo:
@@ -351,9 +355,8 @@ def main() -> int:
     every = list(all_cases(arguments.kills))
     chosen = tuple(arguments.only or [""])
     wanted = [one for one in every if f"{one.fault}, {one.executor}".startswith(chosen)]
-    wholes = {executor: undisturbed(executor) for executor in {one.executor for one in wanted}}
     for case in wanted:
-        line = measure(case, wholes[case.executor])
+        line = measure(case)
         lines[line["fault"], line["executor"]] = line
         verdict = "; ".join(line["problems"]) or "passed"
         print(f"{line['fault']:32} {line['executor']:7} {line['struck']:50} {verdict}")
