@@ -86,6 +86,11 @@ def ours(trial: Trial, activations: Activations) -> Autoencoder:
 
 
 def saelens(trial: Trial, activations: Activations) -> Autoencoder:
+    """Train in SAELens, and read what it leaves."""
+    return reading(saelens_module(trial, activations))
+
+
+def saelens_module(trial: Trial, activations: Activations) -> Any:
     """SAELens: SAETrainer.step, which clips the gradient's norm at 1, read as it saves it for use.
 
     Decoder rows start at norm 0.1 and are free; both biases start at 0. With L1 each activation is
@@ -153,7 +158,7 @@ def saelens(trial: Trial, activations: Activations) -> Autoencoder:
         trainer.n_training_steps += 1
     with tempfile.TemporaryDirectory() as folder:
         sae.save_inference_model(folder)
-        return reading(sae_lens.SAE.load_from_disk(folder))
+        return sae_lens.SAE.load_from_disk(folder)
 
 
 def dictionary_learning(trial: Trial, activations: Activations) -> Autoencoder:
