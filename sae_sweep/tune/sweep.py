@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sae_sweep import activations
+from sae_sweep import activations, evaluate
 from sae_sweep.config import RunConfig, Trial
 from sae_sweep.errors import BadInput, CutShort, NoStore, without_passwords
 from sae_sweep.records import FINAL, Status, TrialRecord
@@ -23,7 +23,7 @@ from sae_sweep.sae import WEIGHTS_FILE
 from sae_sweep.search import LISTED, definition, read_objective
 from sae_sweep.train import require_device
 from sae_sweep.tune import inline_executor, orphans, trial_folder
-from sae_sweep.tune.driver import Driver
+from sae_sweep.tune.driver import Driver, Extracted
 from sae_sweep.tune.environment import git_commit, versions
 from sae_sweep.tune.estimate import disk_bytes, require_disk
 from sae_sweep.tune.expansion import Expansion
@@ -237,11 +237,11 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
     require_disk(disk_bytes(expansion, [*todo, *coming], config, outputs), outputs)
     if config.executor.address is not None:
         _require_cluster(config)
-    bounded = _extract(start, [*todo, *coming])
+    extracted = _extract(start, [*todo, *coming])
     planned = len(expansion.members) + len(coming)
     with SweepDisplay(config.sweep.name, planned, expansion.trials, start.records()) as display:
         watchers = [display, *mirrors]
-        driver = Driver(start.store, start.run, outputs, config, watchers, bounded)
+        driver = Driver(start.store, start.run, outputs, config, watchers, extracted)
         driver.add(todo)
         driver.take_from(proposals)
         if config.executor.kind == "inline":
@@ -261,16 +261,13 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
     return driver.interrupted
 
 
-def _extract(start: Start, trials: list[Trial]) -> dict[str, list[activations.Wanted]]:
-    """Write what is missing of the activations that trials need.
-
-    Returns:
-        By fingerprint, the sources whose shards a cache bounds, each followed by those that the
-        same pass of the model can serve.
-    """
+def _extract(start: Start, trials: list[Trial]) -> Extracted:
+    """Write what is missing of the activations that trials need, and of the clean passes."""
     needed = {trial.source.fingerprint: trial.source for trial in trials}
     configs = start.expansion.resolver.activations
     wanted = [activations.Wanted(configs[name], source) for name, source in needed.items()]
+    for one in wanted:
+        evaluate.require(start.config.search.objective or [], one)
     bounded: dict[str, list[activations.Wanted]] = {}
     for together in activations.passes(wanted):
         for one in together:
@@ -281,7 +278,15 @@ def _extract(start: Start, trials: list[Trial]) -> dict[str, list[activations.Wa
         follow_extraction(activations.prepare(together, start.outputs), what)
     for one in wanted:
         activations.verify(one.folder(start.outputs), start.outputs)
-    return bounded
+    windows = start.config.evaluate.windows
+    evaluated = {
+        one.source.fingerprint: evaluate.Source(one, windows, start.outputs)
+        for one in wanted
+        if windows and evaluate.can_evaluate(one)
+    }
+    for source in evaluated.values():
+        evaluate.prepare(source)
+    return Extracted(bounded, evaluated)
 
 
 def _require_cluster(config: RunConfig) -> None:
