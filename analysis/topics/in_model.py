@@ -151,8 +151,8 @@ def _without(study: Study) -> Iterator[WithoutSae]:
     names = [f"ce_{one}" for one in ("clean", "zero", "mean")]
     names += [f"output_cosine_{one}" for one in ("zero", "mean")]
     found = []
-    for name in names:
-        values = study.ranked[name].dropna().unique() if name in study.ranked else []
+    for name in (one for one in names if one in study.ranked):
+        values = study.ranked[name].dropna().unique()
         if len(values) == 1:
             found.append((name, float(values[0])))
     if found:

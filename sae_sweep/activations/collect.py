@@ -28,20 +28,19 @@ from sae_sweep.activations.split import require_rows
 from sae_sweep.activations.windows import Cut, Windows, cut_windows, read_windows
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
-from sae_sweep.inputs import note
+from sae_sweep.inputs import edge, note
 from sae_sweep.records import digest
 
 ACTING = {
     *("model", "revision", "layer", "hook", "target_layer", "target_hook"),
     *("context", "pooling", "position", "train_tokens", "validation_tokens", "max_norm"),
-    "shuffle_buffer",
 }
 SAMPLE = "a trial of the model"
 CUTTING = {
-    *("context", "pooling", "position", "train_tokens", "validation_tokens", "shuffle_buffer"),
+    *("context", "pooling", "position", "train_tokens", "validation_tokens", "packing"),
 }
 SPLITS: tuple[Split, ...] = ("validation", "train")
-PLAN_SCHEMA = 1
+PLAN_SCHEMA = 2
 GROUPS, GROUP_NAMES = "groups.npy", "groups.json"
 SECONDS_BETWEEN_LOOKS = 0.2
 """How often a plan that another process writes is looked for."""
@@ -72,6 +71,8 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
         text_settings, text_content = texts.identify(config, checksum)
         content = {file.name: checksum(file) for file in model_files(folder)}
     settings = {**config.model_dump(include=ACTING, exclude_none=True), **text_settings}
+    if config.packing == "packed":
+        settings["packing"] = config.packing
     if (model_dtype := pretrained.model_dtype(config, checkpoint)) != "float32":
         settings["model_dtype"] = model_dtype
     if config.target_hook is not None and config.target_layer == config.layer:
@@ -152,6 +153,8 @@ class ModelReader:
             pretrained.special_ids(tokenizer),
             config.pooling,
             config.position,
+            packed=config.packing == "packed",
+            separator=pretrained.separator(tokenizer, config),
         )
         plan = outputs / "cache" / "texts" / self._plan_name(outputs)
         while not (plan / GROUPS).exists():
@@ -160,11 +163,12 @@ class ModelReader:
                     _write_plan(plan, config, tokenizer, cut)
             if not mine:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-        self._windows: dict[Split, Windows] = {
-            split: read_windows(plan / split, cut) for split in SPLITS
-        }
-        self._groups = np.load(plan / GROUPS, mmap_mode="r")
-        self.group_names: list[str] = json.loads((plan / GROUP_NAMES).read_text())
+        with edge(str(plan), "delete this folder and run again", "is damaged"):
+            self._windows: dict[Split, Windows] = {
+                split: read_windows(plan / split, cut) for split in SPLITS
+            }
+            self._groups = np.load(plan / GROUPS, mmap_mode="r")
+            self.group_names: list[str] = json.loads((plan / GROUP_NAMES).read_text())
         counts = {split: windows.n_rows for split, windows in self._windows.items()}
         require_rows(config, counts["validation"], counts["train"], len(self._groups))
 
@@ -219,9 +223,8 @@ class ModelReader:
         """Token, position and window of the rows of some windows, and their documents."""
         counts = np.diff(windows.first_rows[chosen.start : chosen.stop + 1])
         numbers = np.arange(chosen.start, chosen.stop, dtype=np.int32).repeat(counts)
-        documents = windows.documents[chosen.start : chosen.stop].repeat(counts)
-        token, position = windows.tokens(chosen, self._config.pooling, self._config.position)
-        return [token, position, numbers], documents
+        found = windows.tokens(chosen, self._config.pooling, self._config.position)
+        return [found.ids, found.places, numbers], found.documents
 
     @cached_property
     def _model(self) -> PartialModel:

@@ -83,6 +83,23 @@ def frame(tokenizer: Any, config: ActivationsConfig) -> tuple[list[int], list[in
     )
 
 
+def separator(tokenizer: Any, config: ActivationsConfig) -> tuple[int, ...]:
+    """What stands between two packed documents: the token for the end of a text.
+
+    Raises:
+        BadInput: documents are to be packed, and the tokeniser has no such token.
+    """
+    if config.packing != "packed":
+        return ()
+    ends = [one for one in (tokenizer.eos_token_id, tokenizer.sep_token_id) if one is not None]
+    if not ends:
+        raise BadInput(
+            f"activations.packing=packed: the tokeniser of {config.model} has no token for the end "
+            "of a text, so documents would run into each other: use activations.packing=cut"
+        )
+    return (ends[0],)
+
+
 def special_ids(tokenizer: Any) -> Int64[np.ndarray, " special"]:
     """Ids that stand for no text; the unknown token does stand for some."""
     roles = ("bos", "eos", "cls", "sep", "pad")
