@@ -31,6 +31,9 @@ from sae_sweep.records.store.tables import (
 from sae_sweep.records.trial import Row, TrialRecord
 from sae_sweep.records.uid import digest
 
+NOTES = "notes"
+"""The name under which a run keeps what it noted of how inputs were read."""
+
 CHUNK = 500
 """Values in one IN (...), below the limits of both databases."""
 
@@ -77,6 +80,8 @@ class Sweep(NamedTuple):
 
     run: Run
     members: list[Member]
+    notes: tuple[str, ...] = ()
+    """What its runs noted of how inputs were read."""
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -91,7 +96,8 @@ class Sweep(NamedTuple):
             for member in self.members
             for trial in [member.trial]
         ]
-        return digest([self.run.name, self.run.question, seen])
+        noted = [list(self.notes)] if self.notes else []
+        return digest([self.run.name, self.run.question, seen, *noted])
 
 
 class Event(NamedTuple):
@@ -116,6 +122,7 @@ _RUN = TypeAdapter(Run)
 _OPEN_RUN = TypeAdapter(OpenRun)
 _EVENT = TypeAdapter(Event)
 _ASSIGNMENT = TypeAdapter(dict[str, Any])
+_TEXTS = TypeAdapter(list[str])
 
 
 class Reader:
@@ -155,7 +162,8 @@ class Reader:
             row = connection.execute(query).mappings().first()
             if row is None:
                 raise BadInput(self._no_sweep(name))
-            return Sweep(_run(connection, row), read_members(connection, row["id"]))
+            members = read_members(connection, row["id"])
+            return Sweep(_run(connection, row), members, _notes(connection, row["name"]))
 
     def _no_sweep(self, name: str | None) -> str:
         names = [run.name for run in self.runs()]
@@ -245,6 +253,18 @@ class Reader:
         with self._connection() as connection:
             rows = connection.execute(query).mappings().all()
             return [_checked(connection, _EVENT, dict(row)) for row in rows]
+
+
+def _notes(connection: Connection, sweep: str) -> tuple[str, ...]:
+    """What the runs of a sweep noted, once each."""
+    query = (
+        select(STATE.c.value)
+        .join(RUN, RUN.c.id == STATE.c.run)
+        .where(RUN.c.name == sweep, STATE.c.name == NOTES)
+        .order_by(STATE.c.run)
+    )
+    kept = [_checked(connection, _TEXTS, one) for one in connection.execute(query).scalars()]
+    return tuple(dict.fromkeys(text for one in kept for text in one))
 
 
 def _run(connection: Connection, row: RowMapping) -> Run:
