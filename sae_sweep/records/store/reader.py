@@ -18,7 +18,13 @@ from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, func, sele
 from sae_sweep.errors import BadInput, printable
 from sae_sweep.records.names import checked_component, checked_name
 from sae_sweep.records.store import owner
-from sae_sweep.records.store.connection import damaged, explaining, now, open_for_reading
+from sae_sweep.records.store.connection import (
+    damaged,
+    explaining,
+    now,
+    open_for_reading,
+    shown,
+)
 from sae_sweep.records.store.tables import (
     EVENT,
     MEMBER,
@@ -273,7 +279,7 @@ def _run(connection: Connection, row: RowMapping) -> Run:
         one.state == "alive" for one in open_runs(connection, RUN.c.id == row["id"])
     )
     run = _checked(connection, _RUN, {**named, "alive": alive})
-    checked_name(run.name, f"store.url={connection.engine.url.render_as_string()}: sweep")
+    checked_name(run.name, f"store.url={shown(connection.engine.url)}: sweep")
     return run
 
 
