@@ -19,7 +19,7 @@ from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.names import RESERVED_NAMES
 from sae_sweep.records.store import ClaimLost, Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
-from sae_sweep.sae import WEIGHTS_FILE
+from sae_sweep.sae import WEIGHTS_FILE, wrong_with
 from sae_sweep.search import LISTED, definition, read_objective
 from sae_sweep.train import require_device
 from sae_sweep.tune import inline_executor, orphans, trial_folder
@@ -121,7 +121,7 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
 
 
 def _without_weights(records: Sequence[TrialRecord], outputs: Path) -> list[str]:
-    found = [(one, trial_folder.lacks_weights(outputs / "trials" / one.folder)) for one in records]
+    found = [(one, wrong_with(outputs / "trials" / one.folder)) for one in records]
     return [f"{one.folder} ({wrong})" for one, wrong in found if wrong]
 
 
@@ -167,7 +167,7 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
         chosen = [trial for trial in trials if known[trial.uid].status in RERUN[rerun]]
         if rerun == "weights":
             root = start.outputs / "trials"
-            chosen = [one for one in chosen if trial_folder.lacks_weights(root / one.folder)]
+            chosen = [one for one in chosen if wrong_with(root / one.folder, every_byte=True)]
         numbers = store.reset(start.run, [trial.uid for trial in chosen])
         again = [trial for trial in chosen if trial.uid in numbers]
         for trial in again:
@@ -235,7 +235,7 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
         for trial in [*todo, *coming]:
             require_device(trial, device)
     require_disk(disk_bytes(expansion, [*todo, *coming], config, outputs), outputs)
-    if config.executor.address is not None:
+    if config.executor.kind == "ray":
         _require_cluster(config)
     passes = _passes(start, [*todo, *coming])
     planned = len(expansion.members) + len(coming)
@@ -315,11 +315,13 @@ def _extract(
 
 
 def _require_cluster(config: RunConfig) -> None:
-    """Find out that no cluster answers before minutes are spent on extraction."""
+    """Find out that no cluster answers or can be started before minutes are spent on extraction."""
     from sae_sweep.tune import ray_executor
 
-    with ray_executor.cluster(config.executor):
-        pass
+    ray_executor.require_threads(config.executor)
+    if config.executor.address is not None:
+        with ray_executor.cluster(config.executor):
+            pass
 
 
 @contextmanager
