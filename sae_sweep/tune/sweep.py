@@ -18,7 +18,7 @@ from sae_sweep.config import ExecutorConfig, RunConfig, Trial
 from sae_sweep.errors import BadInput, CutShort, NoStore, without_passwords
 from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.names import RESERVED_NAMES
-from sae_sweep.records.store import ClaimLost, Reader, Store, default_url
+from sae_sweep.records.store import NOTES, ClaimLost, Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
 from sae_sweep.sae import WEIGHTS_FILE, wrong_with
 from sae_sweep.search import LISTED, definition, read_objective
@@ -305,8 +305,11 @@ def _extract(start: Start, passes: list[list[activations.Wanted]]) -> Extracted:
         what = f"extracting activations {', '.join(one.source.fingerprint for one in together)}"
         follow_extraction(activations.prepare(together, start.outputs), what)
     everything = list(itertools.chain(*passes))
+    notes = list(start.expansion.resolver.notes)
     for one in everything:
-        activations.verify(one.folder(start.outputs), start.outputs)
+        notes += activations.verify(one.folder(start.outputs), start.outputs)
+    if notes:
+        start.store.keep(start.run, NOTES, list(dict.fromkeys(notes)))
     windows = start.config.evaluate.windows
     evaluated = {
         one.source.fingerprint: evaluate.Source(one, windows, start.outputs)

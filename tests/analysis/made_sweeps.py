@@ -62,6 +62,18 @@ def write_store(
 ) -> str:
     """Write a sweep into a store and return the store's URL; every record at the same moment."""
     url = f"sqlite:///{folder / 'sae_sweep.db'}"
+    with pytest.MonkeyPatch.context() as patch, Store(url) as store:
+        patch.setattr(writer, "now", lambda _: START)
+        number = start_run(store, url, trials, name, **run)
+        if ended:
+            store.finish_run(number)
+    return url
+
+
+def start_run(
+    store: Store, url: str, trials: Sequence[Ran], name: str = "study", **run: Any
+) -> int:
+    """Write a sweep that goes on into an open store; returns the run's number."""
     fields = {
         "question": "Which k?",
         "config": {"store": {"weights": "all"}},
@@ -69,19 +81,15 @@ def write_store(
         "git": "4ca17f6",
         "versions": {"torch": "2.13.0"},
     }
-    with pytest.MonkeyPatch.context() as patch, Store(url) as store:
-        patch.setattr(writer, "now", lambda _: START)
-        number = store.start_run(name, **(fields | run))
-        members = [(trial.record, trial.assignment) for trial in trials]
-        store.enlist(number, members)
-        mine = store.claim(number, [record.uid for record, _ in members])
-        for trial, (record, _) in zip(trials, members, strict=True):
-            if trial.status != "queued" and record.uid in mine:  # else it has ended before
-                _train(store, number, trial, record.uid)
-        store.event(number, "cohort", "a cohort of 2 ended")
-        if ended:
-            store.finish_run(number)
-    return url
+    number = store.start_run(name, **(fields | run))
+    members = [(trial.record, trial.assignment) for trial in trials]
+    store.enlist(number, members)
+    mine = store.claim(number, [record.uid for record, _ in members])
+    for trial, (record, _) in zip(trials, members, strict=True):
+        if trial.status != "queued" and record.uid in mine:  # else it has ended before
+            _train(store, number, trial, record.uid)
+    store.event(number, "cohort", "a cohort of 2 ended")
+    return number
 
 
 def _train(store: Store, run: int, trial: Ran, uid: str) -> None:
