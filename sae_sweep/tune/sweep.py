@@ -1,5 +1,6 @@
 """A sweep from validated settings to recorded outcomes."""
 
+import itertools
 import json
 import signal
 from collections import Counter
@@ -12,18 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sae_sweep import activations
+from sae_sweep import activations, evaluate
 from sae_sweep.config import ExecutorConfig, RunConfig, Trial
 from sae_sweep.errors import BadInput, CutShort, NoStore, without_passwords
 from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.names import RESERVED_NAMES
-from sae_sweep.records.store import ClaimLost, Reader, Store, default_url
+from sae_sweep.records.store import NOTES, ClaimLost, Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
 from sae_sweep.sae import WEIGHTS_FILE, wrong_with
 from sae_sweep.search import LISTED, definition, read_objective
 from sae_sweep.train import require_device
 from sae_sweep.tune import inline_executor, orphans, trial_folder
-from sae_sweep.tune.driver import Driver
+from sae_sweep.tune.driver import Driver, Extracted
 from sae_sweep.tune.environment import git_commit, versions
 from sae_sweep.tune.estimate import disk_bytes, require_disk
 from sae_sweep.tune.expansion import Expansion
@@ -238,14 +239,16 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
     if config.executor.kind == "ray":
         _require_cluster(config)
     passes = _passes(start, [*todo, *coming])
+    for one in itertools.chain(*passes):
+        evaluate.require(config.search.objective or [], one)
     planned = len(expansion.members) + len(coming)
     with _extractors(config.executor, passes, outputs) as end_extractors:
-        bounded = _extract(start, passes)
-        if not bounded:
+        extracted = _extract(start, passes)
+        if not extracted.bounded:
             end_extractors()
         with SweepDisplay(config.sweep.name, planned, expansion.trials, start.records()) as display:
             watchers = [display, *mirrors]
-            driver = Driver(start.store, start.run, outputs, config, watchers, bounded)
+            driver = Driver(start.store, start.run, outputs, config, watchers, extracted)
             driver.add(todo)
             driver.take_from(proposals)
             if config.executor.kind == "inline":
@@ -291,15 +294,8 @@ def _passes(start: Start, trials: list[Trial]) -> list[list[activations.Wanted]]
     )
 
 
-def _extract(
-    start: Start, passes: list[list[activations.Wanted]]
-) -> dict[str, list[activations.Wanted]]:
-    """Write what is missing of the activations that trials need.
-
-    Returns:
-        By fingerprint, the sources whose shards a cache bounds, each followed by those that the
-        same pass of the model can serve.
-    """
+def _extract(start: Start, passes: list[list[activations.Wanted]]) -> Extracted:
+    """Write what is missing of the activations that trials need, and of the clean passes."""
     bounded: dict[str, list[activations.Wanted]] = {}
     for together in passes:
         for one in together:
@@ -308,10 +304,21 @@ def _extract(
                 bounded[one.source.fingerprint] = [one, *others]
         what = f"extracting activations {', '.join(one.source.fingerprint for one in together)}"
         follow_extraction(activations.prepare(together, start.outputs), what)
-    for together in passes:
-        for one in together:
-            activations.verify(one.folder(start.outputs), start.outputs)
-    return bounded
+    everything = list(itertools.chain(*passes))
+    notes = list(start.expansion.resolver.notes)
+    for one in everything:
+        notes += activations.verify(one.folder(start.outputs), start.outputs)
+    if notes:
+        start.store.keep(start.run, NOTES, list(dict.fromkeys(notes)))
+    windows = start.config.evaluate.windows
+    evaluated = {
+        one.source.fingerprint: evaluate.Source(one, windows, start.outputs)
+        for one in everything
+        if windows and evaluate.can_evaluate(one)
+    }
+    for source in evaluated.values():
+        evaluate.prepare(source)
+    return Extracted(bounded, evaluated)
 
 
 def _require_cluster(config: RunConfig) -> None:
