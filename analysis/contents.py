@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.context import ReportContext
 from analysis.page import style
-from analysis.page.blocks import Section
+from analysis.page.blocks import Blocks, Section
 from analysis.page.style import Drawn
 from analysis.study.table import Study
 from analysis.topics import (
@@ -18,6 +19,7 @@ from analysis.topics import (
     grids,
     importance,
     imported,
+    in_model,
     interactions,
     levels,
     limitations,
@@ -56,6 +58,7 @@ TOPICS = (
     Topic(searching.search),
     Topic(response.penalty_response, response.draw),
     Topic(pareto.pareto_front, pareto.draw),
+    Topic(in_model.in_model, in_model.draw),
     Topic(equal_l0.equal_sparsity, equal_l0.draw),
     Topic(best.top_tables, best.draw),
     Topic(noise.noise_floor),
@@ -83,6 +86,26 @@ TOPICS = (
     Topic(reproducibility.files),
     Topic(reproducibility.reproducibility),
 )
+
+
+GROUPS = {
+    overview.what_was_run: "Results",
+    effects.effects: "Effects of the settings",
+    grids.utilisation: "Latents and training",
+    limitations.limits: "Limits and records",
+}
+"""The headings under which report.html folds the topics, by the section that each begins with."""
+
+
+def compose(context: ReportContext) -> dict[str, list[Blocks]]:
+    """The sections that have something to say, by group."""
+    found: dict[str, list[Blocks]] = {}
+    for topic in TOPICS:
+        if topic.section in GROUPS:
+            group = found[GROUPS[topic.section]] = []
+        if blocks := topic.section(context):
+            group.append(blocks)
+    return found
 
 
 def draw(study: Study, folder: Path) -> dict[str, str]:

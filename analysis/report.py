@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import contents, data, web
-from analysis.contents import TOPICS
 from analysis.context import REPORT_VERSION, ReportContext
 from analysis.findings.fronts import refuse_unknown
 from analysis.findings.thresholds import Thresholds
@@ -17,6 +16,7 @@ from analysis.page.markdown import anchor, escaped
 from analysis.study.table import History, Study, load, no_history, remembered
 from analysis.topics import summary
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 from sae_sweep.records.store import Sweep
 
 PAGE, DETAILS = Path("report.md"), Path("details.md")
@@ -71,20 +71,16 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
         refuse_unknown(study, objectives)
         figures = contents.draw(study, fresh / "figures")
         context = ReportContext(study, figures, tuple(map(tuple, objectives)), thresholds)
-        first, sections = summary.summary(context), compose(context)
+        first, groups = summary.summary(context), contents.compose(context)
+        sections = [blocks for group in groups.values() for blocks in group]
         data.write(context, [first, *sections], fresh / "data")
         (fresh / PAGE).write_text(page(first, sections), encoding="utf-8")
         (fresh / DETAILS).write_text(details(study, sections), encoding="utf-8")
         if html:
-            whole = web.page(study, [first, *sections], fresh / "figures")
+            whole = web.page(study, first, groups, fresh / "figures")
             (fresh / WEB_PAGE).write_text(whole, encoding="utf-8")
         _replace(fresh, folder)
     return folder / PAGE
-
-
-def compose(context: ReportContext) -> list[Blocks]:
-    """The sections that have something to say."""
-    return [blocks for topic in TOPICS if (blocks := topic.section(context))]
 
 
 def page(first: Blocks, sections: Sequence[Blocks]) -> str:
@@ -108,10 +104,11 @@ def _titles(sections: Sequence[Blocks]) -> list[str]:
 def is_current(sweep: Sweep, folder: Path) -> bool:
     """Whether the folder holds the report of exactly these records."""
     try:
-        told = json.loads((folder / RECORD).read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        with edge(str(folder / RECORD), "the report is written again"):
+            told = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            said = (told.get("digest"), told.get("report_version"))
+    except BadInput:
         return False
-    said = (told.get("digest"), told.get("report_version"))
     return said == (sweep.digest, REPORT_VERSION) and (folder / PAGE).is_file()
 
 

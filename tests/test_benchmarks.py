@@ -43,8 +43,8 @@ PEERS = ("sae_lens", "dictionary_learning", "sparsify")
 @pytest.mark.parametrize(
     "module",
     [
-        *("quality", "initial_scale", "saelens_export", "step", "forms", "operations"),
-        *("selection", "search", "controller", "faults", "fuzz"),
+        *("quality", "initial_scale", "exports", "step", "forms", "operations"),
+        *("selection", "search", "controller", "faults", "fuzz", "activations_peers"),
     ],
 )
 def test_help_needs_no_peer(module: str) -> None:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 
 PACKAGE = "package:"
 WEIGHTS = "*.safetensors"
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 """One of these: without them transformers makes up a tokeniser that knows no word."""
+POOLING = "1_Pooling/config.json"
+"""How a sentence encoder's output is pooled; no part of the identity of its activations."""
 OTHER_FILES = ("*.json", "*.txt", "*.model")
 """Configuration and tokeniser."""
 
@@ -67,17 +70,15 @@ def _package_folder(name: str) -> Path:
 def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    try:
+    with edge(
+        f"activations.model={name}",
+        "check the name and the network, or give a local folder",
+        "is neither a folder nor a model that can be downloaded",
+    ):
         folder = snapshot_download(
             name,
             revision=revision,
             allow_patterns=[WEIGHTS, *OTHER_FILES],
-            ignore_patterns=["*/*"],
+            ignore_patterns=["[!1]*/*"],  # folders but for 1_Pooling
         )
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise BadInput(
-            f"activations.model={name} is neither a folder nor a model that can be downloaded "
-            f"({first_line}): check the name and the network, or give a local folder"
-        ) from None
     return Path(folder)

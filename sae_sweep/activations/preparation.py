@@ -24,9 +24,10 @@ from sae_sweep.activations.plan import (
     window_rows,
     window_shards,
 )
+from sae_sweep.activations.presence import supplied
 from sae_sweep.activations.shards import KEPT, origins_path, read_origins, read_shard, write_columns
 from sae_sweep.errors import BadInput
-from sae_sweep.inputs import note
+from sae_sweep.inputs import heard, note
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """How often shards that other processes compute are looked for."""
@@ -36,13 +37,20 @@ EQUAL = 1e-6
 """Rows that differ from their mean by less than this share of its norm differ by rounding."""
 
 
-def prepare(wanted: Sequence[Wanted], outputs: Path) -> Iterator[tuple[int, int]]:
+def prepare(
+    wanted: Sequence[Wanted], outputs: Path, *, supplies: bool = False
+) -> Iterator[tuple[int, int]]:
     """Write what is missing of outputs/activations/<fingerprint>/ of the sources of one pass.
 
     Shards that are there are kept, so a killed run goes on where it was. Several processes may
     prepare one folder: each computes shards that no other is at work on, and equal settings give
     equal rows. Of a set that its cache cannot hold (`activations.cache_gb`) only validation and
     the first window are written; training computes the others as it comes to them.
+
+    Args:
+        wanted: the sources.
+        outputs: folder below which all lies.
+        supplies: whether to compute even where a supplier is there to do it.
 
     Yields:
         Rows done, at first those of earlier runs, and rows in all; nothing when all was there.
@@ -53,6 +61,13 @@ def prepare(wanted: Sequence[Wanted], outputs: Path) -> Iterator[tuple[int, int]
     wanted = [one for one in wanted if _missing(one, outputs)]
     if not wanted:
         return
+    with heard() as notes:
+        yield from _prepare(wanted, outputs, notes, supplies=supplies)
+
+
+def _prepare(
+    wanted: Sequence[Wanted], outputs: Path, notes: list[str], *, supplies: bool
+) -> Iterator[tuple[int, int]]:
     folders = [one.folder(outputs) for one in wanted]
     need = [stored_bytes(one, missing_rows(one, outputs)) for one in wanted]
     require_space(folders[0], sum(need))
@@ -65,6 +80,9 @@ def prepare(wanted: Sequence[Wanted], outputs: Path) -> Iterator[tuple[int, int]
     while left := [shard for shard in plan if extraction.lacking(shard)]:
         done = total - sum(shard.rows for shard in left)
         yield done, total
+        if not supplies and supplied(wanted[0], outputs):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            continue
         for shard in left:
             rows = 0
             for rows in extraction.compute(shard, everyone):
@@ -75,7 +93,7 @@ def prepare(wanted: Sequence[Wanted], outputs: Path) -> Iterator[tuple[int, int]
             time.sleep(SECONDS_BETWEEN_LOOKS)
     yield total, total
     for one, folder in zip(wanted, folders, strict=True):
-        _complete(folder, one, extraction.group_names, outputs)
+        _complete(folder, one, extraction.group_names, outputs, notes)
 
 
 def disk_bytes(one: Wanted) -> int:
@@ -110,7 +128,9 @@ def _missing(one: Wanted, outputs: Path) -> list[Planned]:
     return missing if described or missing else needed
 
 
-def _complete(folder: Path, one: Wanted, group_names: list[str], outputs: Path) -> None:
+def _complete(
+    folder: Path, one: Wanted, group_names: list[str], outputs: Path, notes: list[str]
+) -> None:
     """Write the manifest of a folder whose needed shards are all there."""
     source = one.source
     # all training rows, unless they come in windows: then the first is there before the others
@@ -137,6 +157,7 @@ def _complete(folder: Path, one: Wanted, group_names: list[str], outputs: Path) 
         window_rows=window_rows(one) if one.config.windowed else None,
         **figures,
         group_names=group_names,
+        notes=notes,
         shards=described,
     )
     write_manifest(folder, manifest)

@@ -55,6 +55,7 @@ PYTHON_DOCS = "python-docs"
 PROSE = (".txt", ".md")
 KINDS = (*PROSE, ".jsonl", ".parquet")
 GIVEN_AS = "activations.text="
+NO_HUB = "check the name and the network, or give a local file (.jsonl, .parquet) or a folder"
 
 Record = tuple[str, str]
 """A document's text and the name of its group."""
@@ -77,6 +78,9 @@ def identify(
         BadInput: for a text that is missing, empty or cannot be read.
     """
     settings: dict[str, Any] = {"text": config.text}
+    if config.buffer is not None:
+        settings["shuffle_buffer"] = config.buffer
+    _refuse_streaming(config)
     if config.text == PYTHON_DOCS:
         _refuse_group(config)
         topics = Path(str(import_module("pydoc_data.topics").__file__))
@@ -92,11 +96,7 @@ def identify(
         content = [[f"{one.kind}{one.compression or ''}", checksum(one.path)] for one in files]
     else:
         columns, settings["text_split"] = True, config.text_split
-        dataset = _dataset(config)
-        if not len(dataset):
-            raise BadInput(f"activations.text={config.text} is empty: give another data set")
-        cached = [Path(file["filename"]) for file in dataset.cache_files]
-        content = [[path.suffix, checksum(path)] for path in cached]
+        content = _content_of_dataset(config, checksum)
     if columns:
         settings["text_column"] = config.text_column
     if config.group is not None:
@@ -106,7 +106,7 @@ def identify(
 
 def read(config: ActivationsConfig) -> Texts:
     """Read all documents; those of a data set stay on disk until they are asked for."""
-    if config.text == PYTHON_DOCS or os.path.lexists(config.text):
+    if _is_local(config):
         return _texts(list(documents(config)), config)
     dataset = _dataset(config)
     if config.group is None:
@@ -128,19 +128,14 @@ class Ordered(NamedTuple):
 def in_order(config: ActivationsConfig) -> Ordered:
     """Take documents in shuffled order: of the whole text, or of as many as a buffer holds.
 
-    With `shuffle_buffer` each document that comes takes the place of a random one in the buffer,
+    With a buffer each document that comes takes the place of a random one in the buffer,
     which is yielded: a text of any length is read once, and no more than that is in memory.
     """
-    if config.shuffle_buffer is None:
+    if config.buffer is None:
         texts = read(config)
         order = shuffled(len(texts.documents)).tolist()
         whole = ((number, texts.documents[number] or "") for number in order)
         return Ordered(whole, lambda: (texts.groups, texts.group_names))
-    if config.text != PYTHON_DOCS and not os.path.lexists(config.text):
-        raise BadInput(
-            f"activations.shuffle_buffer={config.shuffle_buffer} with activations.text="
-            f"{config.text}: a data set's order is on disk; leave the buffer out"
-        )
     numbers: dict[str, int] = {}
     groups = array("h")
 
@@ -151,7 +146,7 @@ def in_order(config: ActivationsConfig) -> Ordered:
                 raise too_many_groups(len(numbers), config)
             yield number, text
 
-    taken = _through_buffer(numbered(), config.shuffle_buffer)
+    taken = _through_buffer(numbered(), config.buffer)
     return Ordered(taken, lambda: (np.array(groups, dtype=np.int16), list(numbers) or ONE_GROUP))
 
 
@@ -170,7 +165,7 @@ def _through_buffer(documents: Iterator[tuple[int, str]], size: int) -> Iterator
 
 
 def documents(config: ActivationsConfig) -> Iterator[Record]:
-    """Yield the documents of a local text in the order of its files, one in memory at a time.
+    """Yield the documents of a text in the order of its files, one in memory at a time.
 
     Raises:
         BadInput: with file and line or row, for what cannot be read.
@@ -178,6 +173,9 @@ def documents(config: ActivationsConfig) -> Iterator[Record]:
     if config.text == PYTHON_DOCS:
         _refuse_group(config)
         yield from ((text, ONE_GROUP[0]) for text in _python_docs())
+        return
+    if not _is_local(config):
+        yield from _of_dataset(config)
         return
     split_by = config.text_split_by or ("file" if Path(config.text).is_dir() else "paragraph")
     names, halves, first = GroupNames(config), 0, ""
@@ -192,6 +190,10 @@ def documents(config: ActivationsConfig) -> Iterator[Record]:
             f"activations.text={config.text}: {halves} documents, first in {first}, hold halves of "
             "surrogate pairs, which are no characters: read as U+FFFD"
         )
+
+
+def _is_local(config: ActivationsConfig) -> bool:
+    return config.text == PYTHON_DOCS or os.path.lexists(config.text)
 
 
 def text_files(config: ActivationsConfig) -> list[InputFile]:
@@ -242,6 +244,14 @@ def _python_docs() -> Iterator[str]:
                 docstring = ast.get_docstring(node)
                 if docstring:
                     yield docstring
+
+
+def _refuse_streaming(config: ActivationsConfig) -> None:
+    if config.text_streaming and _is_local(config):
+        raise BadInput(
+            f"activations.text_streaming=true with activations.text={config.text}: only a data set "
+            "is streamed; local texts are read as they go with activations.shuffle_buffer=10000"
+        )
 
 
 def _refuse_group(config: ActivationsConfig) -> None:
@@ -304,8 +314,16 @@ def _require_columns(place: str, columns: list[str], config: ActivationsConfig) 
             )
 
 
+def _of_dataset(config: ActivationsConfig) -> Iterator[Record]:
+    names, place = GroupNames(config), Place(f"the data set {config.text}", "row")
+    with edge(place, NO_HUB, "cannot be read further"):
+        for place.number, row in enumerate(_dataset(config), start=1):
+            text, group = _record(row, place, config, names)
+            yield without_surrogates(text), group
+
+
 def _dataset(config: ActivationsConfig) -> Any:
-    """Open a data set by name, downloading it where it is not on disk yet."""
+    """Open a data set by name: a stream, or a copy on the disk, downloaded where there is none."""
     if whole_kind(Path(config.text)) in KINDS or config.text.startswith((".", "/", "~")):
         raise BadInput(f"activations.text={config.text}: no such file: check the path")
     try:
@@ -315,11 +333,27 @@ def _dataset(config: ActivationsConfig) -> Any:
             f"activations.text={config.text} is no file here, and data sets need a package: "
             "check the path, or pip install sae-sweep[datasets]"
         ) from None
+    options = {"streaming": True} if config.text_streaming else {}
     with edge(
         f"activations.text={config.text} with activations.text_split={config.text_split}",
-        "give a local file instead",
+        NO_HUB,
         "cannot be loaded",
     ):
-        dataset = datasets.load_dataset(config.text, split=config.text_split)
-    _require_columns(f"the data set {config.text}", dataset.column_names, config)
+        dataset = datasets.load_dataset(config.text, split=config.text_split, **options)
+        columns = dataset.column_names or list(next(iter(dataset), {}))
+    _require_columns(f"the data set {config.text}", columns, config)
     return dataset
+
+
+def _content_of_dataset(config: ActivationsConfig, checksum: Callable[[Path], str]) -> list[Any]:
+    """What tells the contents of a data set apart: of a stream its commit on the hub."""
+    dataset = _dataset(config)
+    if not config.text_streaming:
+        if not len(dataset):
+            raise BadInput(f"activations.text={config.text} is empty: give another data set")
+        cached = [Path(file["filename"]) for file in dataset.cache_files]
+        return [[path.suffix, checksum(path)] for path in cached]
+    from huggingface_hub import dataset_info
+
+    with edge(f"activations.text={config.text}", NO_HUB, "has no commit that can be asked for"):
+        return ["streamed", str(dataset_info(config.text).sha)]

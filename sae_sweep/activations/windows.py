@@ -1,6 +1,6 @@
 """Documents cut into the windows that a model sees, and the rows that each will give."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -21,10 +21,23 @@ class Cut(NamedTuple):
     pooling: Pooling
     position: int | None
     """pooling=position: which of a window's tokens, special ones not counted."""
+    packed: bool = False
+    """Whether a window goes on with the next document where one ends."""
+    separator: tuple[int, ...] = ()
+    """packed: tokens between two documents."""
 
 
-COLUMNS = {"ids": np.int32, "starts": np.int64, "first_rows": np.int64, "documents": np.int32}
+COLUMNS = {
+    "ids": np.int32,
+    "starts": np.int64,
+    "first_rows": np.int64,
+    "documents": np.int32,
+    "document_starts": np.int64,
+}
 """Files of windows on disk, without headers."""
+
+Stream = Iterator[tuple[int, Sequence[int]]]
+"""Documents: their number and token ids."""
 
 
 class Windows(NamedTuple):
@@ -36,8 +49,10 @@ class Windows(NamedTuple):
     """Where each window begins in `ids`, and the end."""
     first_rows: Int64[np.ndarray, " ends"]
     """Number of each window's first row, and the number of rows."""
-    documents: Int32[np.ndarray, " windows"]
-    """Number of each window's document."""
+    documents: Int32[np.ndarray, " documents"]
+    """Numbers of the documents, in the order of their tokens."""
+    document_starts: Int64[np.ndarray, " documents"]
+    """Where each document begins in `ids`."""
     special_ids: Int64[np.ndarray, " _"]
     """Tokens that are no text."""
 
@@ -59,36 +74,52 @@ class Windows(NamedTuple):
         first = int(np.searchsorted(self.first_rows, start, side="right")) - 1
         return range(first, int(np.searchsorted(self.first_rows, stop, side="left")))
 
-    def tokens(
-        self, chosen: range, pooling: Pooling, position: int | None
-    ) -> tuple[Int32[np.ndarray, " rows"], Int32[np.ndarray, " rows"]]:
-        """Token id and position of each row of some windows; -1 of a row that many tokens make."""
-        ids = self.ids[int(self.starts[chosen.start]) : int(self.starts[chosen.stop])]
+    def tokens(self, chosen: range, pooling: Pooling, position: int | None) -> "RowTokens":
+        """Where each row of some windows comes from."""
+        begin, end = int(self.starts[chosen.start]), int(self.starts[chosen.stop])
+        ids = self.ids[begin:end]
         kept = self.kept(ids)
-        begins = self.starts[chosen.start : chosen.stop] - self.starts[chosen.start]
+        begins = self.starts[chosen.start : chosen.stop] - begin
         places = np.arange(len(kept)) - begins.repeat(np.diff([*begins, len(kept)]))
-        ids, places = ids[kept], places[kept].astype(np.int32)
+        ids, places, at = ids[kept], places[kept].astype(np.int32), np.flatnonzero(kept) + begin
         if pooling == "token":
-            return ids, places
+            return RowTokens(ids, places, self._documents_of(at))
         first_rows = self.first_rows[chosen.start : chosen.stop + 1]
         if pooling == "mean":
-            nothing = np.full(first_rows[-1] - first_rows[0], -1, dtype=np.int32)
-            return nothing, nothing
+            gives = np.diff(first_rows) > 0
+            nothing = np.full(int(gives.sum()), -1, dtype=np.int32)
+            return RowTokens(nothing, nothing, self._documents_of(begins[gives] + begin))
         assert position is not None
         n_text = np.add.reduceat(kept, begins, dtype=np.int64) if len(begins) else begins
         ends = n_text.cumsum()
         chosen_tokens = (ends if position < 0 else ends - n_text) + position
         rows = chosen_tokens[np.diff(first_rows) > 0]
-        return ids[rows], places[rows]
+        return RowTokens(ids[rows], places[rows], self._documents_of(at[rows]))
+
+    def _documents_of(self, at: Int64[np.ndarray, " rows"]) -> Int32[np.ndarray, " rows"]:
+        """Numbers of the documents that hold tokens of `ids`."""
+        # an empty document begins where the next one does, and holds nothing
+        return self.documents[np.searchsorted(self.document_starts, at, side="right") - 1]
 
 
-def cut_windows(
-    stream: Iterator[tuple[int, list[int]]], n_rows: int, cut: Cut, folder: Path
-) -> Windows:
-    """Take documents (number, token ids) from a stream until they give `n_rows` rows, or it ends.
+class RowTokens(NamedTuple):
+    """Where rows come from."""
 
-    A document is taken whole, all of its tokens in windows of at most `cut.room`. Windows are
-    written to `folder` as they come.
+    ids: Int32[np.ndarray, " rows"]
+    """The token; -1 of a row that many tokens make."""
+    places: Int32[np.ndarray, " rows"]
+    """Its place in its window, likewise."""
+    documents: Int32[np.ndarray, " rows"]
+    """Number of its document; of the first one in the window where many tokens make the row."""
+
+
+def cut_windows(stream: Stream, n_rows: int, cut: Cut, folder: Path) -> Windows:
+    """Take documents from a stream until they give `n_rows` rows, or it ends.
+
+    A document is taken whole, all of its tokens in windows of at most `cut.room`. Packed documents
+    follow each other without a gap, so that all windows but the last are full; what the last
+    document has beyond the rows asked for is left out. Windows are written to `folder` as they
+    come.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -99,9 +130,9 @@ def cut_windows(
         n_tokens = found = 0
         for name in ("starts", "first_rows"):
             files[name].write(np.int64(0).tobytes())
-        while found < n_rows and (document := next(stream, None)) is not None:
-            number, tokens = document
-            ids = np.array(tokens, dtype=np.int32)
+        pieces = _packed(stream, cut) if cut.packed else _alone(stream)
+        while found < n_rows and (piece := next(pieces, None)) is not None:
+            ids = np.array(piece.tokens, dtype=np.int32)
             files["ids"].write(ids.tobytes())
             text = ~np.isin(ids, cut.special_ids)
             begins = np.arange(0, len(ids), cut.room)
@@ -110,9 +141,45 @@ def cut_windows(
             ends = n_tokens + np.minimum(begins + cut.room, len(ids))
             files["starts"].write(ends.astype(np.int64).tobytes())
             files["first_rows"].write(rows.tobytes())
-            files["documents"].write(np.full(len(begins), number, dtype=np.int32).tobytes())
+            numbers, places = zip(*piece.documents, strict=True)
+            files["documents"].write(np.array(numbers, dtype=np.int32).tobytes())
+            files["document_starts"].write((n_tokens + np.array(places, dtype=np.int64)).tobytes())
             n_tokens, found = n_tokens + len(ids), int(rows[-1]) if len(rows) else found
     return read_windows(folder, cut)
+
+
+class _Piece(NamedTuple):
+    """What windows are cut from: none reaches into the next piece."""
+
+    tokens: Sequence[int]
+    documents: Sequence[tuple[int, int]]
+    """Number of each document in it, and its first token here."""
+
+
+def _alone(stream: Stream) -> Iterator[_Piece]:
+    return (_Piece(tokens, [(number, 0)]) for number, tokens in stream)
+
+
+def _packed(stream: Stream, cut: Cut) -> Iterator[_Piece]:
+    """Full windows of documents that follow each other, and what is left at the end."""
+    held: list[int] = []
+    documents: list[tuple[int, int]] = []
+    for number, tokens in stream:
+        documents.append((number, len(held)))
+        held += [*tokens, *cut.separator]
+        full = len(held) // cut.room * cut.room
+        for begin in range(0, full, cut.room):
+            inside = [one for one in documents if one[1] < begin + cut.room]
+            documents = documents[len(inside) :]
+            yield _Piece(
+                held[begin : begin + cut.room],
+                [(each, max(place - begin, 0)) for each, place in inside],
+            )
+            documents.insert(0, (inside[-1][0], begin + cut.room))  # it may go on
+        held = held[full:]
+        documents = [(each, place - full) for each, place in documents]
+    if held:
+        yield _Piece(held, documents)
 
 
 def read_windows(folder: Path, cut: Cut) -> Windows:

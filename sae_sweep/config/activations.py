@@ -58,8 +58,11 @@ class ActivationsConfig(Strict):
     text_split_by: Literal["paragraph", "line", "file"] | None = None
     """A document of a .txt or .md; where null a paragraph, in a folder of files each file."""
 
+    text_streaming: bool = False
+    """Read a `datasets` name over the network as it goes, without a copy on the disk."""
+
     shuffle_buffer: Count | None = None
-    """Documents held for a running shuffle of a text larger than memory; null: all, in memory."""
+    """Documents held for a running shuffle; null: 10,000 of a stream, all of another text."""
 
     files: str | None = None
     """Folder of .safetensors or .npy [tokens, d] to use instead of running a model."""
@@ -75,6 +78,9 @@ class ActivationsConfig(Strict):
 
     context: Count = 128
     """Tokens in a window, special tokens included; documents are cut, none dropped."""
+
+    packing: Literal["cut", "packed"] = "cut"
+    """cut: a window holds one document; packed: the next document follows in the same window."""
 
     pooling: Literal["token", "mean", "position"] = "token"
     """token: a row a token; mean: a row a window, masked mean; position: one position a window."""
@@ -123,6 +129,15 @@ class ActivationsConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _rows_of_one_document(self) -> Self:
+        if self.packing == "packed" and self.pooling != "token":
+            raise ValueError(
+                f"activations.packing=packed with pooling={self.pooling}: a row would be of "
+                "several documents; use packing=cut or pooling=token"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_window(self) -> Self:
         if self.max_norm is not None and self.windowed:
             raise ValueError(
@@ -135,6 +150,13 @@ class ActivationsConfig(Strict):
     def windowed(self) -> bool:
         """Whether training takes one window after the other, not all rows at once."""
         return self.window_rows is not None and self.train_tokens > self.window_rows
+
+    @property
+    def buffer(self) -> int | None:
+        """Documents held for a running shuffle; None: all of them, in memory."""
+        if self.text_streaming and self.shuffle_buffer is None:
+            return 10_000
+        return self.shuffle_buffer
 
     @property
     def has_target(self) -> bool:

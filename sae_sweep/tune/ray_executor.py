@@ -4,6 +4,7 @@ One Ray Tune trial is one slot. Identity, queue, retries and records are the dri
 loggers, schedulers, checkpoints and `Tuner.restore` are not used.
 """
 
+import json
 import logging
 import os
 import secrets
@@ -11,14 +12,18 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.activations import Supplier, Wanted
 from sae_sweep.config import ExecutorConfig
-from sae_sweep.errors import BadInput
+from sae_sweep.errors import BadInput, CutShort
+from sae_sweep.inputs import edge
+from sae_sweep.records.store import owner
 from sae_sweep.tune import orphans
 from sae_sweep.tune.channel import Item, Job, Orders
 from sae_sweep.tune.driver import Driver
@@ -28,6 +33,7 @@ SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # at Ray's 15, slots starve beside any other work on the machine
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
@@ -37,6 +43,19 @@ SETTINGS = {
 """Read by Ray when it is imported."""
 
 LOOPBACK = "127.0.0.1"
+
+FOLDER, OWNER = "sae-ray-", "owner.json"
+"""How the names of private folders begin, and the file in them that says whose they are."""
+
+THREADS = 200
+THREADS_PER_CORE = 40
+"""What a local Ray starts, threads and processes together, with some to spare."""
+
+ANSWER_SECONDS = 300.0
+"""How long Ray may take to start its first actor; on a busy machine it takes a minute."""
+
+SECONDS_BETWEEN_LOOKS = 0.2
+"""How often an extractor looks for work."""
 
 REMIND_SECONDS = 0.5
 """How often an interrupted sweep repeats its orders to leave."""
@@ -53,9 +72,55 @@ def _prepare_environment(address: str | None) -> None:
         orphans.mark()
 
 
+def require_threads(config: ExecutorConfig) -> None:
+    """Find out whether Ray may start here what it needs: at a limit it would wait without end.
+
+    Raises:
+        BadInput: a limit of the user, or of the container, is too low.
+    """
+    if config.address is not None:
+        return
+    need = THREADS + THREADS_PER_CORE * _cores(config)
+    allowed = _startable(need)
+    if allowed < need:
+        raise BadInput(
+            f"executor.kind=ray: Ray starts some {need} threads and processes, and no more than "
+            f"{allowed} can be started here: raise the limit (ulimit -u, or the container's), or "
+            "train in this process with executor=inline"
+        )
+
+
+def _startable(most: int) -> int:
+    """How many threads can be started at once."""
+    over = threading.Event()
+    begun: list[threading.Thread] = []
+    before = threading.stack_size(2**20)
+    try:
+        for _ in range(most):
+            thread = threading.Thread(target=over.wait)
+            thread.start()
+            begun.append(thread)
+    except RuntimeError:
+        pass  # at the limit
+    finally:
+        over.set()
+        threading.stack_size(before)
+    for thread in begun:
+        thread.join()
+    return len(begun)
+
+
+def _cores(config: ExecutorConfig) -> int:
+    """Of a private cluster."""
+    needed = (config.slots or 1) + (0 if config.extractor_gpus else config.extractors)
+    return max(len(os.sched_getaffinity(0)), needed)
+
+
 @contextmanager
 def cluster(config: ExecutorConfig) -> Iterator[None]:
     """Start a private cluster, or join the one at executor.address, and leave it at the end.
+
+    Within another `cluster` it is that one.
 
     Raises:
         BadInput: no cluster at the address, or none can be started here.
@@ -63,10 +128,12 @@ def cluster(config: ExecutorConfig) -> Iterator[None]:
     _prepare_environment(config.address)
     import ray
 
-    cores = len(os.sched_getaffinity(0))
+    if ray.is_initialized():
+        yield
+        return
     with _private_folder() if config.address is None else nullcontext() as folder:
         with _own_signal_handlers():
-            _connect(config.address, folder, num_cpus=max(cores, config.slots or 1))
+            _connect(config.address, folder, num_cpus=_cores(config))
         try:
             yield
         finally:
@@ -82,11 +149,25 @@ def _private_folder() -> Iterator[Path]:
     most 107 bytes, of which Ray's own part takes some 65: a long TMPDIR is not used.
     """
     place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="sae-ray-", dir=place if len(place) <= 20 else "/tmp"))
+    place = place if len(place) <= 20 else "/tmp"
+    _remove_abandoned(Path(place))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=place))
     try:
+        (folder / OWNER).write_text(json.dumps(owner.current_owner()))
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Delete the folders of this user's drivers that were killed."""
+    for folder in place.glob(f"{FOLDER}*"):
+        # it goes at this moment, is another user's, or has no owner yet
+        with suppress(OSError, ValueError):
+            mine = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+            found = json.loads((folder / OWNER).read_text()) if mine else None
+            if isinstance(found, dict) and owner.state(found, 0.0) == "dead":
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -102,6 +183,71 @@ def _own_signal_handlers() -> Iterator[None]:
             signal.signal(name, handler)
 
 
+@contextmanager
+def extracting(
+    config: ExecutorConfig, passes: Sequence[Sequence[Wanted]], outputs: Path
+) -> Iterator[Callable[[], None]]:
+    """Run the extractors beside what is done meanwhile; gives what ends them sooner.
+
+    One that dies is started again, and meanwhile the others have its shards, or whoever needs them.
+
+    Args:
+        config: how many, and what each takes.
+        passes: sources, in groups that a pass of the model serves.
+        outputs: folder below which all lies.
+
+    Raises:
+        BadInput: the cluster has too little for them.
+    """
+    import ray
+
+    gpus, taken = ray.cluster_resources().get("GPU", 0), config.extractors * config.extractor_gpus
+    if config.extractor_gpus and gpus - taken < 1:
+        raise BadInput(
+            f"executor.extractors={config.extractors} with executor.extractor_gpus="
+            f"{config.extractor_gpus:g} on a cluster with {gpus:g} GPUs leaves none to train on: "
+            "lower them, or executor.extractor_gpus=0 for a core each"
+        )
+    needs = {"num_gpus": config.extractor_gpus} if config.extractor_gpus else {"num_cpus": 1}
+    kind = ray.remote(max_restarts=-1, max_task_retries=-1, **needs)(Extractor)
+    actors = [kind.remote(passes, outputs) for _ in range(config.extractors)]
+    ray.get([actor.ready.remote() for actor in actors])
+    for actor in actors:
+        actor.run.remote()
+
+    def end() -> None:
+        while actors:
+            ray.kill(actors.pop())
+
+    try:
+        yield end
+    finally:
+        end()
+
+
+class Extractor:
+    """Computes shards until it is ended; an actor."""
+
+    def __init__(self, passes: Sequence[Sequence[Wanted]], outputs: Path) -> None:
+        self._suppliers = [Supplier(wanted, outputs) for wanted in passes]
+
+    def ready(self) -> None:
+        """Answer once those who need rows know that they come from here."""
+
+    def run(self) -> None:
+        """Write what training begins with, then what it comes to."""
+        try:
+            for supplier in self._suppliers:
+                for _ in supplier.prepare():
+                    pass
+            while True:
+                if not any(supplier.supply() for supplier in self._suppliers):
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+        finally:  # what is wrong with the rows, whoever needs them finds and says
+            for supplier in self._suppliers:
+                supplier.close()
+
+
 def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
     """Run the driver's slots on the cluster until it has no more.
 
@@ -115,12 +261,16 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
     cores = len(os.sched_getaffinity(0)) if config.address is None else int(resources["CPU"])
+    extractors = config.extractors if driver.bounded else 0  # else they have done their work
+    gpus = int(resources.get("GPU", 0) - extractors * config.extractor_gpus)
+    if not config.extractor_gpus:
+        cores = max(1, cores - extractors)
     driver.slots = config.slots or gpus or cores
     # beside the driver: Ray would put it on any node, and it must not be lost with another
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+    _await_answer(mailbox)
     # Tune logs tracebacks of files that nobody needs; what befalls a slot the driver hears and says
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
@@ -149,9 +299,10 @@ def _connect(address: str | None, folder: Path | None, num_cpus: int) -> None:
     import ray
 
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if address is None:
-            assert folder is not None
+    if address is None:
+        assert folder is not None
+        way_out = "mend that, or train in this process with executor=inline"
+        with edge("executor.kind=ray: Ray", way_out, "does not start here"):
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
@@ -160,20 +311,22 @@ def _connect(address: str | None, folder: Path | None, num_cpus: int) -> None:
                 _temp_dir=str(folder / "ray"),
                 **quiet,
             )
-        else:
-            _knock(address)
-            ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        if address is None:
-            raise BadInput(
-                f"executor.kind=ray: Ray does not start here ({reason}); mend that, or train in "
-                "this process with executor=inline"
-            ) from None
-        raise BadInput(
-            f"executor.address={address}: no Ray cluster answers there ({reason}); start one with "
-            "`ray start --head`, or leave the setting out for a private one"
-        ) from None
+        return
+    way_out = "start one with `ray start --head`, or leave the setting out for a private one"
+    with edge(f"executor.address={address}: no Ray cluster", way_out, "answers there"):
+        _knock(address)
+        ray.init(address=address, **quiet)
+
+
+def _await_answer(mailbox: Any) -> None:
+    import ray
+
+    answered, _ = ray.wait([mailbox.take.remote(-1)], timeout=ANSWER_SECONDS)
+    if not answered:
+        raise CutShort(
+            f"executor.kind=ray: Ray has started no actor for {ANSWER_SECONDS:.0f} s: look for "
+            "limits of memory or processes, or use executor=inline; the same command continues"
+        )
 
 
 def _knock(address: str) -> None:

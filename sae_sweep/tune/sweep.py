@@ -1,9 +1,10 @@
 """A sweep from validated settings to recorded outcomes."""
 
+import itertools
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -12,18 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sae_sweep import activations
-from sae_sweep.config import RunConfig, Trial
+from sae_sweep import activations, evaluate
+from sae_sweep.config import ExecutorConfig, RunConfig, Trial
 from sae_sweep.errors import BadInput, CutShort, NoStore, without_passwords
 from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.names import RESERVED_NAMES
-from sae_sweep.records.store import ClaimLost, Reader, Store, default_url
+from sae_sweep.records.store import NOTES, ClaimLost, Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
-from sae_sweep.sae import WEIGHTS_FILE
+from sae_sweep.sae import WEIGHTS_FILE, wrong_with
 from sae_sweep.search import LISTED, definition, read_objective
 from sae_sweep.train import require_device
 from sae_sweep.tune import inline_executor, orphans, trial_folder
-from sae_sweep.tune.driver import Driver
+from sae_sweep.tune.driver import Driver, Extracted
 from sae_sweep.tune.environment import git_commit, versions
 from sae_sweep.tune.estimate import disk_bytes, require_disk
 from sae_sweep.tune.expansion import Expansion
@@ -121,7 +122,7 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
 
 
 def _without_weights(records: Sequence[TrialRecord], outputs: Path) -> list[str]:
-    found = [(one, trial_folder.lacks_weights(outputs / "trials" / one.folder)) for one in records]
+    found = [(one, wrong_with(outputs / "trials" / one.folder)) for one in records]
     return [f"{one.folder} ({wrong})" for one, wrong in found if wrong]
 
 
@@ -167,7 +168,7 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
         chosen = [trial for trial in trials if known[trial.uid].status in RERUN[rerun]]
         if rerun == "weights":
             root = start.outputs / "trials"
-            chosen = [one for one in chosen if trial_folder.lacks_weights(root / one.folder)]
+            chosen = [one for one in chosen if wrong_with(root / one.folder, every_byte=True)]
         numbers = store.reset(start.run, [trial.uid for trial in chosen])
         again = [trial for trial in chosen if trial.uid in numbers]
         for trial in again:
@@ -235,25 +236,31 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
         for trial in [*todo, *coming]:
             require_device(trial, device)
     require_disk(disk_bytes(expansion, [*todo, *coming], config, outputs), outputs)
-    if config.executor.address is not None:
+    if config.executor.kind == "ray":
         _require_cluster(config)
-    bounded = _extract(start, [*todo, *coming])
+    passes = _passes(start, [*todo, *coming])
+    for one in itertools.chain(*passes):
+        evaluate.require(config.search.objective or [], one)
     planned = len(expansion.members) + len(coming)
-    with SweepDisplay(config.sweep.name, planned, expansion.trials, start.records()) as display:
-        watchers = [display, *mirrors]
-        driver = Driver(start.store, start.run, outputs, config, watchers, bounded)
-        driver.add(todo)
-        driver.take_from(proposals)
-        if config.executor.kind == "inline":
-            with _stopping_on_signals(driver, display):
-                inline_executor.execute(driver)
-        else:
-            # imported here: a sweep with nothing to train must not pay for Ray
-            from sae_sweep.tune import ray_executor
+    with _extractors(config.executor, passes, outputs) as end_extractors:
+        extracted = _extract(start, passes)
+        if not extracted.bounded:
+            end_extractors()
+        with SweepDisplay(config.sweep.name, planned, expansion.trials, start.records()) as display:
+            watchers = [display, *mirrors]
+            driver = Driver(start.store, start.run, outputs, config, watchers, extracted)
+            driver.add(todo)
+            driver.take_from(proposals)
+            if config.executor.kind == "inline":
+                with _stopping_on_signals(driver, display):
+                    inline_executor.execute(driver)
+            else:
+                # imported here: a sweep with nothing to train must not pay for Ray
+                from sae_sweep.tune import ray_executor
 
-            scratch = outputs / "cache" / f"ray-{start.run}"
-            with ray_executor.cluster(config.executor), _stopping_on_signals(driver, display):
-                ray_executor.execute(driver, config.executor, scratch)
+                scratch = outputs / "cache" / f"ray-{start.run}"
+                with ray_executor.cluster(config.executor), _stopping_on_signals(driver, display):
+                    ray_executor.execute(driver, config.executor, scratch)
     if driver.trouble is not None:
         raise CutShort(f"{driver.trouble}; the same command continues")
     if driver.lost is not None:
@@ -261,35 +268,67 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
     return driver.interrupted
 
 
-def _extract(start: Start, trials: list[Trial]) -> dict[str, list[activations.Wanted]]:
-    """Write what is missing of the activations that trials need.
+@contextmanager
+def _extractors(
+    config: ExecutorConfig, passes: list[list[activations.Wanted]], outputs: Path
+) -> Iterator[Callable[[], None]]:
+    """Run what computes shards beside training, where there is such; gives what ends it sooner."""
+    if not config.extractors:
+        yield lambda: None
+        return
+    from sae_sweep.tune import ray_executor
 
-    Returns:
-        By fingerprint, the sources whose shards a cache bounds, each followed by those that the
-        same pass of the model can serve.
-    """
+    with (
+        ray_executor.cluster(config),
+        ray_executor.extracting(config, passes, outputs) as end,
+    ):
+        yield end
+
+
+def _passes(start: Start, trials: list[Trial]) -> list[list[activations.Wanted]]:
+    """The sources of trials, in groups that one pass of the model serves."""
     needed = {trial.source.fingerprint: trial.source for trial in trials}
     configs = start.expansion.resolver.activations
-    wanted = [activations.Wanted(configs[name], source) for name, source in needed.items()]
+    return activations.passes(
+        [activations.Wanted(configs[name], source) for name, source in needed.items()]
+    )
+
+
+def _extract(start: Start, passes: list[list[activations.Wanted]]) -> Extracted:
+    """Write what is missing of the activations that trials need, and of the clean passes."""
     bounded: dict[str, list[activations.Wanted]] = {}
-    for together in activations.passes(wanted):
+    for together in passes:
         for one in together:
             if activations.cache_bytes(one) is not None:
                 others = [other for other in together if other is not one]
                 bounded[one.source.fingerprint] = [one, *others]
         what = f"extracting activations {', '.join(one.source.fingerprint for one in together)}"
         follow_extraction(activations.prepare(together, start.outputs), what)
-    for one in wanted:
-        activations.verify(one.folder(start.outputs), start.outputs)
-    return bounded
+    everything = list(itertools.chain(*passes))
+    notes = list(start.expansion.resolver.notes)
+    for one in everything:
+        notes += activations.verify(one.folder(start.outputs), start.outputs)
+    if notes:
+        start.store.keep(start.run, NOTES, list(dict.fromkeys(notes)))
+    windows = start.config.evaluate.windows
+    evaluated = {
+        one.source.fingerprint: evaluate.Source(one, windows, start.outputs)
+        for one in everything
+        if windows and evaluate.can_evaluate(one)
+    }
+    for source in evaluated.values():
+        evaluate.prepare(source)
+    return Extracted(bounded, evaluated)
 
 
 def _require_cluster(config: RunConfig) -> None:
-    """Find out that no cluster answers before minutes are spent on extraction."""
+    """Find out that no cluster answers or can be started before minutes are spent on extraction."""
     from sae_sweep.tune import ray_executor
 
-    with ray_executor.cluster(config.executor):
-        pass
+    ray_executor.require_threads(config.executor)
+    if config.executor.address is not None:
+        with ray_executor.cluster(config.executor):
+            pass
 
 
 @contextmanager

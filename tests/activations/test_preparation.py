@@ -1,3 +1,4 @@
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 from sae_sweep.activations import (
     Wanted,
@@ -375,6 +376,35 @@ def test_massive_rows_are_counted_and_dropped_where_that_is_asked_for(
     assert len(dropped.validation_rows(0, 999)) == len(dropped.validation_groups(0, 999)) == 310
 
 
+def test_the_first_positions_of_a_decoder_that_are_sinks_are_named_and_dropped(
+    models: dict[str, Path],
+    model_config: Callable[..., ActivationsConfig],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from transformers import GPT2Model
+
+    model = GPT2Model.from_pretrained(models["gpt2"])
+    with torch.no_grad():
+        model.wpe.weight[0, 3] = 500  # stays in the residual stream at every first position
+    shutil.copytree(models["gpt2"], tmp_path / "decoder")
+    model.save_pretrained(tmp_path / "decoder")
+    settings = model_config("gpt2", model=str(tmp_path / "decoder"), layer=1)
+    plain = open_activations(prepared(tmp_path, settings))
+    origins = plain.validation_origins()
+    firsts = origins.position == 0
+    norms = (plain.validation_rows(0, 999) / plain.scale + plain.mean).norm(dim=1)
+    assert torch.equal(norms > 10 * norms.median(), firsts)
+    said = capsys.readouterr().err
+    assert re.search(
+        r"\d+ of 300 training rows have norms over 10 times the median and carry", said
+    )
+    assert re.search(r"most often the token ids \d+ \(\d+ times\).*; activations.max_norm=10", said)
+    dropped = open_activations(prepared(tmp_path, settings.model_copy(update={"max_norm": 10.0})))
+    assert dropped.n_validation == 100 - int(firsts.sum())
+    assert (dropped.validation_origins().position > 0).all()
+
+
 def test_a_bound_of_the_norm_needs_one_window() -> None:
     with pytest.raises(ValueError, match=r"activations\.max_norm=10 needs all rows in one window"):
         ActivationsConfig(files="x", max_norm=10, train_tokens=2000, window_rows=1000)
@@ -446,6 +476,28 @@ def test_values_that_float16_cannot_hold_are_counted_and_refused(tmp_path: Path)
     )
     with pytest.raises(BadInput, match=message):
         prepared(tmp_path, settings)
+
+
+def test_packed_windows_hold_rows_of_several_documents(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    cut, packed = model_config("gpt2"), model_config("gpt2", packing="packed")
+    assert describe(cut, tmp_path).fingerprint != describe(packed, tmp_path).fingerprint
+    folder = prepared(tmp_path, packed)
+    windows = open_activations(folder).validation_origins().window
+    documents = torch.cat(
+        [read_shard(one).document for one in sorted(folder.glob("validation-?????.safetensors"))]
+    )
+    per_window = [len(documents[windows == one].unique()) for one in windows.unique()]
+    assert max(per_window) > 1
+    assert content(folder) == content(prepared(tmp_path / "again", packed))
+    with pytest.raises(ValueError, match=r"packing=packed with pooling=mean: a row would be of"):
+        model_config("gpt2", packing="packed", pooling="mean")
+    kept = AutoTokenizer.from_pretrained(packed.model)
+    kept.eos_token = kept.sep_token = None
+    kept.save_pretrained(packed.model)
+    with pytest.raises(BadInput, match=r"packing=packed: the tokeniser of .* use .*packing=cut"):
+        prepared(tmp_path / "nameless", packed)
 
 
 def test_a_running_shuffle_is_another_order_of_the_same_text(

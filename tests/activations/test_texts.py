@@ -1,5 +1,6 @@
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -185,15 +186,20 @@ class DataSet:
     def __getitem__(self, column: str) -> list[Any]:
         return [row[column] for row in self._rows]
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._rows)
+
 
 @pytest.fixture
-def data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+def data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bool]]:
     """Put a stand-in for the package `datasets`; gives the names and splits asked for."""
     file, asked = tmp_path / "cached.arrow", []
     file.write_bytes(b"rows")
 
-    def load_dataset(name: str, split: str) -> DataSet:
-        asked.append((name, split))
+    def load_dataset(name: str, split: str, streaming: bool = False) -> Any:
+        asked.append((name, split, streaming))
+        if streaming and name == "torn":
+            return Torn()
         if name == "unknown":
             raise FileNotFoundError("no such data set")
         return DataSet(file, [] if name == "empty" else ROWS)
@@ -202,7 +208,7 @@ def data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
     return asked
 
 
-def test_a_data_set_is_read_by_name(data_set: list[tuple[str, str]]) -> None:
+def test_a_data_set_is_read_by_name(data_set: list[tuple[str, str, bool]]) -> None:
     settings, content = identity("owner/name", text_split="test", group="language")
     assert settings == {
         "text": "owner/name",
@@ -215,10 +221,42 @@ def test_a_data_set_is_read_by_name(data_set: list[tuple[str, str]]) -> None:
     assert list(found.documents) == ["eins", "zwei", "drei"]
     assert [found.group_names[group] for group in found.groups] == ["de", "en", "de"]
     assert texts.read(config("owner/name")).group_names == ["all"]
-    assert data_set[0] == ("owner/name", "test")
+    assert data_set[0] == ("owner/name", "test", False)
 
 
-def test_a_data_set_that_cannot_be_used_is_refused(data_set: list[tuple[str, str]]) -> None:
+class Torn:
+    """A stream that breaks off."""
+
+    column_names = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        yield {"text": "one"}
+        raise ConnectionError("the server has gone")
+
+
+def test_a_data_set_is_streamed_in_a_running_shuffle(
+    data_set: list[tuple[str, str, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = {"owner/name": "abc1"}
+    monkeypatch.setattr(
+        "huggingface_hub.dataset_info", lambda name: SimpleNamespace(sha=commits[name])
+    )
+    settings, content = identity("owner/name", text_streaming=True, text_column="body")
+    assert settings["shuffle_buffer"] == 10_000
+    assert content == ["streamed", "abc1"]
+    assert all(streaming for _, _, streaming in data_set)
+    chosen = config("owner/name", text_streaming=True, text_column="body", group="language")
+    found = texts.in_order(chosen)
+    assert sorted(found.documents) == [(0, "eins"), (1, "zwei"), (2, "drei")]
+    groups, names = found.groups()
+    assert [names[group] for group in groups] == ["de", "en", "de"]
+    refused("no commit that can be asked for .*check the name", "other/name", text_streaming=True)
+    with pytest.raises(BadInput, match=r"torn row 1 cannot be read further \(the server has gone"):
+        list(texts.in_order(config("torn", text_streaming=True)).documents)
+    refused("only a data set is streamed", "python-docs", text_streaming=True)
+
+
+def test_a_data_set_that_cannot_be_used_is_refused(data_set: list[tuple[str, str, bool]]) -> None:
     refused(r"activations\.text=unknown with .*_split=train cannot be loaded \(no such", "unknown")
     refused(r"activations\.text=empty is empty: give another data set", "empty")
     refused(r"activations\.text_column=no: the data set a has no such", "a", text_column="no")
@@ -289,9 +327,3 @@ def test_a_running_shuffle_yields_every_document_once_and_holds_few(tmp_path: Pa
     assert taken == list(texts.in_order(config).documents)
     groups, names = source.groups()
     assert [names[one] for one in groups] == ["ab"[number % 2] for number in range(500)]
-
-
-def test_a_running_shuffle_of_a_data_set_is_refused() -> None:
-    config = ActivationsConfig(model="-", layer=0, text="somebody/texts", shuffle_buffer=9)
-    with pytest.raises(BadInput, match=r"shuffle_buffer=9 with .*leave the buffer out"):
-        texts.in_order(config)

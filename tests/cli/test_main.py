@@ -75,6 +75,8 @@ def finished(tmp_path_factory) -> Path:
             "[0.0001] has 1 values for 2 keys",
         ),
         (["executor.slots=2"], "executor.slots=2 with executor.kind=inline"),
+        (["executor.extractors=2"], "executor.extractors=2 with executor.kind=inline"),
+        (["executor.extractor_gpus=1"], "executor.extractor_gpus=1 with executor.extractors=0"),
         (["activations.d=null"], "activations.d=null with activations=synthetic: give the width"),
         (["store.url=mysql://u:p@h/d"], "only sqlite and postgresql"),
     ],
@@ -416,8 +418,8 @@ def test_bf16_without_fused_kernels_is_refused(refused) -> None:
 
 def test_a_kind_without_a_fused_form_is_named(refused) -> None:
     refused(
-        *("train.kernels=fused", "sae=batchtopk"),
-        message="train.kernels=fused with sae.kind=batchtopk: there is no fused form",
+        *("train.kernels=fused", "sae=gated"),
+        message="train.kernels=fused with sae.kind=gated: there is no fused form",
     )
 
 

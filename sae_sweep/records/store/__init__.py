@@ -4,11 +4,13 @@ A trial is written only by the driver that holds it (claims), by the clock of th
 """
 
 from sae_sweep.records.store.claims import ClaimLost
-from sae_sweep.records.store.connection import default_url
-from sae_sweep.records.store.reader import Event, Member, Reader, Run, Sweep
+from sae_sweep.records.store.place import OUTPUTS, add_options, chosen_url, default_url
+from sae_sweep.records.store.reader import NOTES, Event, Member, Reader, Run, Sweep
 from sae_sweep.records.store.writer import Place, Store
 
 __all__ = [
+    "NOTES",
+    "OUTPUTS",
     "ClaimLost",
     "Event",
     "Member",
@@ -17,5 +19,7 @@ __all__ = [
     "Run",
     "Store",
     "Sweep",
+    "add_options",
+    "chosen_url",
     "default_url",
 ]
