@@ -8,7 +8,7 @@ it, the kinds at equal L0, else what each setting changes.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,8 +26,9 @@ from analysis.topics import failures, interactions
 from analysis.topics.effects import claims
 from analysis.topics.equal_l0 import at_equal_l0
 from analysis.topics.failures import FailuresBySetting, FailuresOfPair
-from analysis.topics.response.section import alphas_for_target, width_laws
+from analysis.topics.response.section import AlphaForTarget, alphas_for_target, width_laws
 from analysis.topics.searching import Established, established
+from analysis.topics.tradeoffs import PRICES
 from sae_sweep.records import METRICS, PENALTIES, Metric, l0_setting
 
 WIDTHS = ("sae.n_latents", "sae.expansion_factor")
@@ -105,22 +106,21 @@ class BestOf:
 
 @dataclass(frozen=True)
 class ByLevel:
-    """Means of a metric at the levels of a setting, of which no effect can be tested."""
+    """Means of a metric at the levels of a setting."""
 
     hyperparameter: str
     metric: str
     means: tuple[tuple[str, float], ...]
     """Level and mean over its ranked trials, in the metric's unit."""
-    reason: str
+    reason: str | None
+    """Why there is no test; None where another sentence has it."""
 
     @property
     def words(self) -> str:
         """Each level's mean, and why there is no test."""
         parts = ", ".join(f"{escaped(level)}: {number(mean, 3)}" for level, mean in self.means)
-        return (
-            f"**{escaped(self.hyperparameter)}**: mean {self.metric} at {parts}; not tested "
-            f"({escaped(self.reason)})."
-        )
+        untested = "" if self.reason is None else f"; not tested ({escaped(self.reason)})"
+        return f"**{escaped(self.hyperparameter)}**: mean {self.metric} at {parts}{untested}."
 
 
 @dataclass(frozen=True)
@@ -174,23 +174,27 @@ class LargestChange:
     second_best: str | None
     second_span: float | None
     undetected: tuple[str, ...]
+    price: str | None
+    """What the first costs by construction."""
 
     @property
     def words(self) -> str:
         """The two largest spans."""
         metric, name = METRICS[self.metric], escaped(self.hyperparameter)
         first = wording.percent(metric, self.span)
+        held = "other settings held"
+        held += "" if self.price is None else f", at the price of {self.price}"
         none = escaped(listed(list(self.undetected)))
         if self.second is None or self.second_span is None:
             rest = f"; no change by {none} is detected" if none else ""
             return (
                 f"**Only {name} is worth changing for {self.metric}:** {first} between its worst "
-                f"level and its best, {escaped(self.best)}, other settings held{rest}."
+                f"level and its best, {escaped(self.best)}, {held}{rest}."
             )
         rest = f"; not detectably {none}" if none else ""
         return (
             f"**{name} is worth most for {self.metric}:** {first} between its worst level and its "
-            f"best, {escaped(self.best)}, other settings held; next {escaped(self.second)}, "
+            f"best, {escaped(self.best)}, {held}; next {escaped(self.second)}, "
             f"{wording.percent(metric, self.second_span)}, best {escaped(str(self.second_best))}"
             f"{rest}."
         )
@@ -376,7 +380,7 @@ def _is_direct(claim: Claim) -> bool:
 
 def about(study: Study) -> tuple[list[Hyperparameter], list[Metric], list[str]]:
     """The settings and metrics of the question, and settings of it that did not vary."""
-    stated = study.run.config.get("sweep", {}).get("about") or {}
+    stated = _stated(study)
     wanted = stated.get("settings") or [one.key for one in study.hyperparameters]
     by_key = {one.key: one for one in study.hyperparameters}
     aliases = {"sae.n_latents": "sae.expansion_factor", "sae.expansion_factor": "sae.n_latents"}
@@ -421,12 +425,17 @@ def target(study: Study) -> Target | None:
     return Target(metric, float(wanted), tolerance, uid, float(values[uid]))
 
 
+def _stated(study: Study) -> dict[str, Any]:
+    return study.run.config.get("sweep", {}).get("about") or {}
+
+
 def _target(study: Study) -> Iterator[Claim]:
     """The penalty that meets the target of a search, and the trial nearest to it."""
     found = target(study)
     if found is None:
         return
-    yield from alphas_for_target(study)
+    weights = alphas_for_target(study)
+    yield from (one for one in weights if isinstance(one, AlphaForTarget))
     trial, fvu = study.member(found.uid).trial, study.value(found.uid, "fvu")
     moves = l0_setting({"kind": "l1", **trial.config.get("sae", {})})
     yield NearestTrial(
@@ -442,6 +451,7 @@ def _target(study: Study) -> Iterator[Claim]:
         None if np.isnan(fvu) else fvu,
         len(study.trials),
     )
+    yield from (one for one in weights if not isinstance(one, AlphaForTarget))
 
 
 def _reached(study: Study, name: str) -> Iterator[Claim]:
@@ -483,7 +493,9 @@ def _effects(
         is_asked = {pair.first.key, pair.second.key} == keys
         if is_asked and pair.metric is metrics[0] and not pair.is_claimed:
             yield NoInteraction(pair.first.name, pair.second.name, pair.metric.name, pair.q)
-    ranked = sorted(settings, key=lambda one: -_weight(effects, one))
+    ranked = settings
+    if not _stated(study).get("settings"):
+        ranked = sorted(settings, key=lambda one: -_weight(effects, one))
     for setting in ranked:
         own = [one for one in effects if one.hyperparameter is setting]
         shaped = [one for one in own if one.verdict in ("bent", "flat") or one.raw_disagrees]
@@ -492,6 +504,8 @@ def _effects(
         yield from _changes(setting, own, held=len(study.hyperparameters) > 1)
         for one in own:
             yield from _best_or_means(study, one)
+            if len(settings) == 1 and len(setting.order) > 2 and one.is_claimed:
+                yield from _by_level(study, setting, one.metric, None)
         tested = {one.metric.name for one in own}
         for metric in metrics:
             if metric.name not in tested and metric.name in study.scaled:
@@ -536,6 +550,7 @@ def _largest(metric: Metric, effects: list[Effect], *, joint: bool) -> Iterator[
         None if second is None else _best_level(second[1]),
         None if second is None else sign * second[0],
         none,
+        PRICES.get(first.hyperparameter.key),
     )
 
 
@@ -579,7 +594,9 @@ def _best_or_means(study: Study, one: Effect) -> Iterator[Claim]:
         )
 
 
-def _by_level(study: Study, one: Hyperparameter, metric: Metric, reason: str) -> Iterator[Claim]:
+def _by_level(
+    study: Study, one: Hyperparameter, metric: Metric, reason: str | None
+) -> Iterator[Claim]:
     means = _means(study, one, metric)
     if 1 < len(means) <= MOST_LEVELS:
         yield ByLevel(one.name, metric.name, means, reason)

@@ -14,6 +14,8 @@ from sae_sweep.rules import history, response
 from sae_sweep.rules.response import Observation, Posterior
 
 MOST_CURVES = 3
+LEAST_SEARCHED = 3
+"""Distinct weights from which a search's curve is fitted."""
 MOST_WIDTHS = 6
 MOST_FITTED = 60
 """Trials of a curve that are fitted; of more, so many at random: time grows with their cube."""
@@ -84,8 +86,11 @@ def curves(study: Study, most: int = MOST_CURVES) -> Curves:
     if not {f"sae.{one}" for one in PENALTIES} & {one.key for one in study.hyperparameters}:
         return Curves([], 0)
     groups = history.curves(filter(_is_usable, study.records))
+    # a search draws around its target, where its last trials say more than as many of a grid
+    least = LEAST_ALPHAS if target(study, 1) is None else LEAST_SEARCHED
     shown = [
-        _curve("" if len(groups) == 1 else _name(study, group), group) for group in groups[:most]
+        _curve("" if len(groups) == 1 else _name(study, group), group, least)
+        for group in groups[:most]
     ]
     return Curves(shown, max(0, len(groups) - most))
 
@@ -105,11 +110,11 @@ def _is_usable(record: TrialRecord) -> bool:
     return sae.get("n_latents") is not None and history.is_usable(named)
 
 
-def _curve(name: str, records: list[TrialRecord]) -> Curve:
+def _curve(name: str, records: list[TrialRecord], least: int) -> Curve:
     known = sorted(map(history.observation, records))
     rise = response.rise(known)
     fits = []
-    if rise is None and len({one.l1_alpha for one in known}) >= LEAST_ALPHAS:
+    if rise is None and len({one.l1_alpha for one in known}) >= least:
         ends = known[0].l1_alpha, known[-1].l1_alpha
         chosen = np.random.default_rng(0).permutation(len(known))[:MOST_FITTED]
         fitted = [known[i] for i in sorted(chosen)]
