@@ -128,16 +128,13 @@ class NotVaried:
     """Settings of the question that the sweep held fixed."""
 
     settings: tuple[str, ...]
-    varied: tuple[str, ...]
-    """What did vary."""
 
     @property
     def words(self) -> str:
         """Which."""
         names = listed([code(one) for one in self.settings])
         them = "it" if len(self.settings) == 1 else "them"
-        varied = f" What varied: {escaped(listed(list(self.varied)))}." if self.varied else ""
-        return f"{names} did not vary in this sweep: nothing is said of {them}.{varied}"
+        return f"{names} did not vary in this sweep: nothing is said of {them}."
 
 
 @dataclass(frozen=True)
@@ -347,8 +344,7 @@ def answer(context: ReportContext) -> list[Claim]:
     ]
     if len(study.configurations) == 1:
         found = [_only(study)]
-    varied = tuple(one.name for one in study.hyperparameters if one not in settings)
-    return [*lost, *found[:MOST], *([NotVaried(tuple(fixed), varied)] if fixed else [])]
+    return [*lost, *found[:MOST], *([NotVaried(tuple(fixed))] if fixed else [])]
 
 
 def _only(study: Study) -> Claim:

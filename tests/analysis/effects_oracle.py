@@ -169,7 +169,7 @@ class Oracle:
     def pair(self, a: str, b: str, metric: str) -> tuple[float, float] | None:
         """p and share of the variance; None where the pair cannot be tested."""
         trials, (base, _) = self.trials[metric], self.model(metric)
-        points, found = trials.points, []
+        found = []
         for columns in self._candidates(a, b, trials):
             x = base.x
             for column in columns.T:
