@@ -12,10 +12,14 @@ import signal
 import socket
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sae_sweep.config import ExecutorConfig
 from sae_sweep.errors import BadInput
@@ -50,28 +54,34 @@ def _prepare_environment(address: str | None) -> None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux too: loopback only
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # training has the priority of the command, not 15 below it: other work would starve it
+        os.environ.setdefault("RAY_worker_niceness", "0")
         orphans.mark()
 
 
 @contextmanager
-def cluster(config: ExecutorConfig) -> Iterator[None]:
+def cluster(config: ExecutorConfig) -> Iterator[Future[None]]:
     """Start a private cluster, or join the one at executor.address, and leave it at the end.
 
-    Raises:
-        BadInput: no cluster at the address, or none can be started here.
+    It starts in a thread, beside what the caller does meanwhile; the result of the future waits for
+    it, and raises BadInput where no cluster is at the address, or none can be started here.
     """
     _prepare_environment(config.address)
     import ray
 
-    cores = len(os.sched_getaffinity(0))
-    with _private_folder() if config.address is None else nullcontext() as folder:
-        with _own_signal_handlers():
-            _connect(config.address, folder, num_cpus=max(cores, config.slots or 1))
+    # from another thread Ray leaves Ctrl-C and SIGTERM as they are, and would warn of it
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # the thread stays until Ray is left: Linux kills Ray's processes with the thread they are of
+    with (
+        ThreadPoolExecutor(1, "ray") as thread,
+        _private_folder() if config.address is None else nullcontext() as folder,
+    ):
+        started = thread.submit(_connect, config, folder)
         try:
-            yield
+            yield started
         finally:
-            with _own_signal_handlers():
-                ray.shutdown()
+            wait([started])
+            ray.shutdown()
 
 
 @contextmanager
@@ -89,43 +99,30 @@ def _private_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _own_signal_handlers() -> Iterator[None]:
-    """Keep what Ctrl-C and SIGTERM do: Ray puts handlers of its own in their place."""
-    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except SystemExit:  # Ray's answer to SIGTERM
-        raise KeyboardInterrupt from None
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-
-def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
+def execute(driver: Driver, config: ExecutorConfig, scratch: Path, started: Future[None]) -> None:
     """Run the driver's slots on the cluster until it has no more.
 
     Args:
         driver: what to run; its slots are set from the cluster.
-        config: how many slots; one a GPU, else one a core, where it does not say.
+        config: how many slots; one per GPU, else one per core, where it does not say.
         scratch: folder for Tune's own files, removed at the end.
+        started: the cluster's start.
     """
     import ray
-    from ray import tune
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    from ray import tune  # takes as long as the cluster does to start
 
+    started.result()
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put handlers of its own over them
+        signal.signal(number, signal.getsignal(number))
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
-    cores = len(os.sched_getaffinity(0)) if config.address is None else int(resources["CPU"])
-    driver.slots = config.slots or gpus or cores
-    # beside the driver: Ray would put it on any node, and it must not be lost with another
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+    driver.slots = config.slots or gpus or int(resources["CPU"])
+    mailbox = Mailbox()
     # Tune logs tracebacks of files that nobody needs; what befalls a slot the driver hears and says
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         tuner = tune.Tuner(
-            tune.with_resources(_trainable(mailbox), {"GPU": 1} if gpus else {"CPU": 1}),
+            tune.with_resources(_trainable(mailbox.name), {"GPU": 1} if gpus else {"CPU": 1}),
             tune_config=tune.TuneConfig(
                 search_alg=_slot_starter(driver, mailbox), num_samples=-1, reuse_actors=True
             ),
@@ -143,23 +140,27 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        mailbox.clear()
 
 
-def _connect(address: str | None, folder: Path | None, num_cpus: int) -> None:
+def _connect(config: ExecutorConfig, folder: Path | None) -> None:
     import ray
 
+    address = config.address
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is None:
             assert folder is not None
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                _node_ip_address=LOOPBACK,  # what listens, listens there only
-                _temp_dir=str(folder / "ray"),
-                **quiet,
-            )
+            with _without_services():
+                ray.init(
+                    address="local",
+                    # as many workers start at once: no more than there are slots
+                    num_cpus=config.slots or torch.cuda.device_count() or _cores(),
+                    include_dashboard=False,
+                    _node_ip_address=LOOPBACK,  # what listens, listens there only
+                    _temp_dir=str(folder / "ray"),
+                    **quiet,
+                )
         else:
             _knock(address)
             ray.init(address=address, **quiet)
@@ -176,6 +177,30 @@ def _connect(address: str | None, folder: Path | None, num_cpus: int) -> None:
         ) from None
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def _without_services() -> Iterator[None]:
+    """Start a cluster without dashboard, autoscaler and reader of logs, which nobody asks here.
+
+    Each is a Python process that takes a second of processor time, and Ray waits for the first. Ray
+    has no setting for it: where a version names these methods otherwise, it starts as it does.
+    """
+    from ray._private.node import Node
+
+    services = ("start_api_server", "start_monitor", "start_log_monitor")
+    found = {name: vars(Node)[name] for name in services if name in vars(Node)}
+    for name in found:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in found.items():
+            setattr(Node, name, method)
+
+
 def _knock(address: str) -> None:
     """Find out in seconds that nobody is at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
@@ -184,38 +209,52 @@ def _knock(address: str) -> None:
 
 
 class Mailbox:
-    """Orders on their way from the driver to the slots; an actor that takes no core."""
+    """The driver's messages to its slots: numbered for each, in the key-value store of the cluster.
+
+    A slot is inside Tune while it trains, where no call reaches it. The values are pickled as Ray
+    pickles what is given to an actor.
+    """
 
     def __init__(self) -> None:
-        self._jobs: dict[int, Job] = {}
-        self._orders: dict[int, Orders] = {}
+        self.name = f"sae_sweep-{secrets.token_hex(8)}"
+        self._sent: Counter[int] = Counter()
 
-    def open(self, job: Job) -> None:
-        """Announce a slot."""
-        self._jobs[job.slot] = job
+    def put(self, slot: int, message: Job | Orders) -> None:
+        """Add a message to those not fetched yet."""
+        from ray import cloudpickle
+        from ray.experimental import internal_kv
 
-    def job(self, slot: int) -> Job:
-        """What a slot needs to begin."""
-        return self._jobs[slot]
+        key = f"{slot}-{self._sent[slot]}"
+        internal_kv._internal_kv_put(key, cloudpickle.dumps(message), namespace=self.name)
+        self._sent[slot] += 1
 
-    def put(self, slot: int, orders: Orders) -> None:
-        """Add orders to those not fetched yet."""
-        waiting = self._orders.get(slot, Orders([], []))
-        self._orders[slot] = Orders(
-            waiting.stop + orders.stop, waiting.add + orders.add, waiting.drop or orders.drop
-        )
+    def clear(self) -> None:
+        """Remove what nobody has fetched."""
+        from ray.experimental import internal_kv
 
-    def take(self, slot: int) -> Orders:
-        """Fetch a slot's orders."""
-        return self._orders.pop(slot, Orders([], []))
+        internal_kv._internal_kv_del("", del_by_prefix=True, namespace=self.name)
 
 
 class RayChannel:
-    """A slot's side: rows go up as Tune results, orders come down through the mailbox."""
+    """A slot's side: rows go up as Tune results, messages come down through the mailbox."""
 
-    def __init__(self, mailbox: Any, slot: int) -> None:
+    def __init__(self, mailbox: str, slot: int) -> None:
         self._mailbox = mailbox
         self._slot = slot
+        self._read = 0
+
+    def next(self) -> Any:
+        """Fetch the next message, None where there is none."""
+        from ray import cloudpickle
+        from ray.experimental import internal_kv
+
+        key = f"{self._slot}-{self._read}"
+        message = internal_kv._internal_kv_get(key, namespace=self._mailbox)
+        if message is None:
+            return None
+        internal_kv._internal_kv_del(key, namespace=self._mailbox)
+        self._read += 1
+        return cloudpickle.loads(message)
 
     def push(self, items: list[Item]) -> None:
         """Report; Tune resumes the slot after the driver has acted."""
@@ -225,34 +264,32 @@ class RayChannel:
 
     def pull(self) -> Orders:
         """Fetch orders."""
-        import ray
+        orders = Orders([], [])
+        while (more := self.next()) is not None:
+            orders = Orders(
+                orders.stop + more.stop, orders.add + more.add, orders.drop or more.drop
+            )
+        return orders
 
-        return ray.get(self._mailbox.take.remote(self._slot))
 
-
-def _trainable(mailbox: Any) -> Any:
+def _trainable(mailbox: str) -> Any:
     def slot(config: dict[str, Any]) -> None:
-        import ray
-
         from sae_sweep.tune.slot import train_slot
 
-        job = ray.get(mailbox.job.remote(config["slot"]))
-        train_slot(job, RayChannel(mailbox, job.slot))
+        channel = RayChannel(mailbox, config["slot"])
+        train_slot(channel.next(), channel)
 
     return slot
 
 
-def _deliver(driver: Driver, mailbox: Any, slot: int) -> None:
+def _deliver(driver: Driver, mailbox: Mailbox, slot: int) -> None:
     """Put a slot's orders where it finds them, before it runs on."""
-    import ray
-
     orders = driver.pull(slot)
     if orders.stop or orders.add or orders.drop:
-        ray.get(mailbox.put.remote(slot, orders))
+        mailbox.put(slot, orders)
 
 
-def _slot_starter(driver: Driver, mailbox: Any) -> Any:
-    import ray
+def _slot_starter(driver: Driver, mailbox: Mailbox) -> Any:
     from ray.tune.search import Searcher
 
     class SlotStarter(Searcher):  # type: ignore[misc]  # Ray is not followed
@@ -262,7 +299,7 @@ def _slot_starter(driver: Driver, mailbox: Any) -> Any:
             job = driver.next_job()
             if job is None:
                 return Searcher.FINISHED if driver.finished else None
-            ray.get(mailbox.open.remote(job))
+            mailbox.put(job.slot, job)
             _deliver(driver, mailbox, job.slot)
             return {"slot": job.slot}
 
@@ -281,7 +318,7 @@ def _slot_starter(driver: Driver, mailbox: Any) -> Any:
     return SlotStarter()
 
 
-def _listener(driver: Driver, mailbox: Any) -> Any:
+def _listener(driver: Driver, mailbox: Mailbox) -> Any:
     from ray.tune import Callback
 
     class Listener(Callback):  # type: ignore[misc]

@@ -3,8 +3,9 @@
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -75,8 +76,14 @@ class Start(NamedTuple):
         return self.store.trials([trial.uid for trial in self.expansion.trials])
 
 
-def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) -> Result:
-    """Train what is not done, and record it.
+def run(
+    expansion: Expansion,
+    config: RunConfig,
+    outputs: Path,
+    command: str,
+    also: Sequence[Watcher] = (),
+) -> Result:
+    """Train what is not done, record it, and tell the watchers in `also` of it.
 
     Raises:
         BadInput: before any trial starts.
@@ -105,7 +112,7 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
             if not todo and not Stopping(store, run_id, config).closed:
                 todo = proposals.ask(1)
             with _mirrored(start) as mirrors:
-                interrupted = bool(todo) and _train(start, todo, proposals, mirrors)
+                interrupted = bool(todo) and _train(start, todo, proposals, [*mirrors, *also])
         except ClaimLost as error:
             lost = _what_is_lost(start, todo, error)
         finally:
@@ -226,7 +233,7 @@ def _mirrored(start: Start) -> Iterator[list[Watcher]]:
         mirror.close()
 
 
-def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[Watcher]) -> bool:
+def _train(start: Start, todo: list[Trial], proposals: Proposals, also: list[Watcher]) -> bool:
     """Extract what is missing, then run the driver; returns whether it was interrupted."""
     config, outputs, expansion = start.config, start.outputs, start.expansion
     coming = expansion.planned[len(expansion.members) :]
@@ -239,21 +246,16 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
         _require_cluster(config)
     bounded = _extract(start, [*todo, *coming])
     planned = len(expansion.members) + len(coming)
-    with SweepDisplay(config.sweep.name, planned, expansion.trials, start.records()) as display:
-        watchers = [display, *mirrors]
-        driver = Driver(start.store, start.run, outputs, config, watchers, bounded)
-        driver.add(todo)
-        driver.take_from(proposals)
-        if config.executor.kind == "inline":
+    with _executor(start) as execute:
+        _verify([*todo, *coming], outputs)
+        records = start.records()
+        with SweepDisplay(config.sweep.name, planned, expansion.trials, records) as display:
+            watchers = [display, *also]
+            driver = Driver(start.store, start.run, outputs, config, watchers, bounded)
+            driver.add(todo)
+            driver.take_from(proposals)
             with _stopping_on_signals(driver, display):
-                inline_executor.execute(driver)
-        else:
-            # imported here: a sweep with nothing to train must not pay for Ray
-            from sae_sweep.tune import ray_executor
-
-            scratch = outputs / "cache" / f"ray-{start.run}"
-            with ray_executor.cluster(config.executor), _stopping_on_signals(driver, display):
-                ray_executor.execute(driver, config.executor, scratch)
+                execute(driver)
     if driver.trouble is not None:
         raise CutShort(f"{driver.trouble}; the same command continues")
     if driver.lost is not None:
@@ -279,17 +281,35 @@ def _extract(start: Start, trials: list[Trial]) -> dict[str, list[activations.Wa
                 bounded[one.source.fingerprint] = [one, *others]
         what = f"extracting activations {', '.join(one.source.fingerprint for one in together)}"
         follow_extraction(activations.prepare(together, start.outputs), what)
-    for one in wanted:
-        activations.verify(one.folder(start.outputs), start.outputs)
     return bounded
+
+
+def _verify(trials: list[Trial], outputs: Path) -> None:
+    for fingerprint in sorted({trial.source.fingerprint for trial in trials}):
+        activations.verify(outputs / "activations" / fingerprint, outputs)
+
+
+@contextmanager
+def _executor(start: Start) -> Iterator[Callable[[Driver], None]]:
+    """What runs a driver's slots; Ray begins to start here, beside what is still to be prepared."""
+    config = start.config.executor
+    if config.kind == "inline":
+        yield inline_executor.execute
+        return
+    # imported here: a sweep with nothing to train must not pay for Ray
+    from sae_sweep.tune import ray_executor
+
+    scratch = start.outputs / "cache" / f"ray-{start.run}"
+    with ray_executor.cluster(config) as started:
+        yield partial(ray_executor.execute, config=config, scratch=scratch, started=started)
 
 
 def _require_cluster(config: RunConfig) -> None:
     """Find out that no cluster answers before minutes are spent on extraction."""
     from sae_sweep.tune import ray_executor
 
-    with ray_executor.cluster(config.executor):
-        pass
+    with ray_executor.cluster(config.executor) as started:
+        started.result()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from sae_sweep.config import Trial
-from sae_sweep.kernels.fused.table import MOST_STEPS, PAGE, SPARSE_UP_TO
+from sae_sweep.kernels.fused.table import MOST_STEPS, PAGE, sparse_up_to
 
 CHUNK, ROWS, WIDEST = 64, 8, {2: 4096, 4: 2048}
 """As in `gradients` and `update`, which need Triton; the planner has none."""
@@ -32,7 +32,9 @@ def packed_memory(trial: Trial) -> Memory:
     n, d, batch, told = trial.n_latents, trial.source.d, trial.train.batch_size, trial.sae.fused
     operand = 2 if trial.train.precision == "bf16" else 4
     k = told.k or n
-    active = k if k <= SPARSE_UP_TO * n else 0  # of a token, for which there is room in lists
+    active = (
+        k if k <= sparse_up_to(batch, d, n) * n else 0
+    )  # of a token, for which there is room in lists
     losses = told.aux_coeff + told.usage_coeff + told.often_coeff > 0
     rows = -(-n // PAGE) * PAGE
     copies = 0 if operand == 4 else operand
