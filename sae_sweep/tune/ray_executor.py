@@ -19,8 +19,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sae_sweep.config import ExecutorConfig
 from sae_sweep.errors import BadInput
 from sae_sweep.tune import orphans
@@ -40,6 +38,16 @@ SETTINGS = {
 }
 """Read by Ray when it is imported."""
 
+PRIVATE_SETTINGS = {
+    # training has the priority of the command, not 15 below it: other work would starve it
+    "RAY_worker_niceness": "0",
+    # Tune's actors do not use the processes that Ray starts in advance, one for each core
+    "RAY_prestart_worker_first_driver": "0",
+    # Tune would start its next slot only when the one before has loaded everything
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+}
+"""Of a cluster of our own; on another, slots that wait for their turn would keep trials waiting."""
+
 LOOPBACK = "127.0.0.1"
 
 REMIND_SECONDS = 0.5
@@ -54,8 +62,8 @@ def _prepare_environment(address: str | None) -> None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux too: loopback only
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        # training has the priority of the command, not 15 below it: other work would starve it
-        os.environ.setdefault("RAY_worker_niceness", "0")
+        for name, value in PRIVATE_SETTINGS.items():
+            os.environ.setdefault(name, value)
         orphans.mark()
 
 
@@ -154,8 +162,7 @@ def _connect(config: ExecutorConfig, folder: Path | None) -> None:
             with _without_services():
                 ray.init(
                     address="local",
-                    # as many workers start at once: no more than there are slots
-                    num_cpus=config.slots or torch.cuda.device_count() or _cores(),
+                    num_cpus=max(_cores(), config.slots or 1),
                     include_dashboard=False,
                     _node_ip_address=LOOPBACK,  # what listens, listens there only
                     _temp_dir=str(folder / "ray"),
