@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.context import ReportContext
 from analysis.page import style
-from analysis.page.blocks import Section
+from analysis.page.blocks import Blocks, Section
 from analysis.page.style import Drawn
 from analysis.study.table import Study
 from analysis.topics import (
@@ -83,6 +84,26 @@ TOPICS = (
     Topic(reproducibility.files),
     Topic(reproducibility.reproducibility),
 )
+
+
+GROUPS = {
+    overview.what_was_run: "Results",
+    effects.effects: "Effects of the settings",
+    grids.utilisation: "Latents and training",
+    limitations.limits: "Limits and records",
+}
+"""The headings under which report.html folds the topics, by the section that each begins with."""
+
+
+def compose(context: ReportContext) -> dict[str, list[Blocks]]:
+    """The sections that have something to say, by group."""
+    found: dict[str, list[Blocks]] = {}
+    for topic in TOPICS:
+        if topic.section in GROUPS:
+            group = found[GROUPS[topic.section]] = []
+        if blocks := topic.section(context):
+            group.append(blocks)
+    return found
 
 
 def draw(study: Study, folder: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import contents, data, web
-from analysis.contents import TOPICS
 from analysis.context import REPORT_VERSION, ReportContext
 from analysis.findings.fronts import refuse_unknown
 from analysis.findings.thresholds import Thresholds
@@ -71,20 +70,16 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
         refuse_unknown(study, objectives)
         figures = contents.draw(study, fresh / "figures")
         context = ReportContext(study, figures, tuple(map(tuple, objectives)), thresholds)
-        first, sections = summary.summary(context), compose(context)
+        first, groups = summary.summary(context), contents.compose(context)
+        sections = [blocks for group in groups.values() for blocks in group]
         data.write(context, [first, *sections], fresh / "data")
         (fresh / PAGE).write_text(page(first, sections), encoding="utf-8")
         (fresh / DETAILS).write_text(details(study, sections), encoding="utf-8")
         if html:
-            whole = web.page(study, [first, *sections], fresh / "figures")
+            whole = web.page(study, first, groups, fresh / "figures")
             (fresh / WEB_PAGE).write_text(whole, encoding="utf-8")
         _replace(fresh, folder)
     return folder / PAGE
-
-
-def compose(context: ReportContext) -> list[Blocks]:
-    """The sections that have something to say."""
-    return [blocks for topic in TOPICS if (blocks := topic.section(context))]
 
 
 def page(first: Blocks, sections: Sequence[Blocks]) -> str:

@@ -43,7 +43,7 @@ PEERS = ("sae_lens", "dictionary_learning", "sparsify")
 @pytest.mark.parametrize(
     "module",
     [
-        *("quality", "initial_scale", "saelens_export", "step", "forms", "operations"),
+        *("quality", "initial_scale", "exports", "step", "forms", "operations"),
         *("selection", "search", "controller", "faults", "fuzz"),
     ],
 )

@@ -1,6 +1,6 @@
 """Activations: where they come from, how they lie on disk, in which order they are trained on."""
 
-from sae_sweep.activations.cache import Cache
+from sae_sweep.activations.cache import Cache, Supplier
 from sae_sweep.activations.collect import seconds_per_row
 from sae_sweep.activations.order import batch_indices
 from sae_sweep.activations.plan import Wanted, cache_bytes, passes, stored_bytes
@@ -12,6 +12,7 @@ from sae_sweep.activations.synthetic import dictionary
 __all__ = [
     "Activations",
     "Cache",
+    "Supplier",
     "Wanted",
     "batch_indices",
     "cache_bytes",

@@ -3,17 +3,12 @@
 Nothing here changes what is read, only how often it is computed. A reader says which windows it is
 in; whoever writes a shard first removes those that no reader is in, beginning with the one that all
 of them will come to last. A reader that is about to leave a slower one so far behind that it would
-find its windows gone waits for it.
+find its windows gone waits for it. Where a supplier is at work, readers leave computing to it.
 """
 
-import fcntl
-import json
-import os
 import time
-import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from sae_sweep.activations.extraction import Extraction
 from sae_sweep.activations.plan import (
@@ -25,25 +20,74 @@ from sae_sweep.activations.plan import (
     window_rows,
     window_shards,
 )
+from sae_sweep.activations.preparation import prepare
+from sae_sweep.activations.presence import Entry, Reading, notes_folder, readings
 from sae_sweep.activations.reader import Rows
 from sae_sweep.activations.shards import origins_path, read_shard
 
 SECONDS_BETWEEN_LOOKS = 0.2
 PATIENCE_SECONDS = 300.0
 """How long a reader waits for slower ones before it goes on without them."""
-ENTRY_BYTES = 512
 
 
-class _Reading(NamedTuple):
-    """What a reader says of itself."""
+class _Shelf:
+    """The training shards of one source as they lie on the disk, and the room that they have."""
 
-    windows: tuple[int, ...]
-    waits: bool
+    def __init__(self, one: Wanted, outputs: Path) -> None:
+        self.one = one
+        self.folder = one.folder(outputs)
+        self.notes = notes_folder(one, outputs)
+        bound = cache_bytes(one)
+        assert bound is not None
+        self._bound = bound
+        self.plan = shards(one, "train")
+        self._per_window = len(window_shards(one, 0))
+        self.n_windows = -(-len(self.plan) // self._per_window)
+        self.holds = bound // stored_bytes(one, window_rows(one))
 
-    @property
-    def at(self) -> int | None:
-        """The window that it came to last."""
-        return self.windows[-1] if self.windows else None
+    def of(self, window: int) -> list[tuple[int, Planned]]:
+        """The shards of a window, with their numbers."""
+        first = window * self._per_window
+        return list(enumerate(self.plan[first : first + self._per_window], first))
+
+    def window(self, number: int) -> int:
+        """The window of a shard."""
+        return number // self._per_window
+
+    def lacks(self, shard: Planned) -> bool:
+        """Whether a shard is not there."""
+        return not (self.folder / shard.name).exists()
+
+    def until_needed(self, window: int, who: Sequence[Reading]) -> int:
+        """How many windows the nearest reader is away from one."""
+        ahead = [(window - one.at) % self.n_windows for one in who if one.at is not None]
+        return min(ahead, default=0)
+
+    def make_room(self, coming: Planned, who: Sequence[Reading], after: int = -1) -> bool:
+        """Remove shards that no reader is in, those needed last first, until another one fits.
+
+        Args:
+            coming: what needs the room.
+            who: all readers.
+            after: only of windows that their nearest reader is further away from than this.
+
+        Returns:
+            Whether it fits.
+        """
+        sizes = {number for number, shard in enumerate(self.plan) if not self.lacks(shard)}
+        rows = coming.rows + sum(self.plan[number].rows for number in sizes)
+        excess = stored_bytes(self.one, rows) - self._bound
+        held = {window for reading in who for window in reading.windows}
+        distance = {number: self.until_needed(self.window(number), who) for number in sizes}
+        free = [n for n in sizes if self.window(n) not in held and distance[n] > after]
+        for number in sorted(free, key=lambda one: (-distance[one], one)):
+            if excess <= 0:
+                break
+            path = self.folder / self.plan[number].name
+            path.unlink(missing_ok=True)
+            origins_path(path).unlink(missing_ok=True)
+            excess -= stored_bytes(self.one, self.plan[number].rows)
+        return excess <= 0
 
 
 class Cache:
@@ -59,18 +103,11 @@ class Cache:
         """
         self._wanted = wanted
         self._outputs = outputs
-        self._one = wanted[0]
-        self._folder = self._one.folder(outputs)
-        bound = cache_bytes(self._one)
-        assert bound is not None
-        self._bound = bound
-        self._plan = shards(self._one, "train")
-        self._per_window = len(window_shards(self._one, 0))
-        self._n_windows = -(-len(self._plan) // self._per_window)
-        self._holds = bound // stored_bytes(self._one, window_rows(self._one))
+        self._shelves = [_Shelf(one, outputs) for one in wanted]
+        self._own = self._shelves[0]
         self._extraction: Extraction | None = None
         self._open: dict[int, Rows] = {}
-        self._entry = _Entry(self._readers(self._one))
+        self._entry = Entry(self._own.notes)
         self._windows: tuple[int, ...] = ()
         self._waited = 0.0
 
@@ -81,22 +118,22 @@ class Cache:
             self._open = {
                 number: rows
                 for number, rows in self._open.items()
-                if number // self._per_window in windows
+                if self._own.window(number) in windows
             }
-        self._entry.write(_Reading(self._windows, waits=False))
+        self._entry.write(Reading(self._windows))
 
     def bring(self) -> bool:
         """Whether the windows held are all there; if not, one more shard is, or may soon be."""
         lacking = [
             (number, shard)
             for window in self._windows
-            for number, shard in self._of(window)
+            for number, shard in self._own.of(window)
             if not self._at_hand(number)
         ]
         if not lacking:
             return True
         if self._ahead():
-            self._entry.write(_Reading(self._windows, waits=True))
+            self._entry.write(Reading(self._windows, waits=True))
             time.sleep(SECONDS_BETWEEN_LOOKS)
             self._waited += SECONDS_BETWEEN_LOOKS
             return False
@@ -109,7 +146,7 @@ class Cache:
     def shard(self, number: int) -> Rows:
         """The rows of a training shard, computed where they are not there."""
         while not self._at_hand(number):
-            if not self._compute(number, self._plan[number]):
+            if not self._compute(number, self._own.plan[number]):
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         return self._open[number]
 
@@ -118,31 +155,31 @@ class Cache:
         self._open = {}
         self._entry.close()
 
-    def _of(self, window: int) -> list[tuple[int, Planned]]:
-        first = window * self._per_window
-        return list(enumerate(self._plan[first : first + self._per_window], first))
-
     def _at_hand(self, number: int) -> bool:
         """Open a shard if it is there: once open it can be read even when it is removed."""
         if number not in self._open:
             try:
-                self._open[number] = read_shard(self._folder / self._plan[number].name)
+                self._open[number] = read_shard(self._own.folder / self._own.plan[number].name)
             except FileNotFoundError:
                 return False
         return True
 
     def _compute(self, number: int, shard: Planned) -> bool:
         """Compute a shard for all who need it now, unless somebody else does."""
+        if any(one.supplies for one in self._others(self._own)):
+            return self._at_hand(number)
         if self._extraction is None:
             self._extraction = Extraction(self._wanted, self._outputs)
-        window = number // self._per_window
-        served = [
-            other
-            for other, one in enumerate(self._wanted)
-            if other == 0 or any(window in reading.windows for reading in self._others(one))
-        ]
-        for other in served:
-            self._make_room(self._wanted[other], shard)
+        window = self._own.window(number)
+        served = []
+        for other, shelf in enumerate(self._shelves):
+            who = self._others(shelf)
+            if shelf is self._own:
+                who.append(Reading(self._windows))
+            elif not any(window in one.windows for one in who):
+                continue
+            shelf.make_room(shard, who)
+            served.append(other)
         computed = any(True for _ in list(self._extraction.compute(shard, served)))
         return self._at_hand(number) or computed
 
@@ -151,83 +188,75 @@ class Cache:
         last = self._windows[-1]
         behind = [
             reading
-            for reading in self._others(self._one)
-            if reading.at is not None and (last - reading.at) % self._n_windows == self._holds
+            for reading in self._others(self._own)
+            if reading.at is not None
+            and (last - reading.at) % self._own.n_windows == self._own.holds
         ]
         # readers that wait for each other would do so for ever
         return any(not one.waits for one in behind) and self._waited < PATIENCE_SECONDS
 
-    def _make_room(self, one: Wanted, coming: Planned) -> None:
-        """Remove shards that are needed last, until another one fits."""
-        folder = one.folder(self._outputs)
-        sizes = {}
-        for number, shard in enumerate(self._plan):
-            try:
-                sizes[number] = (folder / shard.name).stat().st_size
-            except FileNotFoundError:
-                continue
-        excess = stored_bytes(one, coming.rows + sum(self._plan[n].rows for n in sizes))
-        excess -= self._bound
-        readings = self._others(one)
-        if one is self._one:
-            readings.append(_Reading(self._windows, waits=False))
-        held = {window for reading in readings for window in reading.windows}
-
-        def until_needed(number: int) -> int:
-            window = number // self._per_window
-            ahead = [(window - one.at) % self._n_windows for one in readings if one.at is not None]
-            return min(ahead, default=0)
-
-        free = [number for number in sizes if number // self._per_window not in held]
-        for number in sorted(free, key=until_needed, reverse=True):
-            if excess <= 0:
-                return
-            path = folder / self._plan[number].name
-            path.unlink(missing_ok=True)
-            origins_path(path).unlink(missing_ok=True)
-            excess -= stored_bytes(one, self._plan[number].rows)
-
-    def _readers(self, one: Wanted) -> Path:
-        return self._outputs / "cache" / "readers" / one.source.fingerprint
-
-    def _others(self, one: Wanted) -> list[_Reading]:
-        """What the other readers of a source say, of those that are alive."""
-        paths = self._readers(one).glob("*.json")
-        found = [_read_entry(path) for path in paths if path != self._entry.path]
-        return [reading for reading in found if reading is not None]
+    def _others(self, shelf: _Shelf) -> list[Reading]:
+        return readings(shelf.notes, but=self._entry.path)
 
 
-class _Entry:
-    """A reader's note to the others; it is locked as long as its reader lives."""
+class Supplier:
+    """Computes shards of the sources of one pass for those who read them, ahead of them.
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{uuid.uuid4().hex}.json"
-        new = self.path.with_suffix(".new")
-        self._file = new.open("wb", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        self.write(_Reading((), waits=False))
-        new.rename(self.path)  # whoever sees it finds it locked
+    It may be killed at any moment: what it was writing is not there, and readers see that it has
+    gone and compute by themselves.
+    """
 
-    def write(self, reading: _Reading) -> None:
-        text = json.dumps(reading._asdict()).encode()
-        os.pwrite(self._file.fileno(), text.ljust(ENTRY_BYTES), 0)
+    def __init__(self, wanted: Sequence[Wanted], outputs: Path) -> None:
+        """Say that readers need not compute.
+
+        Args:
+            wanted: sources that one pass serves.
+            outputs: folder below which all lies.
+        """
+        self._wanted = wanted
+        self._outputs = outputs
+        self._entries = [
+            Entry(notes_folder(one, outputs), Reading(supplies=True)) for one in wanted
+        ]
+        self._shelves: list[_Shelf] = []
+        self._extraction: Extraction | None = None
+
+    def prepare(self) -> Iterator[tuple[int, int]]:
+        """Write what training begins with; yields as `prepare` does."""
+        yield from prepare(self._wanted, self._outputs, supplies=True)
+        self._shelves = [
+            _Shelf(one, self._outputs) for one in self._wanted if cache_bytes(one) is not None
+        ]
+
+    def supply(self) -> bool:
+        """Compute the shard that readers need next, if there is room for it; false: none."""
+        who = [readings(shelf.notes) for shelf in self._shelves]
+        for after in range(max((shelf.holds for shelf in self._shelves), default=0)):
+            for shelf, readers in zip(self._shelves, who, strict=True):
+                at = {one.at for one in readers if one.at is not None}
+                for window in sorted((one + after) % shelf.n_windows for one in at):
+                    for number, shard in shelf.of(window):
+                        if shelf.lacks(shard) and self._compute(number, shard, after, who):
+                            return True
+        return False
 
     def close(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._file.close()
+        """Supply no more."""
+        for entry in self._entries:
+            entry.close()
 
-
-def _read_entry(path: Path) -> _Reading | None:
-    """What a reader says; the note of one that was killed is removed."""
-    try:
-        with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                found = json.loads(file.read())
-                return _Reading(tuple(found["windows"]), found["waits"])
-            path.unlink(missing_ok=True)
-            return None
-    except FileNotFoundError:
-        return None
+    def _compute(
+        self, number: int, shard: Planned, after: int, who: Sequence[Sequence[Reading]]
+    ) -> bool:
+        if self._extraction is None:
+            self._extraction = Extraction(self._wanted, self._outputs)
+        served = []
+        for other, (shelf, readers) in enumerate(zip(self._shelves, who, strict=True)):
+            window = shelf.window(number)
+            near = shelf.until_needed(window, readers) <= after and any(
+                one.at is not None for one in readers
+            )
+            # what a reader is in comes even beyond the bound, as when it computes by itself
+            if near and (shelf.make_room(shard, readers, after) or not after):
+                served.append(other)
+        return any(True for _ in list(self._extraction.compute(shard, served)))

@@ -143,7 +143,7 @@ class ModelReader:
             config.pooling,
             config.position,
             packed=config.packing == "packed",
-            separator=_separator(tokenizer),
+            separator=_separator(tokenizer, config),
         )
         plan = outputs / "cache" / "texts" / self._plan_name(outputs)
         while not (plan / GROUPS).exists():
@@ -363,10 +363,17 @@ def _frame(tokenizer: Any, config: ActivationsConfig) -> tuple[list[int], list[i
     )
 
 
-def _separator(tokenizer: Any) -> tuple[int, ...]:
-    """What stands between two packed documents: the end of a text, where the tokeniser has one."""
-    ends = (tokenizer.eos_token_id, tokenizer.sep_token_id)
-    return tuple(one for one in ends if one is not None)[:1]
+def _separator(tokenizer: Any, config: ActivationsConfig) -> tuple[int, ...]:
+    """What stands between two packed documents: the token for the end of a text."""
+    if config.packing != "packed":
+        return ()
+    ends = [one for one in (tokenizer.eos_token_id, tokenizer.sep_token_id) if one is not None]
+    if not ends:
+        raise BadInput(
+            f"activations.packing=packed: the tokeniser of {config.model} has no token for the end "
+            "of a text, so documents would run into each other: use activations.packing=cut"
+        )
+    return (ends[0],)
 
 
 def _special_ids(tokenizer: Any) -> Int64[np.ndarray, " special"]:

@@ -24,6 +24,7 @@ from sae_sweep.activations.plan import (
     window_rows,
     window_shards,
 )
+from sae_sweep.activations.presence import supplied
 from sae_sweep.activations.shards import KEPT, origins_path, read_origins, read_shard, write_columns
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import note
@@ -36,13 +37,20 @@ EQUAL = 1e-6
 """Rows that differ from their mean by less than this share of its norm differ by rounding."""
 
 
-def prepare(wanted: Sequence[Wanted], outputs: Path) -> Iterator[tuple[int, int]]:
+def prepare(
+    wanted: Sequence[Wanted], outputs: Path, *, supplies: bool = False
+) -> Iterator[tuple[int, int]]:
     """Write what is missing of outputs/activations/<fingerprint>/ of the sources of one pass.
 
     Shards that are there are kept, so a killed run goes on where it was. Several processes may
     prepare one folder: each computes shards that no other is at work on, and equal settings give
     equal rows. Of a set that its cache cannot hold (`activations.cache_gb`) only validation and
     the first window are written; training computes the others as it comes to them.
+
+    Args:
+        wanted: the sources.
+        outputs: folder below which all lies.
+        supplies: whether to compute even where a supplier is there to do it.
 
     Yields:
         Rows done, at first those of earlier runs, and rows in all; nothing when all was there.
@@ -65,6 +73,9 @@ def prepare(wanted: Sequence[Wanted], outputs: Path) -> Iterator[tuple[int, int]
     while left := [shard for shard in plan if extraction.lacking(shard)]:
         done = total - sum(shard.rows for shard in left)
         yield done, total
+        if not supplies and supplied(wanted[0], outputs):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            continue
         for shard in left:
             rows = 0
             for rows in extraction.compute(shard, everyone):

@@ -1,4 +1,4 @@
-"""`python -m sae_sweep export UID --format saelens`: a trial in another library's format."""
+"""`python -m sae_sweep export TRIAL --format saelens`: a trial in another library's format."""
 
 import argparse
 import os
@@ -8,16 +8,18 @@ from pathlib import Path
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Reader, default_url
 
+FORMATS = ["saelens", "sparsify", "dictionary_learning", "circuit-tracer"]
+
 
 def export(arguments: list[str]) -> int:
-    """Write a trial's weights in SAELens' format, normalisation folded in.
+    """Write a trial's weights in another library's format, normalisation folded in.
 
     Raises:
-        BadInput: no such trial, or its weights were not kept.
+        BadInput: no such trial, its weights were not kept, or the library has nothing like it.
     """
     parser = argparse.ArgumentParser(prog="python -m sae_sweep export")
     parser.add_argument("trial", help="label, folder name or beginning of a uid")
-    parser.add_argument("--format", choices=["saelens"], required=True)
+    parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--to", type=Path, metavar="DIR", help="default: beside the weights")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     parser.add_argument(
@@ -33,9 +35,8 @@ def export(arguments: list[str]) -> int:
             f"{trial.folder} has no weights in {folder} (status {trial.status}): "
             "train it with store.weights=all, e.g. with rerun=all"
         )
-    from sae_sweep.sae import saelens
+    from sae_sweep.sae import export as write
 
-    target = options.to or folder / "saelens"
-    saelens.export(folder, target)
-    sys.stdout.write(f"wrote {target}/cfg.json and {target}/sae_weights.safetensors\n")
+    said = write(folder, options.to or folder / options.format, options.format)
+    sys.stdout.write(f"{said}\n")
     return 0

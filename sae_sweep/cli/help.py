@@ -24,7 +24,7 @@ Commands, with `sae-sweep` in place of `python -m sae_sweep` where it is on the 
       read the results, also while a sweep runs (also: python -m analysis report ...)
   python -m sae_sweep export [SWEEP] --format csv|parquet
       write a sweep's trials as a table
-  python -m sae_sweep export UID --format saelens
+  python -m sae_sweep export TRIAL --format saelens
       write a trial's weights for another tool
   python -m sae_sweep publish UID --hub ORG/NAME [--private] [--dry-run]
       upload a trial to the Hugging Face hub: SAELens layout, metrics, a card made of its records

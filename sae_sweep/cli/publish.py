@@ -85,7 +85,7 @@ def _write(
     hub: str,
     licence: str,
 ) -> Path:
-    from sae_sweep.sae import saelens
+    from sae_sweep.sae import export
 
     folder = outputs / "trials" / trial.folder
     if trial.status != "done" or not (folder / "sae.safetensors").exists():
@@ -94,7 +94,7 @@ def _write(
             "train it with store.weights=all, e.g. with rerun=all"
         )
     place = folder / "publish"
-    saelens.export(folder, place)
+    export(folder, place)
     shutil.copyfile(folder / "config.json", place / "config.json")
     metrics = {
         name: {

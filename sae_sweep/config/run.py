@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from sae_sweep.config.activations import ActivationsConfig
-from sae_sweep.config.base import Count, Strict
+from sae_sweep.config.base import Count, NonNegative, Number, Strict
 from sae_sweep.config.names import nearest
 from sae_sweep.config.sae import SaeConfig, TopKConfig
 from sae_sweep.config.search import SearchConfig
@@ -120,6 +120,12 @@ class ExecutorConfig(Strict):
     address: str | None = None
     """Address of a running Ray cluster, or auto; a private local one where null."""
 
+    extractors: Annotated[int, Field(ge=0), Number] = 0
+    """Ray processes that only run the model, ahead of training; 0: whoever needs rows does."""
+
+    extractor_gpus: NonNegative = 0.0
+    """GPUs that each of them takes, in parts if need be; 0: a core each."""
+
 
 class StoreConfig(Strict):
     """Where results are kept."""
@@ -179,6 +185,16 @@ class RunConfig(TrialConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.executor.extractors and self.executor.kind == "inline":
+            raise ValueError(
+                f"executor.extractors={self.executor.extractors} with executor.kind=inline: "
+                "extractors are processes of Ray; use executor=ray or executor.extractors=0"
+            )
+        if self.executor.extractor_gpus and not self.executor.extractors:
+            raise ValueError(
+                f"executor.extractor_gpus={self.executor.extractor_gpus:g} with "
+                "executor.extractors=0: say how many extractors there are"
+            )
         if self.executor.kind == "inline" and self.executor.slots not in (None, 1):
             raise ValueError(
                 f"executor.slots={self.executor.slots} with executor.kind=inline: "

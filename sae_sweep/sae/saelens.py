@@ -33,7 +33,7 @@ def export(folder: str | Path, destination: str | Path) -> None:
     if sae.config.transcoder:
         particular = _as_transcoder(sae, particular)
     with replacing(place / "sae_weights.safetensors") as path:
-        path.write_bytes(save(_raw_weights(sae)))
+        path.write_bytes(save(raw_weights(sae)))
     m, d = sae.w_dec.shape
     settings = {
         **particular,
@@ -76,7 +76,7 @@ def _as_transcoder(sae: AbstractSae, particular: dict[str, Any]) -> dict[str, An
 
 
 @torch.no_grad()
-def _raw_weights(sae: AbstractSae) -> dict[str, Tensor]:
+def raw_weights(sae: AbstractSae) -> dict[str, Tensor]:
     """Fold x' = (x - mean) * scale into the weights: equal latents, reconstruction of raw rows.
 
     w_enc (scale (x - mean) - b_dec) = scale w_enc (x - (mean + b_dec / scale)), and

@@ -81,7 +81,7 @@ class Driver:
         self._trials_root = outputs / "trials"
         self._activations_root = outputs / "activations"
         self._watchers = list(watchers)
-        self._bounded = bounded
+        self.bounded = bounded
         self._stopping = Stopping(store, run, config)
         self._ended_before = partial(ended, config=config, states=store.states)
         self._supply: Supply | None = None
@@ -221,7 +221,7 @@ class Driver:
         self._running[number] = slot
         folder = self._activations_root / slot.key.activations
         slot.begun = True
-        bounded = self._bounded.get(slot.key.activations, ())
+        bounded = self.bounded.get(slot.key.activations, ())
         return Job(number, folder, self._trials_root, self.threads, bounded)
 
     def _next_slot_record(self) -> SlotRecord | None:
@@ -237,7 +237,7 @@ class Driver:
             return None
         free = self.slots - len(self._running)
         size = cohort_size(len(self._queues[key]), free, self._limit)
-        if key.activations in self._bounded:
+        if key.activations in self.bounded:
             size = size_in_memory(self._queues[key], free, self._limit)
         slot = SlotRecord(key, size, alone=False)
         self._fill(slot)
@@ -247,7 +247,7 @@ class Driver:
         """Give a slot what it has room for, in the order of the queue."""
         if slot.alone or self.leaving:
             return
-        if slot.begun and slot.key.activations in self._bounded:
+        if slot.begun and slot.key.activations in self.bounded:
             return  # who joins late would have the first windows computed again
         queue = self._queues.get(slot.key, ())
         alike = [one.residents for one in self._running.values() if one.key == slot.key]

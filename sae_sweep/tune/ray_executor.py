@@ -13,12 +13,13 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.activations import Supplier, Wanted
 from sae_sweep.config import ExecutorConfig
 from sae_sweep.errors import BadInput
 from sae_sweep.tune import orphans
@@ -50,6 +51,9 @@ PRIVATE_SETTINGS = {
 
 LOOPBACK = "127.0.0.1"
 
+SECONDS_BETWEEN_LOOKS = 0.2
+"""How often an extractor looks for work."""
+
 REMIND_SECONDS = 0.5
 """How often an interrupted sweep repeats its orders to leave."""
 
@@ -73,10 +77,16 @@ def cluster(config: ExecutorConfig) -> Iterator[Future[None]]:
 
     It starts in a thread, beside what the caller does meanwhile; the result of the future waits for
     it, and raises BadInput where no cluster is at the address, or none can be started here.
+    Within another `cluster` it is that one.
     """
     _prepare_environment(config.address)
     import ray
 
+    if ray.is_initialized():
+        started: Future[None] = Future()
+        started.set_result(None)
+        yield started
+        return
     # from another thread Ray leaves Ctrl-C and SIGTERM as they are, and would warn of it
     logging.getLogger("ray").setLevel(logging.ERROR)
     # the thread stays until Ray is left: Linux kills Ray's processes with the thread they are of
@@ -107,6 +117,71 @@ def _private_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def extracting(
+    config: ExecutorConfig, passes: Sequence[Sequence[Wanted]], outputs: Path
+) -> Iterator[Callable[[], None]]:
+    """Run the extractors beside what is done meanwhile; gives what ends them sooner.
+
+    One that dies is started again, and meanwhile the others have its shards, or whoever needs them.
+
+    Args:
+        config: how many, and what each takes.
+        passes: sources, in groups that a pass of the model serves.
+        outputs: folder below which all lies.
+
+    Raises:
+        BadInput: the cluster has too little for them.
+    """
+    import ray
+
+    gpus, taken = ray.cluster_resources().get("GPU", 0), config.extractors * config.extractor_gpus
+    if config.extractor_gpus and gpus - taken < 1:
+        raise BadInput(
+            f"executor.extractors={config.extractors} with executor.extractor_gpus="
+            f"{config.extractor_gpus:g} on a cluster with {gpus:g} GPUs leaves none to train on: "
+            "lower them, or executor.extractor_gpus=0 for a core each"
+        )
+    needs = {"num_gpus": config.extractor_gpus} if config.extractor_gpus else {"num_cpus": 1}
+    kind = ray.remote(max_restarts=-1, max_task_retries=-1, **needs)(Extractor)
+    actors = [kind.remote(passes, outputs) for _ in range(config.extractors)]
+    ray.get([actor.ready.remote() for actor in actors])
+    for actor in actors:
+        actor.run.remote()
+
+    def end() -> None:
+        while actors:
+            ray.kill(actors.pop())
+
+    try:
+        yield end
+    finally:
+        end()
+
+
+class Extractor:
+    """Computes shards until it is ended; an actor."""
+
+    def __init__(self, passes: Sequence[Sequence[Wanted]], outputs: Path) -> None:
+        self._suppliers = [Supplier(wanted, outputs) for wanted in passes]
+
+    def ready(self) -> None:
+        """Answer once those who need rows know that they come from here."""
+
+    def run(self) -> None:
+        """Write what training begins with, then what it comes to."""
+        try:
+            for supplier in self._suppliers:
+                for _ in supplier.prepare():
+                    pass
+            while True:
+                if not any(supplier.supply() for supplier in self._suppliers):
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+        finally:  # what is wrong with the rows, whoever needs them finds and says
+            for supplier in self._suppliers:
+                supplier.close()
+
+
 def execute(driver: Driver, config: ExecutorConfig, scratch: Path, started: Future[None]) -> None:
     """Run the driver's slots on the cluster until it has no more.
 
@@ -123,8 +198,12 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path, started: Futu
     for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put handlers of its own over them
         signal.signal(number, signal.getsignal(number))
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    driver.slots = config.slots or gpus or int(resources["CPU"])
+    cores = _cores() if config.address is None else int(resources["CPU"])
+    extractors = config.extractors if driver.bounded else 0  # else they have done their work
+    gpus = int(resources.get("GPU", 0) - extractors * config.extractor_gpus)
+    if not config.extractor_gpus:
+        cores = max(1, cores - extractors)
+    driver.slots = config.slots or gpus or cores
     mailbox = Mailbox()
     # Tune logs tracebacks of files that nobody needs; what befalls a slot the driver hears and says
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -155,6 +234,7 @@ def _connect(config: ExecutorConfig, folder: Path | None) -> None:
     import ray
 
     address = config.address
+    needed = (config.slots or 1) + (0 if config.extractor_gpus else config.extractors)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is None:
@@ -162,7 +242,7 @@ def _connect(config: ExecutorConfig, folder: Path | None) -> None:
             with _without_services():
                 ray.init(
                     address="local",
-                    num_cpus=max(_cores(), config.slots or 1),
+                    num_cpus=max(_cores(), needed),
                     include_dashboard=False,
                     _node_ip_address=LOOPBACK,  # what listens, listens there only
                     _temp_dir=str(folder / "ray"),

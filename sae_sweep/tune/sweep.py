@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sae_sweep import activations
-from sae_sweep.config import RunConfig, Trial
+from sae_sweep.config import ExecutorConfig, RunConfig, Trial
 from sae_sweep.errors import BadInput, CutShort, NoStore, without_passwords
 from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.names import RESERVED_NAMES
@@ -244,18 +244,22 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, also: list[Wat
     require_disk(disk_bytes(expansion, [*todo, *coming], config, outputs), outputs)
     if config.executor.address is not None:
         _require_cluster(config)
-    bounded = _extract(start, [*todo, *coming])
+    passes = _passes(start, [*todo, *coming])
     planned = len(expansion.members) + len(coming)
-    with _executor(start) as execute:
-        _verify([*todo, *coming], outputs)
-        records = start.records()
-        with SweepDisplay(config.sweep.name, planned, expansion.trials, records) as display:
-            watchers = [display, *also]
-            driver = Driver(start.store, start.run, outputs, config, watchers, bounded)
-            driver.add(todo)
-            driver.take_from(proposals)
-            with _stopping_on_signals(driver, display):
-                execute(driver)
+    with _extractors(config.executor, passes, outputs) as end_extractors:
+        bounded = _extract(start, passes)
+        if not bounded:
+            end_extractors()
+        with _executor(start) as execute:
+            _verify(passes, outputs)
+            records = start.records()
+            with SweepDisplay(config.sweep.name, planned, expansion.trials, records) as display:
+                watchers = [display, *also]
+                driver = Driver(start.store, start.run, outputs, config, watchers, bounded)
+                driver.add(todo)
+                driver.take_from(proposals)
+                with _stopping_on_signals(driver, display):
+                    execute(driver)
     if driver.trouble is not None:
         raise CutShort(f"{driver.trouble}; the same command continues")
     if driver.lost is not None:
@@ -263,18 +267,42 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, also: list[Wat
     return driver.interrupted
 
 
-def _extract(start: Start, trials: list[Trial]) -> dict[str, list[activations.Wanted]]:
+@contextmanager
+def _extractors(
+    config: ExecutorConfig, passes: list[list[activations.Wanted]], outputs: Path
+) -> Iterator[Callable[[], None]]:
+    """Run what computes shards beside training, where there is such; gives what ends it sooner."""
+    if not config.extractors:
+        yield lambda: None
+        return
+    from sae_sweep.tune import ray_executor
+
+    with ray_executor.cluster(config) as started:
+        started.result()
+        with ray_executor.extracting(config, passes, outputs) as end:
+            yield end
+
+
+def _passes(start: Start, trials: list[Trial]) -> list[list[activations.Wanted]]:
+    """The sources of trials, in groups that one pass of the model serves."""
+    needed = {trial.source.fingerprint: trial.source for trial in trials}
+    configs = start.expansion.resolver.activations
+    return activations.passes(
+        [activations.Wanted(configs[name], source) for name, source in needed.items()]
+    )
+
+
+def _extract(
+    start: Start, passes: list[list[activations.Wanted]]
+) -> dict[str, list[activations.Wanted]]:
     """Write what is missing of the activations that trials need.
 
     Returns:
         By fingerprint, the sources whose shards a cache bounds, each followed by those that the
         same pass of the model can serve.
     """
-    needed = {trial.source.fingerprint: trial.source for trial in trials}
-    configs = start.expansion.resolver.activations
-    wanted = [activations.Wanted(configs[name], source) for name, source in needed.items()]
     bounded: dict[str, list[activations.Wanted]] = {}
-    for together in activations.passes(wanted):
+    for together in passes:
         for one in together:
             if activations.cache_bytes(one) is not None:
                 others = [other for other in together if other is not one]
@@ -284,9 +312,10 @@ def _extract(start: Start, trials: list[Trial]) -> dict[str, list[activations.Wa
     return bounded
 
 
-def _verify(trials: list[Trial], outputs: Path) -> None:
-    for fingerprint in sorted({trial.source.fingerprint for trial in trials}):
-        activations.verify(outputs / "activations" / fingerprint, outputs)
+def _verify(passes: list[list[activations.Wanted]], outputs: Path) -> None:
+    for together in passes:
+        for one in together:
+            activations.verify(one.folder(outputs), outputs)
 
 
 @contextmanager

@@ -12,11 +12,13 @@ import torch
 from sae_sweep.activations import (
     Activations,
     Cache,
+    Supplier,
     Wanted,
     cache,
     describe,
     open_activations,
     passes,
+    preparation,
     prepare,
     verify,
 )
@@ -150,6 +152,46 @@ def test_readers_beside_each_other_compute_each_shard_once(
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
     assert sorted(computed) == [shard.name for shard in shards(one, "train")][1:]
+
+
+def test_a_supplier_computes_ahead_of_its_readers_and_no_further_than_the_cache_holds(
+    tmp_path: Path, computed: list[str]
+) -> None:
+    (one,) = prepared(tmp_path, synthetic())
+    whole = epoch(opened(tmp_path / "whole", *prepared(tmp_path / "whole", synthetic(None))))
+    reader, supplier = opened(tmp_path, one), Supplier([one], tmp_path)
+    list(supplier.prepare())
+    assert not supplier.supply()  # nobody reads
+    computed.clear()
+    assert reader.reach([(0, BATCH)])
+    seen, ahead = [], []
+    settings = TrainConfig(batch_size=BATCH, seed_data=3)
+    for step in range(25):
+        while not reader.reach([(step * BATCH, (step + 1) * BATCH)]):
+            assert supplier.supply()  # the reader itself computes nothing
+        seen.append(batch(reader, settings, step))
+        while supplier.supply():
+            pass
+        ahead.append(sum(path.stat().st_size for path in one.folder(tmp_path).glob("train-*")))
+    assert torch.equal(torch.cat(seen), whole)
+    names = [shard.name for shard in shards(one, "train")]
+    assert computed == [*names[1:], names[0]]  # at the end, what another epoch would begin with
+    assert max(ahead) < 2.2 * TWO_WINDOWS * 1e9
+    supplier.close()
+    assert epoch(reader, 25).shape == whole.shape  # now it computes by itself
+
+
+def test_what_training_begins_with_is_left_to_a_supplier_as_long_as_it_lives(
+    tmp_path: Path, computed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "SECONDS_BETWEEN_LOOKS", 0.0)
+    one = Wanted(synthetic(), describe(synthetic(), tmp_path))
+    supplier = Supplier([one], tmp_path)
+    waiting = prepare([one], tmp_path)
+    assert [next(waiting) for _ in range(3)] == [(0, 150)] * 3
+    assert computed == []
+    supplier.close()
+    assert list(waiting)[-1] == (150, 150)
 
 
 def test_a_window_that_a_reader_is_in_is_not_removed(tmp_path: Path) -> None:

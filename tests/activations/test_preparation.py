@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 from sae_sweep.activations import (
     Wanted,
@@ -463,6 +463,11 @@ def test_packed_windows_hold_rows_of_several_documents(
     assert content(folder) == content(prepared(tmp_path / "again", packed))
     with pytest.raises(ValueError, match=r"packing=packed with pooling=mean: a row would be of"):
         model_config("gpt2", packing="packed", pooling="mean")
+    kept = AutoTokenizer.from_pretrained(packed.model)
+    kept.eos_token = kept.sep_token = None
+    kept.save_pretrained(packed.model)
+    with pytest.raises(BadInput, match=r"packing=packed: the tokeniser of .* use .*packing=cut"):
+        prepared(tmp_path / "nameless", packed)
 
 
 def test_a_running_shuffle_is_another_order_of_the_same_text(

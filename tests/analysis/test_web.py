@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from made_sweeps import Ran, grid, write_store
 
-from analysis import report, web
+from analysis import contents, report, web
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Reader
 
@@ -21,7 +21,24 @@ const i = [...document.querySelectorAll('#trials th')]
   .findIndex((one) => one.textContent.startsWith(arguments[0]));
 return [...document.querySelectorAll('#trials tbody tr')].map((one) => one.cells[i].textContent)
 """
-CURVES = "return document.getElementById('curves').data.map((one) => one.legendgroup)"
+CURVES = """
+const place = document.getElementById('curves');
+return place.hidden ? [] : place.data.map((one) => one.legendgroup)
+"""
+FRONT = """
+const named = (name) => document.getElementById('front').data.find((one) => one.name === name);
+return named(arguments[0])
+"""
+
+
+BOXES = """
+const box = (css) => document.querySelector(css).getBoundingClientRect().toJSON();
+return {
+  answer: box('#lead section'),
+  front: box('#front'),
+  paper: getComputedStyle(document.body).backgroundColor,
+}
+"""
 
 
 def write_page(folder: Path, trials: list[Ran], **run: Any) -> Path:
@@ -101,7 +118,7 @@ def test_every_trial_stands_in_the_table(opened: Any) -> None:
 
 
 def test_a_click_on_a_heading_sorts_and_the_missing_stand_last(opened: Any) -> None:
-    heading = "#trials th:nth-child(8)"
+    heading = "#trials th:nth-child(6)"
     assert opened.find_element("css selector", heading).text == "fvu"
     click(opened, heading)
     shown = opened.execute_script(COLUMN, "fvu")
@@ -152,26 +169,69 @@ def test_rows_and_points_select_trials_whose_curves_stand_side_by_side(opened: A
     first, second = (trial.record.uid for trial in grid()[:2])
     click(opened, f"tr[data-uid='{first}']")
     click(opened, f"tr[data-uid='{second}']")
-    assert opened.execute_script(CURVES) == [first, second] * 3, "fvu, dead_features, loss"
-    points = opened.execute_script("return document.getElementById('front').data[1].customdata")
-    point = "#front .scatterlayer .points path:nth-child(4)"
-    chain = ActionChains(opened).move_to_element(opened.find_element("css selector", point))
-    chain.click().perform()
-    assert set(opened.execute_script(CURVES)) == {first, second, points[3]}
-    assert points[3] not in {first, second}
+    assert opened.execute_script(CURVES) == [first, second]
+    assert grid()[0].record.label in opened.find_element("id", "chosen").text
+    uid = opened.execute_script(FRONT, "trials")["customdata"][3][0]
+    marks = opened.find_elements("css selector", "#front .scatterlayer .points path.point")
+    ActionChains(opened).move_to_element(marks[3]).click().perform()
+    assert set(opened.execute_script(CURVES)) == {first, second, uid}
+    assert uid not in {first, second}
+
+
+def test_a_card_selects_its_configuration(opened: Any) -> None:
+    opened.find_element("id", "clear").click()
+    card = opened.find_element("css selector", "#cards .card")
+    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", card)
+    card.click()
+    assert opened.execute_script(CURVES) == [card.get_attribute("data-uid")]
+    assert card.get_attribute("aria-pressed") == "true"
+
+
+def test_the_front_is_a_staircase(opened: Any) -> None:
+    front = opened.execute_script(FRONT, "front")
+    assert front["line"]["shape"] == "hv"
+    assert front["x"] == sorted(front["x"])
+    assert front["y"] == sorted(front["y"], reverse=True)
+    assert len(opened.execute_script(FRONT, "lost")["x"]) == 2, "one diverged, one with fvu 3.5"
 
 
 def test_a_point_of_the_front_tells_the_whole_configuration(opened: Any) -> None:
-    texts = opened.execute_script("return document.getElementById('front').data[1].text")
+    texts = opened.execute_script(FRONT, "trials")["text"]
     for name in ("expansion_factor", "k", "aux_coeff", "aux_target", "fvu", "l0", "dead_features"):
         assert f"<br>{name} " in texts[0], name
+    assert "%" in texts[0].split("<br>dead_features ")[1]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_first_screen_answers_at_every_width(opened: Any, width: int, scheme: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    theme = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", theme)
+    try:
+        opened.execute_script("scrollTo(0, 0)")
+        fits = f"return document.documentElement.scrollWidth <= {width}"
+        WebDriverWait(opened, 10).until(
+            lambda _: opened.execute_script(fits), "the page scrolls sideways"
+        )
+        found = opened.execute_script(BOXES)
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert found["answer"]["top"] < 300
+    beside = found["front"]["left"] >= found["answer"]["right"]
+    assert beside == (width > 1000)
+    if beside:
+        assert found["front"]["bottom"] < 900
+    assert (found["paper"] == "rgb(255, 255, 255)") == (scheme == "light")
 
 
 def test_no_chart_offers_to_upload_itself(opened: Any) -> None:
-    titles = "return [...document.querySelectorAll('.modebar-btn')].map((e) => e.dataset.title)"
-    found = opened.execute_script(titles)
-    assert found
-    assert not [title for title in found if title and ("hare" in title or "Edit" in title)]
+    found = "return document.querySelectorAll('.modebar-btn').length"
+    assert opened.execute_script(found) == 0
 
 
 def test_what_users_wrote_is_text(opened: Any) -> None:
@@ -180,13 +240,28 @@ def test_what_users_wrote_is_text(opened: Any) -> None:
     assert HOSTILE in opened.find_element("tag name", "main").text.split("Status")[1]
 
 
-def test_the_contents_link_to_the_folded_topics(page: Path) -> None:
+def test_a_link_to_a_topic_opens_it(opened: Any, page: Path) -> None:
+    assert "details.md" not in page.read_text().partition('<section id="details">')[0]
+    assert not opened.execute_script("return document.getElementById('topic-3').open")
+    opened.execute_async_script(
+        "addEventListener('hashchange', () => setTimeout(arguments[0])); location.hash = 'topic-3'"
+    )
+    assert opened.execute_script("return document.getElementById('topic-3').open")
+
+
+def test_topics_are_folded_by_group_with_their_first_sentence(page: Path) -> None:
+    details = page.read_text().partition('<section id="details">')[2]
+    groups = re.findall(r'<h3 class="group">([^<]*)</h3>', details)
+    assert groups == list(contents.GROUPS.values())
+    assert details.count('<details class="topic"') > 20
+    fold = details.partition("<span>Pareto front</span>")[2]
+    assert fold.startswith('<span class="teaser">Pareto front (fvu down, l0 down): 3 of 8')
+
+
+def test_the_first_page_stands_whole_on_it(page: Path) -> None:
     text = page.read_text()
-    links = set(re.findall(r'href="#(section-\d+)"', text.partition("</nav>")[0]))
-    assert len(links) > 10
-    assert all(f'<section id="{one}"><details class="topic">' in text for one in links)
-    summary = text.partition('<section id="summary">')[2].partition('<section id="explore">')[0]
-    assert "details.md" not in summary
+    for title in ("Answer", "Can it be trusted?", "Effects", "Front", "Limits", "Next", "Methods"):
+        assert f">{title}</h2>" in text, title
 
 
 def test_the_same_records_give_the_same_page(page: Path, tmp_path: Path) -> None:

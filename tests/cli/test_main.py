@@ -75,6 +75,8 @@ def finished(tmp_path_factory) -> Path:
             "[0.0001] has 1 values for 2 keys",
         ),
         (["executor.slots=2"], "executor.slots=2 with executor.kind=inline"),
+        (["executor.extractors=2"], "executor.extractors=2 with executor.kind=inline"),
+        (["executor.extractor_gpus=1"], "executor.extractor_gpus=1 with executor.extractors=0"),
         (["activations.d=null"], "activations.d=null with activations=synthetic: give the width"),
         (["store.url=mysql://u:p@h/d"], "only sqlite and postgresql"),
     ],

@@ -132,6 +132,11 @@ def times_done(outputs: Path) -> list[int]:
 
 def slots_of(process: subprocess.Popen[str]) -> list[int]:
     """Process numbers of the Ray actors that train for a driver."""
+    return actors_of(process, "ImplicitFunc")
+
+
+def actors_of(process: subprocess.Popen[str], name: str) -> list[int]:
+    """Process numbers of Ray actors of a driver, by what they call themselves."""
     family, found = {process.pid}, []
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -146,6 +151,6 @@ def slots_of(process: subprocess.Popen[str]) -> list[int]:
         family |= young
         grown = bool(young)
     for pid in family:
-        if "ImplicitFunc" in parents.get(pid, (0, ""))[1]:
+        if name in parents.get(pid, (0, ""))[1]:
             found.append(pid)
     return found

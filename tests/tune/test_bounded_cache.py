@@ -1,5 +1,7 @@
 """Sweeps over a set of activations that the disk does not hold: the same results, bit for bit."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,5 +104,25 @@ def test_a_cache_of_a_tenth_gives_the_same_results_even_after_kills(
         sweeps.wait_until(condition, process)
         sweeps.kill(process)
     sweeps.run(tmp_path, "inline", *words)
+    assert results(tmp_path) == unbounded
+    assert train_bytes(tmp_path) < 1.5 * A_TENTH * 1e9
+
+
+@pytest.mark.ray
+def test_extractors_on_ray_give_the_same_results_and_one_that_dies_is_replaced(
+    causal: list[str], unbounded: dict[str, tuple[str, bytes]], tmp_path: Path
+) -> None:
+    words = [*causal, f"activations.cache_gb={A_TENTH:.3g}", "executor.extractors=1"]
+    process = sweeps.start(tmp_path, "ray", *words, "executor.slots=1")
+    extractor: list[int] = []
+
+    def found() -> bool:
+        extractor[:] = sweeps.actors_of(process, "Extractor.run")
+        return bool(extractor)
+
+    sweeps.wait_until(found, process)
+    os.kill(extractor[0], signal.SIGKILL)
+    text, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, text
     assert results(tmp_path) == unbounded
     assert train_bytes(tmp_path) < 1.5 * A_TENTH * 1e9
