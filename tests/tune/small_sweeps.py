@@ -96,7 +96,7 @@ def rows(outputs: Path, query: str) -> list[tuple]:
         connection.close()
 
 
-def wait_until(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_until(condition, process: subprocess.Popen[str], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[0]
