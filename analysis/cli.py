@@ -11,7 +11,7 @@ from typing import Any
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import reason
 from sae_sweep.process import INTERRUPTED
-from sae_sweep.records.store import Reader, Sweep, default_url
+from sae_sweep.records.store import OUTPUTS, Reader, Sweep, add_options, chosen_url
 
 Command = Callable[..., None]
 """Takes the arguments, and a reader of the store unless it needs none."""
@@ -20,14 +20,14 @@ Command = Callable[..., None]
 def main(argv: Sequence[str], program: str = "python -m analysis") -> int:
     """Run one command; returns the exit code: 0, or 2 for what the user can mend."""
     arguments = _parser(program).parse_args(argv)
-    outputs = arguments.outputs or Path("outputs")
     # matplotlib would otherwise keep its fonts in the home folder
-    os.environ.setdefault("MPLCONFIGDIR", str((outputs / "cache" / "matplotlib").absolute()))
+    fonts = ((arguments.outputs or OUTPUTS) / "cache" / "matplotlib").absolute()
+    os.environ.setdefault("MPLCONFIGDIR", str(fonts))
     try:
         if arguments.command is _import:
             _import(arguments)
         else:
-            with Reader(_url(arguments, outputs)) as reader:
+            with Reader(chosen_url(arguments)) as reader:
                 arguments.command(arguments, reader)
     except BadInput as error:
         sys.stderr.write(f"{error}\n")
@@ -42,16 +42,8 @@ def main(argv: Sequence[str], program: str = "python -m analysis") -> int:
     return 0
 
 
-def _url(arguments: argparse.Namespace, outputs: Path) -> str:
-    return arguments.store or os.environ.get("SAE_SWEEP_STORE") or default_url(outputs)
-
-
 def _parser(program: str) -> argparse.ArgumentParser:
-    outputs, store, written = (argparse.ArgumentParser(add_help=False) for _ in range(3))
-    outputs.add_argument("--outputs", metavar="DIR", type=Path, help="where reports go; outputs")
-    store.add_argument(
-        "--store", metavar="URL", help="the store; else SAE_SWEEP_STORE, else OUTPUTS/sae_sweep.db"
-    )
+    written = argparse.ArgumentParser(add_help=False)
     written.add_argument(
         "--html", action="store_true", help="also report.html: one file, its trials to explore"
     )
@@ -76,8 +68,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
         takes_store: bool = True,
     ) -> argparse.ArgumentParser:
         name = command.__name__.strip("_")
-        parents = [*more, *([store] if takes_store else []), outputs]
-        added = commands.add_parser(name, parents=parents, help=text, description=text)
+        added = commands.add_parser(name, parents=[*more], help=text, description=text)
+        add_options(added, store=takes_store)
         added.set_defaults(command=command)
         if takes_sweep:
             added.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the latest")
@@ -91,6 +83,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     compare.add_argument(
         "uids", nargs="+", metavar="UID", help="the beginning of a uid, or a label"
     )
+    compare.set_defaults(outputs=None)  # figures are drawn where it is given
     export = add(_export, "Write a sweep's trials as a table.")
     export.add_argument("--format", choices=["csv", "parquet"], default="csv", help="default: csv")
     export.add_argument("--to", metavar="FILE", type=Path, help="default: the standard output")
@@ -154,7 +147,7 @@ def _write(arguments: argparse.Namespace, sweep: Sweep, **more: Any) -> None:
     from analysis.findings.thresholds import DEFAULT, load
     from analysis.report import render
 
-    folder = (arguments.outputs or Path("outputs")) / sweep.run.name
+    folder = arguments.outputs / sweep.run.name
     asked = [objectives(text) for text in arguments.objectives]
     bands = load(arguments.thresholds or DEFAULT)
     path = render(sweep, folder, html=arguments.html, objectives=asked, thresholds=bands, **more)

@@ -16,6 +16,7 @@ from analysis.page.markdown import anchor, escaped
 from analysis.study.table import History, Study, load, no_history, remembered
 from analysis.topics import summary
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 from sae_sweep.records.store import Sweep
 
 PAGE, DETAILS = Path("report.md"), Path("details.md")
@@ -103,10 +104,11 @@ def _titles(sections: Sequence[Blocks]) -> list[str]:
 def is_current(sweep: Sweep, folder: Path) -> bool:
     """Whether the folder holds the report of exactly these records."""
     try:
-        told = json.loads((folder / RECORD).read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        with edge(str(folder / RECORD), "the report is written again"):
+            told = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            said = (told.get("digest"), told.get("report_version"))
+    except BadInput:
         return False
-    said = (told.get("digest"), told.get("report_version"))
     return said == (sweep.digest, REPORT_VERSION) and (folder / PAGE).is_file()
 
 

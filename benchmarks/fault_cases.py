@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,13 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from safetensors import safe_open
-from safetensors.torch import save as serialise
-from sqlalchemy import create_engine, text
-
 from benchmarks.fault_sweep import LIMIT_SECONDS, Struck, Sweep
-from sae_sweep.records.store.connection import ADVISORY_LOCK
-from sae_sweep.tune import orphans
 
 
 def undisturbed(sweep: Sweep) -> float:
@@ -216,105 +209,3 @@ def leak_environment(uid: str) -> dict[str, str]:
     """What makes a trial leak until its process has no memory left."""
     path = [str(Path(__file__).parent / "leaking"), os.environ.get("PYTHONPATH", "")]
     return {"LEAKING": uid, "PYTHONPATH": os.pathsep.join(filter(None, path))}
-
-
-def lock_held(sweep: Sweep, seconds: float = 6.0) -> Struck:
-    """Let another client hold the lock of a PostgreSQL store for a while."""
-    engine = create_engine(sweep.url)
-    with engine.begin() as connection:
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-        process = sweep.start()
-        sweep.wait_until(lambda: "waiting for the lock of the store" in sweep.said, process)
-        time.sleep(seconds)
-    engine.dispose()
-    return sweep.finish(f"its lock held for {seconds:.0f} s by another client", process)
-
-
-def marked_by_others(sweep: Sweep) -> Struck:
-    """Run beside processes that have inherited, or made up, the mark of a driver."""
-    marks = ("", "x", "1-2-3", f"pid:[1]-{os.getpid()}-1", "é" * 100)
-    bystanders = [
-        subprocess.Popen(
-            ["bash", "-c", "exec -a ray::IDLE sleep 600"],
-            env={**os.environ, orphans.MARK: mark},
-            start_new_session=True,
-        )
-        for mark in marks
-    ]
-    try:
-        struck = sweep.finish("5 processes with a mark that is not ours", sweep.start())
-        ended = [one.pid for one in bystanders if one.poll() is not None]
-    finally:
-        for one in bystanders:
-            one.kill()
-            one.wait()
-    wrong = (f"processes {ended} of others were ended",) if ended else ()
-    return struck._replace(wrong=wrong)
-
-
-def checkpoint_of_another_version(sweep: Sweep, reports: int) -> Struck:
-    """Kill the driver, and let its checkpoints be another version's."""
-    process = sweep.start()
-    sweep.wait_until(lambda: sweep.reports() >= 0.6 * reports, process)
-    process.kill()
-    process.wait()
-    found = list((sweep.outputs / "trials").glob("*/claim-*/resume*.safetensors"))
-    for path in found:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = {**file.metadata(), "version": "another"}
-        path.write_bytes(serialise(tensors, metadata))
-    struck = sweep.finish(f"{len(found)} files, after a kill", process)
-    return struck._replace(said=sweep.said)
-
-
-def damaged(sweep: Sweep, what: str) -> Struck:
-    """Run to the end, damage what a rerun reads, and run again."""
-    sweep.finish("", sweep.start())
-    for path in sweep.outputs.glob(what):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return sweep.finish("cut to half after the end", sweep.start())
-
-
-def forget_killed(sweep: Sweep) -> Struck:
-    """Kill `forget` on its way, let another finish it, and run the sweep again."""
-    sweep.finish("", sweep.start())
-    words = ["--status", "done", "--outputs", str(sweep.outputs)]
-    command = [sys.executable, "-m", "sae_sweep", "forget", *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    trials = sweep.outputs / "trials"
-    while process.poll() is None and not list(trials.glob(".forgotten-*")):
-        time.sleep(0.001)
-    process.kill()
-    code = process.wait()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    left = [path.name for path in trials.iterdir()]
-    struck = sweep.finish("while it deletes folders", sweep.start())
-    wrong = (f"forget has left {left}",) if left else ()
-    return struck._replace(code=code, wrong=wrong)
-
-
-def led_astray(sweep: Sweep) -> Struck:
-    """Let records name folders outside of outputs; forget and rerun; put the names right."""
-    sweep.finish("", sweep.start())
-    victim = sweep.outputs.parent / "victim"
-    [*names] = (path.name for path in (sweep.outputs / "trials").iterdir())
-    for name in names:
-        (victim / name).mkdir(parents=True)
-    engine = create_engine(sweep.url)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE sweep_trial SET label = '../../victim/' || label"))
-    words = ["forget", "--status", "done", "--outputs", str(sweep.outputs)]
-    ran = subprocess.run([sys.executable, "-m", "sae_sweep", *words], check=False)
-    code = sweep.start("rerun=all").wait(LIMIT_SECONDS)
-    said = sweep.said
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE sweep_trial SET label = substr(label, 14)"))
-    engine.dispose()
-    wrong = []
-    if (ran.returncode, code) != (2, 2):
-        wrong.append(f"forget exits with {ran.returncode}, the sweep with {code}")
-    if sorted(path.name for path in victim.iterdir()) != sorted(names):
-        wrong.append("folders outside of outputs were deleted")
-    struck = sweep.finish("labels ../../victim/...", sweep.start())
-    return struck._replace(code=code, said=said, wrong=tuple(wrong))

@@ -28,14 +28,16 @@ WORDS = (
 )
 SEARCHES = {
     # one after another, each draw after the outcomes of those before: a lost one would show
-    "inline": ("search=optuna", "search.objective=fvu", "search.trials=6"),
+    "inline": ("search=optuna", "search.objective=fvu", "search.trials=4"),
     # two at a time: draws that depend on no outcome
-    "ray": ("search=random", "search.samples=6", "executor.slots=2"),
+    "ray": ("search=random", "search.samples=4", "executor.slots=2"),
 }
 RERUNS = 3
 LOOK_SECONDS = 0.1
 """How often a sweep is looked at: more would take its core."""
-LIMIT_SECONDS = 240.0
+LIMIT_SECONDS = 900.0
+"""How long a start may take before it counts as hanging; alone on two cores it takes 10 s."""
+
 GRACE_SECONDS = 10.0
 """How long processes may take to leave after their sweep has ended."""
 
@@ -85,12 +87,14 @@ class Sweep:
         """A command that starts the sweep in another namespace."""
         self.url = default_url(outputs)
         search = () if any(word.startswith("search=") for word in words) else SEARCHES[executor]
-        self._words = [f"executor={executor}", *WORDS, *search, f"outputs={outputs}", *words]
+        self.words = [f"executor={executor}", *WORDS, *search, f"outputs={outputs}", *words]
         for word in words:
             if word.startswith("store.url="):
                 self.url = word.partition("=")[2]
         self._mark = f"{os.getpid()}-{time.time_ns()}"
-        self._environment = {**os.environ, **environment, MARK: self._mark}
+        fonts = Path(tempfile.gettempdir()) / "sae-sweep-fault-fonts"  # listing them takes a second
+        shared = {"MPLCONFIGDIR": str(fonts)}
+        self._environment = {**os.environ, **shared, **environment, MARK: self._mark}
         self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -111,7 +115,7 @@ class Sweep:
         """Start the command, with further words, in a session of its own."""
         with self._log.open("wb") as log:
             process = subprocess.Popen(
-                [*self.within, sys.executable, "-m", "sae_sweep", *self._words, *more],
+                [*self.within, sys.executable, "-m", "sae_sweep", *self.words, *more],
                 env=self._environment,
                 stdout=log,
                 stderr=log,

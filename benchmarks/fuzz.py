@@ -3,10 +3,10 @@
     python -m benchmarks.fuzz --seconds 60 [--seed 0] [--keep DIR]
 
 Whole inputs of every kind that a user hands in (texts, tables of runs, choices in YAML,
-safetensors, checkpoints, manifests, the store) are damaged at random and read as the commands read
-them. What is neither read nor refused with `BadInput`, which is exit code 2, is a fault: its
-traceback is printed and the damaged input kept. Every fifth table that is read is also rendered as
-a report.
+safetensors, checkpoints, manifests, weights, pages and cells of the store) are damaged at random
+and read as the commands read them. What is neither read nor refused with `BadInput`, which is exit
+code 2, is a fault: its traceback is printed and the damaged input kept. Every fifth table and store
+that is read is also rendered as a report.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import io
 import json
 import random
 import shutil
+import sqlite3
 import sys
 import tempfile
 import time
@@ -30,7 +31,10 @@ from pyarrow import parquet
 from safetensors.torch import save_file
 
 from analysis.cli import main as analyse
+from analysis.data import runs
 from analysis.foreign import Request, import_sweep
+from analysis.status import status
+from analysis.study.table import load as load_study
 from sae_sweep.activations import files, texts
 from sae_sweep.activations.manifest import read_manifest
 from sae_sweep.cli.compose import compose, validate_run
@@ -38,7 +42,8 @@ from sae_sweep.cli.main import main
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import sha256
-from sae_sweep.records.store import Reader
+from sae_sweep.records.store import Reader, default_url
+from sae_sweep.sae import load
 from sae_sweep.train import checkpoint
 
 FEWEST = 500
@@ -77,14 +82,6 @@ TOKENS = [
 ]
 
 
-class Kind(NamedTuple):
-    """One kind of input."""
-
-    path: Path
-    """A whole example; a folder is damaged in one of its files."""
-    read: Callable[[Path], object]
-
-
 def damage(content: bytes, rng: random.Random) -> bytes:
     """Change a few places of a content."""
     found = bytearray(content)
@@ -106,6 +103,44 @@ def damage(content: bytes, rng: random.Random) -> bytes:
                 if rng.random() < 0.2:
                     del found[place:]
     return bytes(found)
+
+
+CELLS: list[object] = [
+    *(None, "", "x", "nan", "1", "true", "../x", "\x1b[2J", "a" * 3000, b"\xff\xfe"),
+    *(-1, 0, 2.5, 1e308, float("inf"), 2**62),
+    *("[]", "{}", "[1]", "null", '"s"', '{"a": {"b": []}}', '{"train": {}}', '[[1], {"x": null}]'),
+]
+"""What a cell of the store may hold that nobody wrote."""
+
+
+def damage_file(path: Path, rng: random.Random) -> None:
+    """Damage one file: this one, or one of this folder's."""
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    victim = rng.choice(files)
+    victim.write_bytes(damage(victim.read_bytes(), rng))
+
+
+def damage_cells(path: Path, rng: random.Random) -> None:
+    """Give every cell of a column of the store, or every other one, a value that nobody wrote."""
+    with contextlib.closing(sqlite3.connect(path / "sae_sweep.db")) as connection:
+        names = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+        table = rng.choice([name for (name,) in connection.execute(names)])
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        key = "step" if table == "sweep_metric" else "rowid"
+        where = rng.choice(["", f" WHERE {key} % 2 = 0"])
+        with contextlib.suppress(sqlite3.IntegrityError):  # keys stay as they are
+            values = (rng.choice(CELLS),)
+            connection.execute(f"UPDATE {table} SET {rng.choice(columns)} = ?{where}", values)
+        connection.commit()
+
+
+class Kind(NamedTuple):
+    """One kind of input."""
+
+    path: Path
+    """A whole example; a folder is damaged in one of its files."""
+    read: Callable[[Path], object]
+    damage: Callable[[Path, random.Random], None] = damage_file
 
 
 def kinds(folder: Path) -> dict[str, Kind]:
@@ -152,9 +187,9 @@ def kinds(folder: Path) -> dict[str, Kind]:
     checkpoint.save(
         folder / "state", "a" * 12, checkpoint.State({"w": torch.randn(4, 4)}, {"step": 3})
     )
-    store = folder / "store" / "sae_sweep.db"
-    store.parent.mkdir()
-    shutil.copy(outputs / "sae_sweep.db", store)
+    trial = min((outputs / "trials").iterdir())
+    store = _alone(folder / "store", outputs / "sae_sweep.db")
+    weights = _alone(folder / "weights", trial / "sae.safetensors", trial / "config.json")
     return {
         "csv": Kind(folder / "runs.csv", _import),
         "csv of dicts": Kind(folder / "nested.csv", _import),
@@ -166,14 +201,17 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "yaml": Kind(folder / "choices", _choices),
         "safetensors": Kind(folder / "rows", _rows),
         "checkpoint": Kind(folder / "state", lambda path: checkpoint.load(path, "a" * 12)),
-        "manifest": Kind(_alone(shards, folder / "shards"), read_manifest),
-        "sqlite": Kind(store.parent, _store),
+        "manifest": Kind(_alone(folder / "shards", shards / "manifest.json"), read_manifest),
+        "weights": Kind(weights, load),
+        "sqlite": Kind(store, _store),
+        "cells of a store": Kind(store, _store, damage_cells),
     }
 
 
-def _alone(shards: Path, folder: Path) -> Path:
+def _alone(folder: Path, *files: Path) -> Path:
     folder.mkdir()
-    shutil.copy(shards / "manifest.json", folder)
+    for file in files:
+        shutil.copy(file, folder)
     return folder
 
 
@@ -199,19 +237,16 @@ def _rows(path: Path) -> object:
 
 
 def _store(path: Path) -> object:
-    with Reader(f"sqlite:///{path / 'sae_sweep.db'}") as reader:
-        return reader.sweep("mine"), reader.all_trials()
+    with Reader(default_url(path)) as reader:
+        status(reader.sweep("mine"), reader)
+        return runs(load_study(reader.sweep("mine"))), reader.all_trials()
 
 
 def _damaged(kind: Kind, folder: Path, rng: random.Random) -> Path:
-    """Copy an example and damage one file of it."""
+    """Copy an example and damage it."""
     target = folder / kind.path.name
-    if kind.path.is_dir():
-        shutil.copytree(kind.path, target)
-        victim = rng.choice(sorted(path for path in target.rglob("*") if path.is_file()))
-    else:
-        victim = Path(shutil.copy(kind.path, target))
-    victim.write_bytes(damage(victim.read_bytes(), rng))
+    (shutil.copytree if kind.path.is_dir() else shutil.copy)(kind.path, target)
+    kind.damage(target, rng)
     return target
 
 
@@ -234,9 +269,9 @@ def fuzz(seconds: float, seed: int, keep: Path) -> int:
                     with contextlib.redirect_stderr(io.StringIO()):
                         kind.read(path)
                         end = "read"
-                        if kind.read is _import and ends[name, end] % RENDERED_EACH == 0:
+                        if kind.read in COMMANDS and ends[name, end] % RENDERED_EACH == 0:
                             rendered += 1
-                            _render(path, Path(scratch))
+                            _render(COMMANDS[kind.read](path), Path(scratch))
                 except BadInput:
                     end = "refused"
                 except Exception:  # noqa: BLE001  (whatever it is, it is a fault)
@@ -255,10 +290,16 @@ def fuzz(seconds: float, seed: int, keep: Path) -> int:
     return faults
 
 
-def _render(path: Path, folder: Path) -> None:
-    words = ["import", str(path), "--name", "fuzz", "--outputs", str(folder / "out")]
+COMMANDS: dict[Callable[[Path], object], Callable[[Path], list[str]]] = {
+    _import: lambda path: ["import", str(path), "--name", "fuzz"],
+    _store: lambda path: ["report", "--store", default_url(path)],
+}
+"""What renders a report of an input."""
+
+
+def _render(words: list[str], folder: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
-        code = analyse(words)
+        code = analyse([*words, "--outputs", str(folder / "out")])
     if code not in (0, 2):
         raise AssertionError(f"{words} ended with {code}")
 

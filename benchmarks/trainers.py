@@ -1,22 +1,36 @@
 """Ways to train one autoencoder, ours and peers': on the same rows, in the same batches and order.
 
-None uses an auxiliary loss, and each keeps the initialisation, loss and gradient treatment of its
-own library. A peer is imported when it is first called for.
+None uses an auxiliary loss on dead latents where k sets L0, and each keeps the initialisation, loss
+and gradient treatment of its own library. A peer is imported when it is first called for.
 """
 
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import torch
 from torch import Tensor
 
 from sae_sweep.activations import Activations, batch_indices
-from sae_sweep.config import L1Config, TopKConfig, Trial
+from sae_sweep.config import (
+    BatchTopKConfig,
+    GatedConfig,
+    JumpReluConfig,
+    L1Config,
+    MatryoshkaConfig,
+    TopKConfig,
+    Trial,
+)
 from sae_sweep.sae import AbstractSae, build, load
 from sae_sweep.train import Engine
 from sae_sweep.train.schedule import lr_scale
+
+SAELENS_JUMPRELU = {
+    **{"jumprelu_init_threshold": 0.1, "jumprelu_bandwidth": 2.0, "jumprelu_ste_to_input": True},
+    **{"pre_act_loss_coefficient": 3e-6, "l0_coefficient": 1.0},
+}
 
 
 class Reconstruction(NamedTuple):
@@ -91,31 +105,59 @@ def as_it_is(engine: Engine, trial: Trial) -> AbstractSae:
 
 
 def saelens(trial: Trial, activations: Activations, watch: Watch | None = None) -> Autoencoder:
-    """SAELens: SAETrainer.step, which clips the gradient's norm at 1.
+    """SAELens: SAETrainer.step, which clips the gradient's norm at 1, read as it saves it for use.
 
     Decoder rows start at norm 0.1 and are free; both biases start at 0. With L1 each activation is
-    weighted by its decoder row's norm, as in ours.
+    weighted by its decoder row's norm, as in ours. JumpReLU has the quadratic penalty around the
+    target and gradients to the pre-activations too, with the window and first threshold that its
+    documentation takes from Anthropic.
     """
-    from sae_lens import (
-        StandardTrainingSAE,
-        StandardTrainingSAEConfig,
-        TopKTrainingSAE,
-        TopKTrainingSAEConfig,
-    )
+    import sae_lens
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
     torch.manual_seed(trial.train.seed_init)
     ramps, rows = _ramps(trial), batches(trial, activations)
     sizes = {"d_in": activations.d, "d_sae": trial.n_latents}
-    if isinstance(trial.sae, L1Config):
-        sae = StandardTrainingSAE(
-            StandardTrainingSAEConfig(
-                **sizes, l1_coefficient=trial.sae.l1_alpha, l1_warm_up_steps=ramps.l1_warmup
+    match trial.sae:
+        case TopKConfig(k=k):
+            sae = sae_lens.TopKTrainingSAE(
+                sae_lens.TopKTrainingSAEConfig(**sizes, k=k, aux_loss_coefficient=0.0)
             )
-        )
-    else:
-        sae = TopKTrainingSAE(TopKTrainingSAEConfig(**sizes, k=_k(trial), aux_loss_coefficient=0.0))
+        case BatchTopKConfig(k=k):
+            sae = sae_lens.BatchTopKTrainingSAE(
+                sae_lens.BatchTopKTrainingSAEConfig(**sizes, k=k, aux_loss_coefficient=0.0)
+            )
+        case MatryoshkaConfig(k=k):
+            sae = sae_lens.MatryoshkaBatchTopKTrainingSAE(
+                sae_lens.MatryoshkaBatchTopKTrainingSAEConfig(
+                    **sizes, k=k, aux_loss_coefficient=0.0, matryoshka_widths=trial.sae.sizes
+                )
+            )
+        case JumpReluConfig(target_l0=target):
+            sae = sae_lens.JumpReLUTrainingSAE(
+                sae_lens.JumpReLUTrainingSAEConfig(
+                    **sizes,
+                    jumprelu_sparsity_loss_mode="quadratic",
+                    target_l0=target,
+                    l0_warm_up_steps=ramps.l1_warmup,
+                    **SAELENS_JUMPRELU,
+                )
+            )
+        case L1Config(l1_alpha=weight):
+            sae = sae_lens.StandardTrainingSAE(
+                sae_lens.StandardTrainingSAEConfig(
+                    **sizes, l1_coefficient=weight, l1_warm_up_steps=ramps.l1_warmup
+                )
+            )
+        case GatedConfig(l1_alpha=weight):
+            sae = sae_lens.GatedTrainingSAE(
+                sae_lens.GatedTrainingSAEConfig(
+                    **sizes, l1_coefficient=weight, l1_warm_up_steps=ramps.l1_warmup
+                )
+            )
+        case other:
+            assert_never(other)
     training = SAETrainerConfig(
         total_training_samples=trial.steps * trial.train.batch_size,
         train_batch_size_samples=trial.train.batch_size,
@@ -130,41 +172,70 @@ def saelens(trial: Trial, activations: Activations, watch: Watch | None = None) 
         trainer.n_training_steps += 1
         if watch and step % WATCHED == 0:
             watch(step, reading(sae))
-
-    return reading(sae)
+    with tempfile.TemporaryDirectory() as folder:
+        sae.save_inference_model(folder)
+        return reading(sae_lens.SAE.load_from_disk(folder))
 
 
 def dictionary_learning(
     trial: Trial, activations: Activations, watch: Watch | None = None
 ) -> Autoencoder:
-    """dictionary_learning: TopKTrainer.update, which clips the gradient's norm at 1.
+    """dictionary_learning: the trainer of the architecture, `update` for each batch.
 
-    Decoder rows have unit norm, b_dec starts at the geometric median of the first batch. Its
-    warm-up starts at 0, so the first step moves nothing. With L1 it is StandardTrainer.update:
-    plain activations are paid for, biases start at 0, nothing is clipped.
+    Decoder rows have unit norm, b_dec starts at the geometric median of the first batch (L1, Gated
+    and JumpReLU: at 0). The gradient's norm is clipped at 1, but not with L1 and Gated. Its warm-up
+    starts at 0, so the first step moves nothing. L1 pays for plain activations. JumpReLU's window
+    and first threshold, 0.001, are meant for rows of norm 1 on average: it gets them divided by
+    sqrt(d). The thresholds for use of BatchTopK and Matryoshka begin at step 1,000 of the trainer,
+    after these trainings' end: here at the decay, with a mean over about a hundred batches.
     """
+    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
+    from dictionary_learning.trainers.gdm import GatedSAETrainer
+    from dictionary_learning.trainers.jumprelu import JumpReluTrainer
+    from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKTrainer
     from dictionary_learning.trainers.standard import StandardTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
 
     ramps = _ramps(trial)
+    decay_start = trial.steps - ramps.decay
     common = {
         **{"steps": trial.steps, "activation_dim": activations.d, "dict_size": trial.n_latents},
         **{"layer": 0, "lm_name": "", "lr": trial.train.lr, "warmup_steps": ramps.warmup},
-        **{"decay_start": trial.steps - ramps.decay, "seed": trial.train.seed_init},
-        "device": "cpu",
+        **{"decay_start": decay_start, "seed": trial.train.seed_init, "device": "cpu"},
     }
-    if isinstance(trial.sae, L1Config):
-        trainer = StandardTrainer(
-            **common, l1_penalty=trial.sae.l1_alpha, sparsity_warmup_steps=ramps.l1_warmup
-        )
-    else:
-        trainer = TopKTrainer(**common, k=_k(trial), auxk_alpha=0)
+    in_use = {"auxk_alpha": 0, "threshold_start_step": decay_start, "threshold_beta": 0.99}
+    rises = {"sparsity_warmup_steps": ramps.l1_warmup}
+    scale = 1.0
+    match trial.sae:
+        case TopKConfig(k=k):
+            trainer = TopKTrainer(**common, k=k, auxk_alpha=0)
+        case BatchTopKConfig(k=k):
+            trainer = BatchTopKTrainer(**common, **in_use, k=k)
+        case MatryoshkaConfig(k=k):
+            sizes = trial.sae.sizes
+            shares = [(b - a) / trial.n_latents for a, b in pairwise([0, *sizes])]
+            trainer = MatryoshkaBatchTopKTrainer(**common, **in_use, k=k, group_fractions=shares)
+        case JumpReluConfig(target_l0=target):
+            scale = activations.d**-0.5
+            torch.manual_seed(trial.train.seed_init)  # it leaves its own seed unused
+            trainer = JumpReluTrainer(**common, **rises, target_l0=target)
+        case L1Config(l1_alpha=weight):
+            trainer = StandardTrainer(**common, **rises, l1_penalty=weight)
+        case GatedConfig(l1_alpha=weight):
+            trainer = GatedSAETrainer(**common, **rises, l1_penalty=weight)
+        case other:
+            assert_never(other)
     for step, x in enumerate(batches(trial, activations)):
-        trainer.update(step, x)
+        trainer.update(step, x * scale)
         if watch and (step + 1) % WATCHED == 0:
             watch(step + 1, reading(trainer.ae))
+    found = reading(trainer.ae)
 
-    return reading(trainer.ae)
+    def reconstruct(x: Tensor) -> Reconstruction:
+        x_hat, latents = found(x * scale)
+        return Reconstruction(x_hat / scale, latents / scale)
+
+    return found if scale == 1 else reconstruct
 
 
 def sparsify(trial: Trial, activations: Activations) -> Autoencoder:

@@ -44,7 +44,7 @@ PEERS = ("sae_lens", "dictionary_learning", "sparsify")
     "module",
     [
         *("quality", "initial_scale", "exports", "step", "forms", "operations"),
-        *("selection", "search", "controller", "faults", "fuzz"),
+        *("selection", "search", "controller", "faults", "fuzz", "activations_peers"),
     ],
 )
 def test_help_needs_no_peer(module: str) -> None:

@@ -41,6 +41,7 @@ DRY = (
     "+sweep=optuna_l1_alpha",
     "+sweep=pareto_l1",
     "train.kernels=fused",
+    "+sweep=layer_quality",
 )
 """Too long, or in need of a network, a cluster or a server: composed, validated and estimated."""
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from analysis.page.markdown import number
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 from sae_sweep.records import METRICS
 
 DEFAULT = Path(__file__).with_suffix(".toml")
@@ -56,10 +57,8 @@ def load(path: Path = DEFAULT) -> Thresholds:
         BadInput: it cannot be read, a row is malformed or of another unit, or the bands of a
             metric leave a gap or overlap; the message names file and row.
     """
-    try:
+    with edge(f"--thresholds={path}", "give a TOML file"):
         told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput(f"--thresholds={path} cannot be read ({error}): give a TOML file") from None
     unknown = told.keys() - {"band", "ungraded"}
     if unknown or not isinstance(told.get("band", []), list):
         names = ", ".join(sorted(unknown)) or "band"

@@ -5,6 +5,8 @@ import json
 import math
 from typing import Any
 
+from sae_sweep.inputs import reason
+
 NAMES = {
     **{"None": None, "null": None, "True": True, "true": True, "False": False, "false": False},
     **{"nan": math.nan, "NaN": math.nan, "inf": math.inf, "Infinity": math.inf},
@@ -28,8 +30,9 @@ def parse(text: str) -> Any:
         pass
     try:
         return _value(ast.parse(text, mode="eval").body)
-    except (SyntaxError, RecursionError, MemoryError, TypeError) as error:
-        raise ValueError(str(error)) from None
+    except Exception as error:  # noqa: BLE001
+        # a number too large, a name of no scalar, a key that cannot be one: whatever it is
+        raise ValueError(reason(error)) from None
 
 
 def _value(node: ast.expr) -> Any:

@@ -207,7 +207,7 @@ class MassiveRows:
             f"Massive activations: {self.rows:.2%} of the validation rows have norms over 10 times "
             f"the median and carry {self.variance:.0%} of the variance, so fvu is mostly theirs: "
             f"{self.fvu:.3g} in the median of the trials, {self.ordinary:.3g} without them "
-            "(fvu_ordinary); `activations.max_norm=10` drops them."
+            "(fvu_ordinary); `activations.max_norm=10` drops rows of such raw norms."
         )
 
 

@@ -152,11 +152,12 @@ class ModelReader:
                     _write_plan(plan, config, tokenizer, cut)
             if not mine:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-        self._windows: dict[Split, Windows] = {
-            split: read_windows(plan / split, cut) for split in SPLITS
-        }
-        self._groups = np.load(plan / GROUPS, mmap_mode="r")
-        self.group_names: list[str] = json.loads((plan / GROUP_NAMES).read_text())
+        with edge(str(plan), "delete this folder and run again", "is damaged"):
+            self._windows: dict[Split, Windows] = {
+                split: read_windows(plan / split, cut) for split in SPLITS
+            }
+            self._groups = np.load(plan / GROUPS, mmap_mode="r")
+            self.group_names: list[str] = json.loads((plan / GROUP_NAMES).read_text())
         counts = {split: windows.n_rows for split, windows in self._windows.items()}
         require_rows(config, counts["validation"], counts["train"], len(self._groups))
 

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-import time
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,10 +49,18 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete what killed processes left half-written in a folder."""
-    for part in folder.glob(".*.part"):
+    """Delete what killed processes left half-written in a folder.
+
+    Ages are by the clock of the file system, which dates the writes of all hosts.
+    """
+    parts = list(folder.glob(".*.part"))
+    if not parts:
+        return
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock.") as clock:
+        now = os.fstat(clock.fileno()).st_mtime
+    for part in parts:
         with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
-            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+            if now - part.stat().st_mtime > ABANDONED_SECONDS:
                 part.unlink()
 
 

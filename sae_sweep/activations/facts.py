@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweep.activations.disk import replacing
+from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge, sha256
 
 
@@ -52,11 +53,13 @@ class FileFacts:
     def _read(self) -> dict[str, list[Any]]:
         """What is remembered; a memory that cannot be read is empty."""
         try:
-            known = json.loads(self._memory.read_text())
-        except (OSError, ValueError):
+            with edge(str(self._memory), "it is written again"):
+                known = json.loads(self._memory.read_text(encoding="utf-8"))
+                return {
+                    path: fact for path, fact in known.items() if isinstance(fact, list) and fact
+                }
+        except BadInput:
             return {}
-        entries = known.items() if isinstance(known, dict) else ()
-        return {path: fact for path, fact in entries if isinstance(fact, list) and fact}
 
 
 def checksums(outputs: Path) -> FileFacts:

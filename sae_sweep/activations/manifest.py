@@ -2,14 +2,24 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from sae_sweep.activations.disk import replacing
 from sae_sweep.activations.reader import Split
 from sae_sweep.config.base import Strict
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
+from sae_sweep.records.names import checked_component
 
 SCHEMA = 1
 """Raised when shards are laid out otherwise; part of the fingerprint."""
@@ -20,10 +30,10 @@ MANIFEST = "manifest.json"
 class Shard(Strict):
     """One file of rows."""
 
-    name: str
+    name: Annotated[str, AfterValidator(checked_component)]
     split: Split
-    rows: int
-    size: int | None
+    rows: PositiveInt
+    size: NonNegativeInt | None
     """Bytes; None, as the checksum, of one that was computed later than the manifest."""
     sha256: str | None
 
@@ -34,20 +44,27 @@ class Manifest(Strict):
     schema_number: int = Field(SCHEMA, alias="schema")
     fingerprint: str
     settings: dict[str, Any]
-    d: int
+    d: PositiveInt
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    window_rows: int | None = None
+    window_rows: PositiveInt | None = None
     """Training rows that are shuffled among each other; all where None."""
-    mean: list[float]
+    mean: list[FiniteFloat]
     """Mean of the training rows, before scaling."""
-    scale: float
+    scale: FiniteFloat
     """Makes the mean norm of the centred training rows the square root of d."""
-    target_mean: list[float] | None = None
+    target_mean: list[FiniteFloat] | None = None
     """The same of a transcoder's targets, where rows have them."""
-    target_scale: float | None = None
+    target_scale: FiniteFloat | None = None
     group_names: list[str]
     shards: list[Shard]
     """In the order of their rows."""
+
+    @model_validator(mode="after")
+    def _of_one_width(self) -> "Manifest":
+        for mean in (self.mean, self.target_mean):
+            if mean is not None and len(mean) != self.d:
+                raise ValueError(f"a mean of {len(mean)} values for rows of {self.d}")
+        return self
 
     def rows(self, split: Split) -> int:
         """Rows of a split."""
@@ -67,15 +84,17 @@ def read_manifest(folder: Path) -> Manifest:
         BadInput: when it has no manifest, a damaged one, or one of another schema.
     """
     again = f"delete the folder {folder} and run again"
-    try:
-        found = json.loads((folder / MANIFEST).read_text())
+    if not (folder / MANIFEST).exists():
+        raise BadInput(f"activations in {folder} are not complete: run the sweep again")
+    with edge(str(folder / MANIFEST), again, "is damaged"):
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if found["schema"] != SCHEMA:
             raise BadInput(
                 f"activations in {folder} have schema {found['schema']}, this version reads "
                 f"schema {SCHEMA}: {again}"
             )
-        return Manifest.model_validate(found)
-    except FileNotFoundError:
-        raise BadInput(f"activations in {folder} are not complete: run the sweep again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError):
-        raise BadInput(f"{folder / MANIFEST} is damaged: {again}") from None
+        try:
+            return Manifest.model_validate(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

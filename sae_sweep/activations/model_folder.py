@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 
 PACKAGE = "package:"
 WEIGHTS = "*.safetensors"
@@ -67,17 +68,15 @@ def _package_folder(name: str) -> Path:
 def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    try:
+    with edge(
+        f"activations.model={name}",
+        "check the name and the network, or give a local folder",
+        "is neither a folder nor a model that can be downloaded",
+    ):
         folder = snapshot_download(
             name,
             revision=revision,
             allow_patterns=[WEIGHTS, *OTHER_FILES],
             ignore_patterns=["*/*"],
         )
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise BadInput(
-            f"activations.model={name} is neither a folder nor a model that can be downloaded "
-            f"({first_line}): check the name and the network, or give a local folder"
-        ) from None
     return Path(folder)

@@ -18,6 +18,7 @@ from sae_sweep.activations.order import visits
 from sae_sweep.activations.reader import Origins, Rows, Split
 from sae_sweep.activations.stacked import Stacked
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 
 if TYPE_CHECKING:
     from sae_sweep.activations.cache import Cache
@@ -36,7 +37,7 @@ def read_shard(path: Path) -> Rows:
 
     Origins stay in their own file: `read_origins`.
     """
-    with safe_open(path, framework="pt") as file:
+    with edge(str(path), _again(path.parent)), safe_open(path, framework="pt") as file:
         return Rows(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
 
@@ -58,7 +59,7 @@ def read_origins(shard: Path) -> Origins:
             "the folder and run the sweep again, which extracts them with token ids (activations "
             "of a model always have them, activations.files need a tensor `token_ids`)"
         )
-    with safe_open(path, framework="pt") as file:
+    with edge(str(path), _again(path.parent)), safe_open(path, framework="pt") as file:
         return Origins(*(file.get_tensor(name) for name in Origins._fields))
 
 
@@ -97,9 +98,11 @@ def verify(folder: Path, outputs: Path) -> None:
                 wrong = "has another checksum than when it was written"
             else:
                 continue
-            raise BadInput(
-                f"activation shard {path} {wrong}: delete the folder {folder} and run again"
-            )
+            raise BadInput(f"activation shard {path} {wrong}: {_again(folder)}")
+
+
+def _again(folder: Path) -> str:
+    return f"delete the folder {folder} and run again"
 
 
 def open_activations(folder: Path, cache: "Cache | None" = None) -> "Activations":
@@ -136,7 +139,8 @@ class Activations:
             self.target_mean = torch.tensor(manifest.target_mean, dtype=torch.float32)
         self._kept: dict[Split, Tensor] = {}
         if (folder / KEPT).exists():
-            with safe_open(folder / KEPT, framework="pt") as file:
+            kept = folder / KEPT
+            with edge(str(kept), _again(folder)), safe_open(kept, framework="pt") as file:
                 self._kept = {"train": file.get_tensor("train")}
                 self._kept["validation"] = file.get_tensor("validation")
             self.n_train = self.window_rows = len(self._kept["train"])

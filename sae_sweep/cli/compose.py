@@ -27,7 +27,7 @@ from sae_sweep.config import (
     validate,
 )
 from sae_sweep.errors import BadInput
-from sae_sweep.inputs import edge
+from sae_sweep.inputs import edge, reason
 from sae_sweep.search import examples
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -190,23 +190,23 @@ def _choose(one: _Override, names: list[str], config_dir: Path | None) -> str:
 def _read(overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
     """Let Hydra compose; a value that is still to be given stays as MISSING."""
     with contextlib.ExitStack() as stack:
-        place = "the configuration"
-        way_out = "correct the file or the setting that this names"
-        stack.enter_context(edge(place, way_out, "cannot be composed"))
+        copied: Path | None = None
         if config_dir is not None:
             copied = stack.enter_context(cleaned(config_dir))
             folder = _quoted(f"file://{copied.resolve()}")
             overrides = [*overrides, f"hydra.searchpath=[{folder}]"]
-        try:
-            with hydra.initialize_config_dir(str(conf_dir()), version_base=None):
-                composed = hydra.compose("config", overrides)
-            _refuse_environment(composed)
-            plain = OmegaConf.to_container(composed, resolve=True)
-        except (HydraException, OmegaConfBaseException, YAMLError) as error:
-            said = _reason(error)
-            if config_dir is not None:
-                said = said.replace(str(copied), str(config_dir))
-            raise BadInput(f"{place} cannot be composed: {said}; {way_out}") from None
+
+        def explain(error: Exception) -> str:
+            return _reason(error).replace(str(copied), str(config_dir))
+
+        way_out = "correct the file or the setting that this names"
+        stack.enter_context(
+            edge("the configuration", way_out, "cannot be composed", explain=explain)
+        )
+        with hydra.initialize_config_dir(str(conf_dir()), version_base=None):
+            composed = hydra.compose("config", overrides)
+        _refuse_environment(composed)
+        plain = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(plain, dict)
     found = {str(key): value for key, value in plain.items()}
     for group in SETTINGS_GROUPS & found.keys():
@@ -293,7 +293,7 @@ def _reason(error: Exception) -> str:
     cause = error.__cause__ or error
     if isinstance(cause, YAMLError):
         return " ".join(str(cause).split())
-    first = str(cause).strip().splitlines()[0]
+    first = reason(cause)
     return f"{cause.full_key}: {first}" if isinstance(cause, OmegaConfBaseException) else first
 
 

@@ -1,12 +1,11 @@
 """`python -m sae_sweep export TRIAL --format saelens`: a trial in another library's format."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from sae_sweep.errors import BadInput
-from sae_sweep.records.store import Reader, default_url
+from sae_sweep.records.store import Reader, add_options, chosen_url
 
 FORMATS = ["saelens", "sparsify", "dictionary_learning", "circuit-tracer"]
 
@@ -21,13 +20,9 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("trial", help="label, folder name or beginning of a uid")
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--to", type=Path, metavar="DIR", help="default: beside the weights")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
-    parser.add_argument(
-        "--store", metavar="URL", help="default: SAE_SWEEP_STORE, else outputs/sae_sweep.db"
-    )
+    add_options(parser)
     options = parser.parse_args(arguments)
-    url = options.store or os.environ.get("SAE_SWEEP_STORE") or default_url(options.outputs)
-    with Reader(url) as reader:
+    with Reader(chosen_url(options)) as reader:
         trial = reader.find(options.trial)
     folder = options.outputs / "trials" / trial.folder
     if not (folder / "sae.safetensors").exists():

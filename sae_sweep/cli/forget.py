@@ -2,14 +2,13 @@
 
 import argparse
 import contextlib
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from sae_sweep.errors import BadInput
 from sae_sweep.records import STATUSES
-from sae_sweep.records.store import Reader, Store, default_url
+from sae_sweep.records.store import Reader, Store, add_options, chosen_url
 
 DOOMED = ".forgotten-"
 """How the names of folders begin that are to be deleted; no trial's folder begins with a dot."""
@@ -32,15 +31,12 @@ def forget(arguments: list[str]) -> int:
         help=f"one of {', '.join(FORGETTABLE)}; may be repeated",
     )
     parser.add_argument("--sweep", metavar="NAME", help="only trials of this sweep")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
-    parser.add_argument(
-        "--store", metavar="URL", help="default: SAE_SWEEP_STORE, else outputs/sae_sweep.db"
-    )
+    add_options(parser)
     options = parser.parse_args(arguments)
     for status in options.status:
         if status not in FORGETTABLE:
             raise BadInput(f"--status {status}: choose {', '.join(FORGETTABLE)}")
-    url = options.store or os.environ.get("SAE_SWEEP_STORE") or default_url(options.outputs)
+    url = chosen_url(options)
     with Reader(url) as reader:  # says so where there is no store or no such sweep
         if options.sweep is not None:
             reader.sweep(options.sweep)

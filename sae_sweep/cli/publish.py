@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import sys
@@ -12,8 +11,9 @@ from typing import Any
 
 from sae_sweep.activations.disk import replacing
 from sae_sweep.errors import BadInput, CutShort, printable, without_passwords
+from sae_sweep.inputs import edge, reason
 from sae_sweep.records import METRICS, TrialRecord
-from sae_sweep.records.store import Reader, default_url
+from sae_sweep.records.store import Reader, add_options, chosen_url
 from sae_sweep.records.store.reader import Sweep
 from sae_sweep.sinks import flat
 
@@ -36,16 +36,12 @@ def publish(arguments: list[str]) -> int:
     parser.add_argument("--private", action="store_true")
     parser.add_argument("--licence", default="other", help="of the card, e.g. mit; default: other")
     parser.add_argument("--dry-run", action="store_true", help="write the folder, upload nothing")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
-    parser.add_argument(
-        "--store", metavar="URL", help="default: SAE_SWEEP_STORE, else outputs/sae_sweep.db"
-    )
+    add_options(parser)
     options = parser.parse_args(arguments)
     if options.hub.count("/") != 1 or not all(options.hub.split("/")):
         raise BadInput(f"--hub={options.hub}: write ORG/NAME, e.g. my-lab/my-sae")
     token = None if options.dry_run else _token()
-    url = options.store or os.environ.get("SAE_SWEEP_STORE") or default_url(options.outputs)
-    with Reader(url) as reader:
+    with Reader(chosen_url(options)) as reader:
         trial = reader.find(options.trial)
         sweep = _sweep_of(reader, trial)
         others = reader.all_trials()
@@ -242,21 +238,14 @@ def _put(path: Path, text: str) -> None:
 
 def _upload(place: Path, hub: str, token: str, private: bool) -> str:  # noqa: FBT001
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
-    api = HfApi(token=token)
-    try:
-        api.create_repo(hub, private=private, exist_ok=True)
+    way_out = f"the folder {place} is complete, and the same command tries again"
+    with edge(f"the upload to {hub}", way_out, "failed", kind=CutShort):
+        api = HfApi(token=token)
+        try:
+            api.create_repo(hub, private=private, exist_ok=True)
+        except HFValidationError as error:
+            raise BadInput(f"--hub={hub}: {reason(error)}: write ORG/NAME") from None
         done = api.upload_folder(repo_id=hub, folder_path=place, commit_message="Add the SAE")
-    except HFValidationError as error:
-        raise BadInput(f"--hub={hub}: {_first(error)}: write ORG/NAME") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise CutShort(
-            f"the upload to {hub} failed: {_first(error)}; the folder {place} is complete, and the "
-            "same command tries again"
-        ) from None
-    return str(done.commit_url)
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+        return str(done.commit_url)

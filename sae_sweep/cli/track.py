@@ -2,13 +2,12 @@
 
 import argparse
 import contextlib
-import os
 import sys
 import threading
-from pathlib import Path
 
-from sae_sweep.errors import BadInput, CutShort
-from sae_sweep.records.store import default_url
+from sae_sweep.errors import CutShort
+from sae_sweep.inputs import edge
+from sae_sweep.records.store import add_options, chosen_url
 from sae_sweep.sinks import PACKAGES, open_sink, require
 from sae_sweep.sinks.follow import follow
 from sae_sweep.sinks.process import READY
@@ -23,14 +22,11 @@ def track(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m sae_sweep track")
     parser.add_argument("sweep")
     parser.add_argument("--sink", choices=sorted(PACKAGES), required=True)
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
-    parser.add_argument(
-        "--store", metavar="URL", help="default: SAE_SWEEP_STORE, else outputs/sae_sweep.db"
-    )
+    add_options(parser)
     parser.add_argument("--follow", action="store_true", help="until the standard input ends")
     options = parser.parse_args(arguments)
-    outputs = options.outputs.absolute()
-    url = options.store or os.environ.get("SAE_SWEEP_STORE") or default_url(outputs)
+    outputs = options.outputs = options.outputs.absolute()
+    url = chosen_url(options)
     require([options.sink])
     folder = outputs / options.sweep
     (folder / "sinks").mkdir(parents=True, exist_ok=True)
@@ -43,17 +39,13 @@ def track(arguments: list[str]) -> int:
         sys.stdout.flush()
     else:
         over.set()
-    try:
-        with contextlib.redirect_stdout(sys.stderr), contextlib.closing(sink):
-            follow(sink, url, options.sweep, folder, over.wait)
-    except BadInput:
-        raise
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise CutShort(
-            f"{options.sink} does not take {options.sweep}: {type(error).__name__}: {first}; "
-            "when that is mended, the same command sends the rest"
-        ) from error
+    way_out = "when that is mended, the same command sends the rest"
+    with (
+        edge(options.sink, way_out, f"does not take {options.sweep}", kind=CutShort),
+        contextlib.redirect_stdout(sys.stderr),
+        contextlib.closing(sink),
+    ):
+        follow(sink, url, options.sweep, folder, over.wait)
     if not options.follow:
         sys.stdout.write(f"{options.sweep} is in {options.sink}\n")
     return 0

@@ -50,20 +50,37 @@ class Lacking(NamedTuple):
 class FusedStep(NamedTuple):
     """What the fused kernels are told of an architecture."""
 
-    k: int
-    """Active latents per token; 0 where every positive one is active."""
-    penalty: float
+    k: int = 0
+    """Active latents per token; 0 where their count varies."""
+    batch_k: int = 0
+    """Their mean where the whole batch is selected from; 0 elsewhere."""
+    penalty: float = 0.0
     """Weight of the L1 penalty before its warm-up."""
-    aux_coeff: float
+    aux_coeff: float = 0.0
     """Weight of AuxK."""
-    usage_coeff: float
+    usage_coeff: float = 0.0
     """Weight of the usage loss."""
-    usage_target: float
+    usage_target: float = 0.0
     """Share of tokens in which that loss wants a latent to be selected."""
-    often_coeff: float
+    often_coeff: float = 0.0
     """Weight of the price on latents that fire too often."""
-    often_limit: float
+    often_limit: float = 0.0
     """Share of tokens up to which they may fire unpriced."""
+    bandwidth: float = 0.0
+    """Width of the window in which thresholds are moved; 0 where they are not trained."""
+    threshold_rate: float = 0.0
+    """Learning rate of thresholds, as a multiple of the trial's."""
+    pre_act_coeff: float = 0.0
+    """Weight of the pre-activation loss."""
+    l0_coeff: float = 0.0
+    """Weight of the L0 penalty before its warm-up; with a goal over the width d."""
+    l0_goal: float = 0.0
+    """L0 around which the penalty is quadratic; 0 where it is linear."""
+
+    @property
+    def one_form(self) -> bool:
+        """Whether steps go by active latents, or by whole rows, for good."""
+        return self.k > 0 or self.bandwidth > 0
 
 
 class Architecture(Strict):
@@ -335,7 +352,6 @@ class TopKConfig(SelectingConfig):
         usage = self.aux_kind == "usage"
         return FusedStep(
             k=self.k,
-            penalty=0.0,
             aux_coeff=0.0 if usage else self.aux_coeff,
             usage_coeff=self.aux_coeff if usage else 0.0,
             usage_target=self.aux_target or 0.0,
@@ -374,6 +390,7 @@ class BatchTopKConfig(SelectingConfig):
             **ALWAYS_ON,
             **GENERAL,
         },
+        "fused": {"k": ANY, "aux_coeff": ANY} | ALWAYS_ON,
     }
 
     @property
@@ -381,6 +398,16 @@ class BatchTopKConfig(SelectingConfig):
         """Sizes of the dictionaries that reconstruct: the whole one."""
         assert self.n_latents is not None
         return [self.n_latents]
+
+    @property
+    def fused(self) -> FusedStep:
+        """What the fused kernels are told."""
+        return FusedStep(
+            batch_k=self.k,
+            aux_coeff=self.aux_coeff,
+            often_coeff=self.always_on_coeff,
+            often_limit=self.always_on_threshold,
+        )
 
     @property
     def label(self) -> list[str]:
@@ -488,11 +515,7 @@ class L1Config(Architecture):
     def fused(self) -> FusedStep:
         """What the fused kernels are told."""
         return FusedStep(
-            k=0,
             penalty=self.l1_alpha,
-            aux_coeff=0.0,
-            usage_coeff=0.0,
-            usage_target=0.0,
             often_coeff=self.always_on_coeff,
             often_limit=self.always_on_threshold,
         )
@@ -522,11 +545,18 @@ class JumpReluConfig(Architecture):
     bandwidth: Positive = 0.5
     """Width of the window around a threshold in which pre-activations move it."""
 
+    threshold_rate: Positive = 10.0
+    """Learning rate of thresholds, as a multiple of train.lr: Adam moves them by steps of it."""
+
     forms: ClassVar[Forms] = {
         "by_hand": {
             **{"target_l0": ANY, "target_coeff": ANY, "l0_coeff": ANY},
-            **{"pre_act_coeff": ANY, "bandwidth": ANY},
+            **{"pre_act_coeff": ANY, "bandwidth": ANY, "threshold_rate": ANY},
             **GENERAL,
+        },
+        "fused": {
+            **{"target_l0": ANY, "target_coeff": ANY, "l0_coeff": ANY},
+            **{"pre_act_coeff": ANY, "bandwidth": ANY, "threshold_rate": ANY},
         },
     }
 
@@ -566,6 +596,18 @@ class JumpReluConfig(Architecture):
         if self.target_l0 is not None:
             return [f"jumpt{self.target_l0:g}"]
         return [f"jump{self.l0_coeff:.1e}"]
+
+    @property
+    def fused(self) -> FusedStep:
+        """What the fused kernels are told."""
+        weight = self.target_coeff if self.l0_coeff is None else self.l0_coeff
+        return FusedStep(
+            bandwidth=self.bandwidth,
+            threshold_rate=self.threshold_rate,
+            pre_act_coeff=self.pre_act_coeff,
+            l0_coeff=weight,
+            l0_goal=self.target_l0 or 0.0,
+        )
 
     def inactive(self) -> set[str]:
         """Settings that have no effect, beside those that are None."""

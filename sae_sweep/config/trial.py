@@ -100,6 +100,7 @@ def resolve(config: TrialConfig, source: Source) -> Trial:
     _refuse_without_target(sae, source)
     _refuse_idle_loss(sae, train)
     _refuse_without_form(sae, train)
+    _refuse_active_latents(sae, train)
     _refuse_resampling(sae, train)
     _refuse_controller(sae, train)
     identity = digest(
@@ -168,6 +169,15 @@ def _refuse_without_form(sae: AnySae, train: TrainConfig) -> None:
         raise BadInput(
             f"{setting} with sae.{name}={in_words(value)}: there is no {form} form of it; "
             f"use {without} or {other}"
+        )
+
+
+def _refuse_active_latents(sae: AnySae, train: TrainConfig) -> None:
+    if train.kernels == "fused" and train.latents == "sparse" and sae.fused.bandwidth:
+        raise BadInput(
+            f"train.latents=sparse with train.kernels=fused and sae.kind={sae.kind}: what moves "
+            "thresholds is not in lists of active latents; use train.latents=auto or "
+            "train.kernels=auto"
         )
 
 

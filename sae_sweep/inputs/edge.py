@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sae_sweep.errors import BadInput, lacks_room
@@ -25,13 +25,22 @@ class Place:
 
 
 @contextlib.contextmanager
-def edge(place: Place | str, way_out: str, verb: str = "cannot be read") -> Iterator[None]:
+def edge(
+    place: Place | str,
+    way_out: str,
+    verb: str = "cannot be read",
+    *,
+    kind: type[BadInput] = BadInput,
+    explain: Callable[[Exception], str] | None = None,
+) -> Iterator[None]:
     """Turn any exception of a foreign library into one message.
 
     Args:
         place: what is read; a `Place` moves while the block runs.
         way_out: what the user can do.
         verb: what failed.
+        kind: what is raised: `CutShort` where the same command goes on later.
+        explain: words for an exception; `reason` where None.
 
     Raises:
         BadInput: in place of every exception but those that have a message already (`BadInput`), a
@@ -45,7 +54,8 @@ def edge(place: Place | str, way_out: str, verb: str = "cannot be read") -> Iter
         # a library's errors have no common type: any list of them lacks one
         if lacks_room(error):
             raise
-        raise BadInput(f"{place} {verb} ({reason(error)}): {way_out}") from error
+        said = (explain or reason)(error)
+        raise kind(f"{place} {verb} ({said}): {way_out}") from error
 
 
 def reason(error: BaseException) -> str:

@@ -38,8 +38,8 @@ _TABLE = (
         "ratio",
         "down",
         "log",
-        "fvu over the validation rows whose centred norm is at most 10 times the median: without "
-        "massive activations such as attention sinks; only where there are some",
+        "fvu over the validation rows whose norms, raw and centred, are at most 10 times the "
+        "median: without massive activations such as attention sinks; only where there are some",
         "diagnostic",
     ),
     Metric(
@@ -47,8 +47,8 @@ _TABLE = (
         "share",
         "none",
         "linear",
-        "share of validation rows whose centred norm is over 10 times the median; only where "
-        "there are some",
+        "share of validation rows whose norm, raw or centred, is over 10 times the median; only "
+        "where there are some",
         "diagnostic",
     ),
     Metric(

@@ -6,7 +6,7 @@ from sae_sweep.sae.factory import build
 from sae_sweep.sae.initialise import calibrate, geometric_median
 from sae_sweep.sae.l1 import L1Sae
 from sae_sweep.sae.topk import TopKSae
-from sae_sweep.sae.weights import WEIGHTS_FILE, load, save
+from sae_sweep.sae.weights import WEIGHTS_FILE, load, save, wrong_with
 
 __all__ = [
     "LAYOUTS",
@@ -22,4 +22,5 @@ __all__ = [
     "geometric_median",
     "load",
     "save",
+    "wrong_with",
 ]

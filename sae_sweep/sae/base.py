@@ -250,6 +250,11 @@ class AbstractSae(nn.Module, ABC):
         if self.config.unit_rows:
             kernels.normalise_rows(self.w_dec)
 
+    def rate(self, name: str) -> float:
+        """Learning rate of a parameter, as a multiple of the trial's."""
+        del name
+        return 1.0
+
     def observe(self, out: SaeOutput) -> None:
         """Take over what a training step found that is no gradient; called after the update."""
 

@@ -155,6 +155,10 @@ class JumpReluSae(AbstractSae):
         form = cpu.compact(latents, cpu.count_active(latents), x.shape[1])
         return Reading(latents, cpu.decode(form, self.w_dec, self.b_dec))
 
+    def rate(self, name: str) -> float:
+        """Learning rate of a parameter, as a multiple of the trial's."""
+        return self.config.threshold_rate if name == "threshold" else 1.0
+
     @torch.no_grad()
     def renormalise(self) -> None:
         """Bring decoder rows back to unit norm and thresholds to 0 or above."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 from sae_sweep.records import TrialRecord
 
 PACKAGES = {
@@ -61,9 +62,10 @@ def open_sink(name: str, sweep: str, outputs: Path) -> Sink:
     Raises:
         BadInput: it cannot be used here, e.g. nobody is logged in.
     """
-    module = importlib.import_module(f"sae_sweep.sinks.{name}")
-    sink: Sink = module.open_sink(sweep, outputs)
-    return sink
+    with edge(f"sinks=[{name}]", "mend that, or leave the sink out", "cannot be opened"):
+        module = importlib.import_module(f"sae_sweep.sinks.{name}")
+        sink: Sink = module.open_sink(sweep, outputs)
+        return sink
 
 
 def flat(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 from sae_sweep.records import FINAL, TrialRecord
 from sae_sweep.records.store import Reader
 from sae_sweep.sinks import Sink
@@ -53,12 +54,13 @@ class Ledger:
 
 def _read(path: Path) -> dict[str, Sent]:
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            str(uid): {"step": int(one["step"]), "status": one["status"]}
-            for uid, one in found.items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        with edge(str(path), "all is sent again"):
+            found: Any = json.loads(path.read_text(encoding="utf-8"))
+            return {
+                str(uid): {"step": int(one["step"]), "status": one["status"]}
+                for uid, one in found.items()
+            }
+    except BadInput:
         return {}
 
 

@@ -9,9 +9,8 @@ from typing import final
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
-from mlflow.exceptions import MlflowException
 
-from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 from sae_sweep.records import TrialRecord
 from sae_sweep.sinks import Sink, flat
 
@@ -33,16 +32,14 @@ def open_sink(sweep: str, outputs: Path) -> Sink:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     files = None if uri else (outputs / "mlflow-artifacts" / sweep).as_uri()
-    try:
+    with edge(
+        "sinks=[mlflow]",
+        "start the server, or unset it to write to outputs/mlflow.db",
+        f"cannot use MLFLOW_TRACKING_URI={uri or 'outputs/mlflow.db'}",
+    ):
         client = MlflowClient(uri or f"sqlite:///{outputs / 'mlflow.db'}")
         known = client.get_experiment_by_name(sweep)
         experiment = known.experiment_id if known else client.create_experiment(sweep, files)
-    except MlflowException as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BadInput(
-            f"sinks=[mlflow] cannot use MLFLOW_TRACKING_URI={uri or 'outputs/mlflow.db'}: "
-            f"{reason}; start the server, or unset it to write to outputs/mlflow.db"
-        ) from None
     return MlflowSink(client, experiment)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxtyping import Shaped
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
 from sae_sweep.activations.disk import replacing
 from sae_sweep.errors import BadInput
+from sae_sweep.inputs import edge
 
 STATE_FILE = "resume.safetensors"
 PREVIOUS_FILE = "resume.previous.safetensors"
@@ -84,9 +85,10 @@ def load(folder: Path, uid: str) -> State | None:
             raise BadInput(f"{path} is a folder, where a checkpoint should be: move it away")
         if path.exists():
             try:
-                found, state = _read(path)
-            except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-                logger.warning("%s cannot be resumed from: %s", path, error)
+                with edge(str(path), "passed over", "cannot be resumed from"):
+                    found, state = _read(path)
+            except BadInput as error:
+                logger.warning("%s", error)
                 continue
             if found != uid:
                 raise BadInput(

@@ -42,6 +42,10 @@ def numbers_at(trial: Trial, step: int) -> tuple[float, ...]:
         1 - train.beta2,
         sae.penalty * acting / train.batch_size,
         *(sae.aux_coeff, sae.usage_coeff, sae.usage_target, sae.often_coeff, sae.often_limit),
+        lr * sae.threshold_rate / (1 - train.beta1**step),
+        *(sae.bandwidth, sae.pre_act_coeff / train.batch_size),
+        sae.l0_coeff * (trial.source.d if sae.l0_goal else 1) * acting,
+        sae.l0_goal,
         *(control_at(trial, step) if trial.controlled else (0.0,) * 5),
     )
 

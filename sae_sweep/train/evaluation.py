@@ -61,18 +61,24 @@ class _Peaks(NamedTuple):
 
 
 class _Massive:
-    """Validation rows whose norms are many times the median's, and the error without them."""
+    """Validation rows whose norms are many times the median's, and the error without them.
+
+    Raw norms count, and those of normalised rows: many such rows move the mean towards themselves,
+    and a large mean hides them among raw rows.
+    """
 
     def __init__(self, activations: ActivationSource, tokens: int, like: Tensor) -> None:
         """Find the rows: norms first, then all else in the pass that evaluates."""
         rows = CHUNK_ENTRIES // activations.d
-        pieces = range(0, tokens, rows)
-        norms = [
-            activations.validation_rows(one, min(one + rows, tokens)).norm(dim=1) for one in pieces
-        ]
-        norm = torch.cat(norms)
-        median = float(norm.median()) or float("inf")
-        self._is_massive = (norm > MASSIVE * median).to(like.device)
+        norms = []
+        for one in range(0, tokens, rows):
+            x = activations.validation_rows(one, min(one + rows, tokens))
+            raw = x / activations.scale + activations.mean
+            norms.append(torch.stack([x.norm(dim=1), raw.norm(dim=1)]))
+        norm = torch.cat(norms, dim=1)
+        median = norm.median(dim=1, keepdim=True).values
+        massive = (norm > MASSIVE * median) & (median > 0)
+        self._is_massive = massive.any(dim=0).to(like.device)
         self._sums = like.new_zeros((2, 2), dtype=torch.float64)
         self._mean = like.new_zeros((2, activations.d), dtype=torch.float64)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from sae_sweep.config import Trial
 from sae_sweep.kernels import Moments
 from sae_sweep.kernels.fused import pages
+from sae_sweep.kernels.fused.memory import ROOM
 from sae_sweep.kernels.fused.table import (
     DENSE,
     MOST_STEPS,
@@ -30,13 +31,10 @@ from sae_sweep.train.source import ActivationSource
 from sae_sweep.train.training import LOSSES
 
 FORM_STEPS = 1024
-"""Updates after which an l1 trial's form is chosen anew, by its l0: its own steps and batches
-decide, so that the bits depend on nothing else. Members at different steps interrupt each other
-here, 12 of them every 85 steps; a trial that could go by active latents earlier goes by whole rows
-until its 1,024th step, 1 % of a training of 100,000."""
-
-ROOM = 4
-"""sparse l1: room for so many times the mean count of active latents in a token."""
+"""Updates after which a trial's form is chosen anew where the count of a token's active latents
+varies, by its l0: its own steps and batches decide, so that the bits depend on nothing else.
+Members at different steps interrupt each other here, 12 of them every 85 steps; a trial that could
+go by active latents earlier goes by whole rows until then, 1 % of a training of 100,000 steps."""
 
 
 class PackKey(NamedTuple):
@@ -71,7 +69,16 @@ class Packed:
         found = pages.parameters(self.pack.table, self.slot)
         for name, parameter in self._sae.named_parameters():
             parameter.copy_(found[name])
+        for name, buffer in self._buffers().items():
+            self._sae.get_buffer(name).copy_(buffer)
         return self._sae
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """What a step keeps of the selection from whole batches, views; empty without it."""
+        if not self.trial.sae.fused.batch_k:
+            return {}
+        threshold, batches = self.pack.steps.counters.in_use[self.slot]
+        return {"threshold": threshold, "batches": batches}
 
     def losses(self) -> dict[str, float]:
         """The last update's loss and its parts."""
@@ -102,8 +109,12 @@ class Packed:
     def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
         """All of it by name, copied out of the table."""
         counters, controlled = self.pack.steps.counters, self.trial.controlled
+        taken = pages.take(self.pack.table, self.slot, "cpu")
+        if not self.trial.sae.fused.bandwidth:
+            taken = {name: each for name, each in taken.items() if name not in pages.THRESHOLD}
         return {
-            **pages.take(self.pack.table, self.slot, "cpu"),
+            **taken,
+            **{name: each.cpu().clone() for name, each in self._buffers().items()},
             "last_half": self.last_half().clone(),
             "diverged_at": counters.diverged_at[self.slot].clone(),
             "form": torch.tensor([self.form, self.room]),
@@ -116,20 +127,22 @@ class Packed:
         pages.put(self.pack.table, self.slot, tensors)
         counters.last_half[self.slot] = tensors["last_half"].to(self.pack.device)
         counters.diverged_at[self.slot] = tensors["diverged_at"].to(self.pack.device)
+        for name, buffer in self._buffers().items():
+            buffer.copy_(tensors[name])
         if self.trial.controlled:
             counters.control[self.slot] = tensors["l0_controller"].to(self.pack.device)
         self.form, self.room = tensors["form"].tolist()
 
     def steps_together(self) -> int:
         """Updates until something has to be done in between."""
-        if self.trial.sae.fused.k:  # one form for good
+        if self.trial.sae.fused.one_form:
             return MOST_STEPS
         every = self.trial.train.resample_every or FORM_STEPS, FORM_STEPS
         return min(each - self.step % each for each in every)
 
     def between(self, activations: ActivationSource) -> None:
         """Do what is due after this update: choose the form anew, restart silent latents."""
-        if self.trial.sae.fused.k == 0 and self.step % FORM_STEPS == 0:
+        if not self.trial.sae.fused.one_form and self.step % FORM_STEPS == 0:
             l0 = float(self.pack.steps.counters.l0[self.slot])
             sparse = l0 > 0 and _goes_by_active(self.trial, l0)
             self.form = SPARSE if sparse else DENSE
@@ -249,9 +262,10 @@ class Pack:
 
 def _first_form(trial: Trial) -> tuple[int, int]:
     """The form that a trial begins in, and the active latents there is room for."""
-    k = trial.sae.fused.k
-    if k and _goes_by_active(trial, float(k)):
-        return SPARSE, k
+    told = trial.sae.fused
+    active = told.k or told.batch_k
+    if active and _goes_by_active(trial, float(active)):
+        return SPARSE, active * (ROOM if told.batch_k else 1)
     return DENSE, 1
 
 

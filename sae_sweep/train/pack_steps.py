@@ -101,7 +101,9 @@ class PackSteps:
         for _ in range(count):
             launch()
         self._rows.launched()
-        if not any(part.form == SPARSE and part.trial.sae.fused.k == 0 for part in parts.values()):
+        if not any(
+            part.form == SPARSE and not part.trial.sae.fused.one_form for part in parts.values()
+        ):
             # none can have stopped short: no need to wait for the device
             return dict.fromkeys(parts, count)
         done = ahead.views(len(self._table.member_pages))["done"].tolist()
@@ -169,7 +171,7 @@ def record(update: Callable[[], None], device: torch.device) -> Callable[[], Non
 
 
 _FACTS = (
-    *("form", "k", "room", "unit_rows", "stream"),
+    *("form", "k", "batch_k", "room", "unit_rows", "stream"),
     *("dead_window", "first", "half", "n_latents"),
 )
 
@@ -181,6 +183,7 @@ def _facts(part: Part, stream: int) -> dict[str, int]:
     return {
         "form": part.form,
         "k": sae.fused.k,
+        "batch_k": sae.fused.batch_k,
         "room": part.room,
         "unit_rows": int(sae.unit_rows),
         "stream": stream,
@@ -200,6 +203,8 @@ def _kernels(parts: Mapping[int, Part]) -> Kernels:
         aux=any(sae.aux_coeff > 0 for sae in saes),
         usage=any(sae.usage_coeff > 0 for sae in saes),
         often=any(sae.often_coeff > 0 for sae in saes),
+        batch=any(sae.batch_k > 0 for sae in saes),
+        jump=any(sae.bandwidth > 0 for sae in saes),
     )
 
 

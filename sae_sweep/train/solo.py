@@ -140,11 +140,12 @@ class Solo:
         scale = lr_scale(
             step, self._trial.steps, settings.lr_warmup_fraction, settings.lr_decay_fraction
         )
-        adam = Adam(settings.lr * scale, settings.beta1, settings.beta2)
+        lr = settings.lr * scale
         for name, parameter in self._sae.named_parameters():
             if not parameter.requires_grad:
                 continue
             assert parameter.grad is not None
+            adam = Adam(lr * self._sae.rate(name), settings.beta1, settings.beta2)
             adam_step(parameter, parameter.grad, self._moments[name], step, adam)
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ One Ray Tune trial is one slot. Identity, queue, retries and records are the dri
 loggers, schedulers, checkpoints and `Tuner.restore` are not used.
 """
 
+import json
 import logging
 import os
 import secrets
@@ -11,17 +12,20 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from sae_sweep.activations import Supplier, Wanted
 from sae_sweep.config import ExecutorConfig
-from sae_sweep.errors import BadInput
+from sae_sweep.errors import BadInput, CutShort
+from sae_sweep.inputs import edge
+from sae_sweep.records.store import owner
 from sae_sweep.tune import orphans
 from sae_sweep.tune.channel import Item, Job, Orders
 from sae_sweep.tune.driver import Driver
@@ -31,6 +35,7 @@ SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # at Ray's 15, slots starve beside any other work on the machine
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
@@ -40,8 +45,6 @@ SETTINGS = {
 """Read by Ray when it is imported."""
 
 PRIVATE_SETTINGS = {
-    # training has the priority of the command, not 15 below it: other work would starve it
-    "RAY_worker_niceness": "0",
     # Tune's actors do not use the processes that Ray starts in advance, one for each core
     "RAY_prestart_worker_first_driver": "0",
     # Tune would start its next slot only when the one before has loaded everything
@@ -50,6 +53,16 @@ PRIVATE_SETTINGS = {
 """Of a cluster of our own; on another, slots that wait for their turn would keep trials waiting."""
 
 LOOPBACK = "127.0.0.1"
+
+FOLDER, OWNER = "sae-ray-", "owner.json"
+"""How the names of private folders begin, and the file in them that says whose they are."""
+
+THREADS = 200
+THREADS_PER_CORE = 40
+"""What a local Ray starts, threads and processes together, with some to spare."""
+
+ANSWER_SECONDS = 300.0
+"""How long Ray may take to start its first slot; on a busy machine it takes a minute."""
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """How often an extractor looks for work."""
@@ -69,6 +82,50 @@ def _prepare_environment(address: str | None) -> None:
         for name, value in PRIVATE_SETTINGS.items():
             os.environ.setdefault(name, value)
         orphans.mark()
+
+
+def require_threads(config: ExecutorConfig) -> None:
+    """Find out whether Ray may start here what it needs: at a limit it would wait without end.
+
+    Raises:
+        BadInput: a limit of the user, or of the container, is too low.
+    """
+    if config.address is not None:
+        return
+    need = THREADS + THREADS_PER_CORE * _cores(config)
+    allowed = _startable(need)
+    if allowed < need:
+        raise BadInput(
+            f"executor.kind=ray: Ray starts some {need} threads and processes, and no more than "
+            f"{allowed} can be started here: raise the limit (ulimit -u, or the container's), or "
+            "train in this process with executor=inline"
+        )
+
+
+def _startable(most: int) -> int:
+    """How many threads can be started at once."""
+    over = threading.Event()
+    begun: list[threading.Thread] = []
+    before = threading.stack_size(2**20)
+    try:
+        for _ in range(most):
+            thread = threading.Thread(target=over.wait)
+            thread.start()
+            begun.append(thread)
+    except RuntimeError:
+        pass  # at the limit
+    finally:
+        over.set()
+        threading.stack_size(before)
+    for thread in begun:
+        thread.join()
+    return len(begun)
+
+
+def _cores(config: ExecutorConfig) -> int:
+    """Of a private cluster."""
+    needed = (config.slots or 1) + (0 if config.extractor_gpus else config.extractors)
+    return max(len(os.sched_getaffinity(0)), needed)
 
 
 @contextmanager
@@ -110,11 +167,25 @@ def _private_folder() -> Iterator[Path]:
     most 107 bytes, of which Ray's own part takes some 65: a long TMPDIR is not used.
     """
     place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="sae-ray-", dir=place if len(place) <= 20 else "/tmp"))
+    place = place if len(place) <= 20 else "/tmp"
+    _remove_abandoned(Path(place))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=place))
     try:
+        (folder / OWNER).write_text(json.dumps(owner.current_owner()))
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Delete the folders of this user's drivers that were killed."""
+    for folder in place.glob(f"{FOLDER}*"):
+        # it goes at this moment, is another user's, or has no owner yet
+        with suppress(OSError, ValueError):
+            mine = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+            found = json.loads((folder / OWNER).read_text()) if mine else None
+            if isinstance(found, dict) and owner.state(found, 0.0) == "dead":
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -198,25 +269,25 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path, started: Futu
     for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put handlers of its own over them
         signal.signal(number, signal.getsignal(number))
     resources = ray.cluster_resources()
-    cores = _cores() if config.address is None else int(resources["CPU"])
+    cores = len(os.sched_getaffinity(0)) if config.address is None else int(resources["CPU"])
     extractors = config.extractors if driver.bounded else 0  # else they have done their work
     gpus = int(resources.get("GPU", 0) - extractors * config.extractor_gpus)
     if not config.extractor_gpus:
         cores = max(1, cores - extractors)
     driver.slots = config.slots or gpus or cores
-    mailbox = Mailbox()
+    mailbox, answer = Mailbox(), Answer(there=config.address is not None)
     # Tune logs tracebacks of files that nobody needs; what befalls a slot the driver hears and says
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         tuner = tune.Tuner(
             tune.with_resources(_trainable(mailbox.name), {"GPU": 1} if gpus else {"CPU": 1}),
             tune_config=tune.TuneConfig(
-                search_alg=_slot_starter(driver, mailbox), num_samples=-1, reuse_actors=True
+                search_alg=_slot_starter(driver, mailbox, answer), num_samples=-1, reuse_actors=True
             ),
             run_config=tune.RunConfig(
                 name="slots",
                 storage_path=str(scratch),
-                callbacks=[_listener(driver, mailbox)],
+                callbacks=[_listener(driver, mailbox, answer)],
                 verbose=0,
             ),
         )
@@ -234,38 +305,24 @@ def _connect(config: ExecutorConfig, folder: Path | None) -> None:
     import ray
 
     address = config.address
-    needed = (config.slots or 1) + (0 if config.extractor_gpus else config.extractors)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if address is None:
-            assert folder is not None
-            with _without_services():
-                ray.init(
-                    address="local",
-                    num_cpus=max(_cores(), needed),
-                    include_dashboard=False,
-                    _node_ip_address=LOOPBACK,  # what listens, listens there only
-                    _temp_dir=str(folder / "ray"),
-                    **quiet,
-                )
-        else:
-            _knock(address)
-            ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        if address is None:
-            raise BadInput(
-                f"executor.kind=ray: Ray does not start here ({reason}); mend that, or train in "
-                "this process with executor=inline"
-            ) from None
-        raise BadInput(
-            f"executor.address={address}: no Ray cluster answers there ({reason}); start one with "
-            "`ray start --head`, or leave the setting out for a private one"
-        ) from None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    if address is None:
+        assert folder is not None
+        way_out = "mend that, or train in this process with executor=inline"
+        with _without_services(), edge("executor.kind=ray: Ray", way_out, "does not start here"):
+            ray.init(
+                address="local",
+                num_cpus=_cores(config),
+                include_dashboard=False,
+                _node_ip_address=LOOPBACK,  # what listens, listens there only
+                _temp_dir=str(folder / "ray"),
+                **quiet,
+            )
+        return
+    way_out = "start one with `ray start --head`, or leave the setting out for a private one"
+    with edge(f"executor.address={address}: no Ray cluster", way_out, "answers there"):
+        _knock(address)
+        ray.init(address=address, **quiet)
 
 
 @contextmanager
@@ -293,6 +350,32 @@ def _knock(address: str) -> None:
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.rpartition("/")[2], int(port)), timeout=5).close()
+
+
+class Answer:
+    """Ray's answer to the first slot it is asked for: at a limit it would wait without end."""
+
+    def __init__(self, *, there: bool) -> None:
+        """Wait for none where it is `there`: on another's cluster a slot may wait for its turn."""
+        self.there = there
+        self._since: float | None = None
+
+    def asked(self) -> None:
+        """A slot was asked for."""
+        self._since = self._since or time.monotonic()
+
+    def require(self) -> None:
+        """Give up after `ANSWER_SECONDS`.
+
+        Raises:
+            CutShort: then.
+        """
+        if self.there or self._since is None or time.monotonic() - self._since < ANSWER_SECONDS:
+            return
+        raise CutShort(
+            f"executor.kind=ray: Ray has started no slot for {ANSWER_SECONDS:.0f} s: look for "
+            "limits of memory or processes, or use executor=inline; the same command continues"
+        )
 
 
 class Mailbox:
@@ -369,14 +452,15 @@ def _trainable(mailbox: str) -> Any:
     return slot
 
 
-def _deliver(driver: Driver, mailbox: Mailbox, slot: int) -> None:
-    """Put a slot's orders where it finds them, before it runs on."""
-    orders = driver.pull(slot)
-    if orders.stop or orders.add or orders.drop:
-        mailbox.put(slot, orders)
+def _deliver(driver: Driver, mailbox: Mailbox, *slots: int) -> None:
+    """Put slots' orders where they find them, before they run on."""
+    for slot in slots:
+        orders = driver.pull(slot)
+        if orders.stop or orders.add or orders.drop:
+            mailbox.put(slot, orders)
 
 
-def _slot_starter(driver: Driver, mailbox: Mailbox) -> Any:
+def _slot_starter(driver: Driver, mailbox: Mailbox, answer: Answer) -> Any:
     from ray.tune.search import Searcher
 
     class SlotStarter(Searcher):  # type: ignore[misc]  # Ray is not followed
@@ -386,6 +470,7 @@ def _slot_starter(driver: Driver, mailbox: Mailbox) -> Any:
             job = driver.next_job()
             if job is None:
                 return Searcher.FINISHED if driver.finished else None
+            answer.asked()
             mailbox.put(job.slot, job)
             _deliver(driver, mailbox, job.slot)
             return {"slot": job.slot}
@@ -405,7 +490,7 @@ def _slot_starter(driver: Driver, mailbox: Mailbox) -> Any:
     return SlotStarter()
 
 
-def _listener(driver: Driver, mailbox: Mailbox) -> Any:
+def _listener(driver: Driver, mailbox: Mailbox, answer: Answer) -> Any:
     from ray.tune import Callback
 
     class Listener(Callback):  # type: ignore[misc]
@@ -413,6 +498,9 @@ def _listener(driver: Driver, mailbox: Mailbox) -> Any:
 
         def __init__(self) -> None:
             self._reminded = 0.0
+
+        def on_trial_start(self, **_: Any) -> None:
+            answer.there = True
 
         def on_trial_result(self, **info: Any) -> None:
             slot, items = info["trial"].config["slot"], info["result"].get("items")
@@ -424,21 +512,25 @@ def _listener(driver: Driver, mailbox: Mailbox) -> Any:
             driver.left(info["trial"].config["slot"])
 
         def on_trial_error(self, **info: Any) -> None:
-            text = info["trial"].get_error() or "the process died"
-            memory = "OutOfMemory" in text or "low on memory" in text
-            slot = info["trial"].config["slot"]
-            driver.died(slot, _reason(text), out_of_memory=memory)
+            _slot_died(driver, info["trial"])
 
         def on_step_begin(self, **_: Any) -> None:
+            answer.require()
             if driver.leaving and time.monotonic() - self._reminded > REMIND_SECONDS:
                 self._reminded = time.monotonic()
-                for slot in driver.open_slots:
-                    _deliver(driver, mailbox, slot)
+                _deliver(driver, mailbox, *driver.open_slots)
 
         def __reduce__(self) -> tuple[Any, ...]:
             return (Callback, ())
 
     return Listener()
+
+
+def _slot_died(driver: Driver, trial: Any) -> None:
+    """Tell the driver what befell a slot's process."""
+    text = trial.get_error() or "the process died"
+    memory = "OutOfMemory" in text or "low on memory" in text
+    driver.died(trial.config["slot"], _reason(text), out_of_memory=memory)
 
 
 def _reason(text: str) -> str:

@@ -20,7 +20,7 @@ from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.names import RESERVED_NAMES
 from sae_sweep.records.store import ClaimLost, Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
-from sae_sweep.sae import WEIGHTS_FILE
+from sae_sweep.sae import WEIGHTS_FILE, wrong_with
 from sae_sweep.search import LISTED, definition, read_objective
 from sae_sweep.train import require_device
 from sae_sweep.tune import inline_executor, orphans, trial_folder
@@ -128,7 +128,7 @@ def run(
 
 
 def _without_weights(records: Sequence[TrialRecord], outputs: Path) -> list[str]:
-    found = [(one, trial_folder.lacks_weights(outputs / "trials" / one.folder)) for one in records]
+    found = [(one, wrong_with(outputs / "trials" / one.folder)) for one in records]
     return [f"{one.folder} ({wrong})" for one, wrong in found if wrong]
 
 
@@ -174,7 +174,7 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
         chosen = [trial for trial in trials if known[trial.uid].status in RERUN[rerun]]
         if rerun == "weights":
             root = start.outputs / "trials"
-            chosen = [one for one in chosen if trial_folder.lacks_weights(root / one.folder)]
+            chosen = [one for one in chosen if wrong_with(root / one.folder, every_byte=True)]
         numbers = store.reset(start.run, [trial.uid for trial in chosen])
         again = [trial for trial in chosen if trial.uid in numbers]
         for trial in again:
@@ -242,7 +242,7 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, also: list[Wat
         for trial in [*todo, *coming]:
             require_device(trial, device)
     require_disk(disk_bytes(expansion, [*todo, *coming], config, outputs), outputs)
-    if config.executor.address is not None:
+    if config.executor.kind == "ray":
         _require_cluster(config)
     passes = _passes(start, [*todo, *coming])
     planned = len(expansion.members) + len(coming)
@@ -334,11 +334,13 @@ def _executor(start: Start) -> Iterator[Callable[[Driver], None]]:
 
 
 def _require_cluster(config: RunConfig) -> None:
-    """Find out that no cluster answers before minutes are spent on extraction."""
+    """Find out that no cluster answers or can be started before minutes are spent on extraction."""
     from sae_sweep.tune import ray_executor
 
-    with ray_executor.cluster(config.executor) as started:
-        started.result()
+    ray_executor.require_threads(config.executor)
+    if config.executor.address is not None:
+        with ray_executor.cluster(config.executor) as started:
+            started.result()
 
 
 @contextmanager

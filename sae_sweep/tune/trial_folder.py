@@ -14,8 +14,6 @@ import re
 import shutil
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from sae_sweep.errors import BadInput
 from sae_sweep.records import FINAL, Status
 from sae_sweep.sae import WEIGHTS_FILE
@@ -89,21 +87,6 @@ def settle(folder: Path, number: int, status: Status, *, keep_weights: bool) -> 
         remove(folder / WEIGHTS_FILE)
     with contextlib.suppress(OSError):  # it has something in it
         folder.rmdir()
-
-
-def lacks_weights(folder: Path) -> str | None:
-    """What is wrong with a finished trial's weights: `gone`, `damaged`, or nothing.
-
-    Looks at the header and the size of the file, not at every byte.
-    """
-    path = folder / WEIGHTS_FILE
-    if not path.exists():
-        return "gone"
-    try:
-        with safe_open(path, "pt") as file:
-            return None if file.keys() else "damaged"
-    except (SafetensorError, OSError):
-        return "damaged"
 
 
 def in_the_way(folder: Path, error: OSError) -> str:

@@ -44,6 +44,17 @@ def test_only_old_temporary_files_are_removed(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [fresh, other]
 
 
+@pytest.mark.parametrize("skew", [-7200, 7200])
+def test_a_clock_of_ones_own_does_not_make_a_file_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skew: int
+) -> None:
+    (tmp_path / ".a.1.part").touch()
+    real = time.time()
+    monkeypatch.setattr(time, "time", lambda: real + skew)
+    remove_abandoned(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".a.1.part"]
+
+
 def test_a_disk_too_small_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

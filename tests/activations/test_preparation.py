@@ -1,3 +1,4 @@
+import re
 import shutil
 import signal
 import subprocess
@@ -373,6 +374,35 @@ def test_massive_rows_are_counted_and_dropped_where_that_is_asked_for(
     assert rows.norm(dim=1).mean().item() == pytest.approx(8**0.5)
     assert rows.norm(dim=1).max() < 10
     assert len(dropped.validation_rows(0, 999)) == len(dropped.validation_groups(0, 999)) == 310
+
+
+def test_the_first_positions_of_a_decoder_that_are_sinks_are_named_and_dropped(
+    models: dict[str, Path],
+    model_config: Callable[..., ActivationsConfig],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from transformers import GPT2Model
+
+    model = GPT2Model.from_pretrained(models["gpt2"])
+    with torch.no_grad():
+        model.wpe.weight[0, 3] = 500  # stays in the residual stream at every first position
+    shutil.copytree(models["gpt2"], tmp_path / "decoder")
+    model.save_pretrained(tmp_path / "decoder")
+    settings = model_config("gpt2", model=str(tmp_path / "decoder"), layer=1)
+    plain = open_activations(prepared(tmp_path, settings))
+    origins = plain.validation_origins()
+    firsts = origins.position == 0
+    norms = (plain.validation_rows(0, 999) / plain.scale + plain.mean).norm(dim=1)
+    assert torch.equal(norms > 10 * norms.median(), firsts)
+    said = capsys.readouterr().err
+    assert re.search(
+        r"\d+ of 300 training rows have norms over 10 times the median and carry", said
+    )
+    assert re.search(r"most often the token ids \d+ \(\d+ times\).*; activations.max_norm=10", said)
+    dropped = open_activations(prepared(tmp_path, settings.model_copy(update={"max_norm": 10.0})))
+    assert dropped.n_validation == 100 - int(firsts.sum())
+    assert (dropped.validation_origins().position > 0).all()
 
 
 def test_a_bound_of_the_norm_needs_one_window() -> None:

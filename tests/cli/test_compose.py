@@ -276,7 +276,7 @@ def test_composing_leaves_no_trace(
         (["hydra.run.dir=x"], r"hydra\.run\.dir=x: Hydra only composes here.*--config-dir DIR"),
         (
             ["sae.k=${nowhere}"],
-            r"cannot be composed: sae\.k: Interpolation key 'nowhere' not found",
+            r"cannot be composed \(sae\.k: Interpolation key 'nowhere' not found",
         ),
         (["activations=files"], r"activations\.files has no value: give one, e\.g\. activations"),
         (["sweep.space=[sae.k]"], r"sweep\.space=\['sae\.k'\]: input should be a valid dict"),
@@ -294,15 +294,15 @@ def test_what_cannot_be_read_is_refused(overrides: list[str], message: str) -> N
     [
         (
             "# @package _global_\nsweep: {name: [\n",
-            r"cannot be composed: while parsing.*mine\.yaml",
+            r"cannot be composed \(while parsing.*mine\.yaml",
         ),
         (
             "# @package _global_\nsweep:\n  space:\n    sae.k: [1]\n    sae.k: [2]\n",
-            r"cannot be composed: .*found duplicate key sae\.k in .*mine\.yaml.*line 5",
+            r"cannot be composed \(.*found duplicate key sae\.k in .*mine\.yaml.*line 5",
         ),
         (
             "# @package _global_\ndefaults: [{override /sae: l2}]\n",
-            r"cannot be composed: .*Could not find 'sae/l2'",
+            r"cannot be composed \(.*Could not find 'sae/l2'",
         ),
         ("sweep: {name: mine}\n", r"sweep\.sweep: .*start it with the line '# @package _global_'"),
         (

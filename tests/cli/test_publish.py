@@ -125,7 +125,7 @@ def test_a_refused_upload_keeps_the_folder_and_hides_the_token(outputs, done, hu
     words = ["publish", done.name, "--hub", "lab/demo", "--outputs", str(outputs)]
     assert main(words) == 1
     said = capsys.readouterr().err
-    assert "the upload to lab/demo failed: " in said
+    assert "the upload to lab/demo failed (403 Forbidden" in said
     assert "is complete, and the same command tries again" in said
     assert "hf_secret" not in said
 

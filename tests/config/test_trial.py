@@ -224,7 +224,12 @@ def test_the_label_reads_like_the_settings(sae, train, label) -> None:
         (
             {"kind": "gated"},
             {"kernels": "fused"},
-            r"train\.kernels=fused with sae\.kind=gated: there is no fused form .*=topk or l1",
+            r"train\.kernels=fused with sae\.kind=gated: there is no .*=topk or l1 or batchtopk",
+        ),
+        (
+            {"kind": "jumprelu"},
+            {"kernels": "fused", "latents": "sparse"},
+            r"train\.latents=sparse with .*sae\.kind=jumprelu: .*use train\.latents=auto or",
         ),
         (
             {"l1_coeff": 0.1},

@@ -6,8 +6,11 @@ from sae_sweep.records.store import Reader, Store
 RUN = {"question": "?", "config": {}, "command": "c", "git": None, "versions": {}}
 
 
+CONFIG = {"activations": {}, "sae": {"k": 4}, "train": {}}
+
+
 def make_trial(uid: str) -> TrialRecord:
-    return TrialRecord(uid, "exp2_k4", "queued", {"sae": {"k": 4}})
+    return TrialRecord(uid, "exp2_k4", "queued", CONFIG)
 
 
 def test_the_latest_run_that_kept_a_value_answers_for_its_sweep(store_url) -> None:

@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,16 +16,17 @@ from sqlalchemy.exc import DBAPIError
 
 from sae_sweep.errors import BadInput, CutShort, without_passwords
 from sae_sweep.records import Outcome, Place, Row, TrialRecord
-from sae_sweep.records.store import ClaimLost, Reader, Store
+from sae_sweep.records.store import ClaimLost, Reader, Store, locks
 from sae_sweep.records.store import owner as owners
 from sae_sweep.records.store.tables import METADATA
 
+CONFIG = {"activations": {}, "sae": {"k": 4}, "train": {}}
 HERE = Place("host", "cpu (x)", 1, "abc", {"torch": "2"})
 RUN = {"question": "?", "config": {"sweep": {}}, "command": "c", "git": None, "versions": {}}
 
 
 def trial(uid: str, label: str = "exp2_k4") -> TrialRecord:
-    return TrialRecord(uid, label, "queued", {"sae": {"k": 4}})
+    return TrialRecord(uid, label, "queued", CONFIG)
 
 
 def start(store: Store, *uids: str, name: str = "s") -> int:
@@ -547,3 +549,40 @@ def test_records_load_no_database_until_a_store_is_opened() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+HOLD = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_holds_the_lock_of_a_file_is_named_and_not_waited_for_without_end(
+    tmp_path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(locks, "SAID_SECONDS", 0.1)
+    file = tmp_path / "s.db"
+    with Store(f"sqlite:///{file}") as store:
+        run = start(store, "a" * 12)
+        frozen = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        try:
+            assert frozen.stdout is not None
+            assert frozen.stdout.readline() == b"held\n"
+            frozen.send_signal(signal.SIGSTOP)
+            monkeypatch.setattr(locks, "WAIT_SECONDS", 0.5)
+            with pytest.raises(
+                CutShort, match=rf"s\.db is locked by process {frozen.pid} \(stopped\) for more .*"
+            ):
+                store.event(run, "search", "x")
+            waiting = f"waiting for the lock of {file}, which process {frozen.pid} (stopped) holds"
+            assert waiting in caplog.messages
+        finally:
+            frozen.kill()
+            frozen.communicate()
+        store.event(run, "search", "y")
+        store.finish_run(run)

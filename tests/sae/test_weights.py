@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from sae_sweep.config import L1Config, TopKConfig
 from sae_sweep.errors import BadInput
-from sae_sweep.sae import AbstractSae, Normalisation, build, load, save
+from sae_sweep.sae import AbstractSae, Normalisation, build, load, save, wrong_with
 
 D, M = 6, 12
 CONFIGS = [TopKConfig(n_latents=M, k=3), L1Config(n_latents=M, l1_norm="unit")]
@@ -24,6 +24,14 @@ def stored(folder: Path, config: TopKConfig | L1Config) -> AbstractSae:
     settings: dict[str, Any] = {"sae": config.model_dump(exclude_none=True), "uid": "0a1b"}
     save(folder, sae, settings)
     return sae
+
+
+def forget_checksum(folder: Path) -> None:
+    """Let the folder be one of an earlier version."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["weights_sha256"]
+    path.write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["topk", "l1"])
@@ -68,7 +76,9 @@ def test_a_folder_without_settings_is_refused(tmp_path: Path) -> None:
 
 def test_settings_of_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(BadInput, match=r"config\.json is not the settings of a trial \(KeyError\)"):
+    with pytest.raises(
+        BadInput, match=r"config\.json is not the settings of a trial \(KeyError: 's"
+    ):
         load(tmp_path)
 
 
@@ -83,12 +93,38 @@ def test_truncated_weights_are_refused(tmp_path: Path) -> None:
     stored(tmp_path, CONFIGS[0])
     path = tmp_path / "sae.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(BadInput, match=r"sae\.safetensors cannot be read .*: forget the trial"):
+    with pytest.raises(BadInput, match=r"sae\.safetensors cannot be read .*: run its sweep"):
         load(tmp_path)
+
+
+def test_a_flipped_bit_of_the_weights_is_noticed_when_they_are_read(tmp_path: Path) -> None:
+    stored(tmp_path, CONFIGS[0])
+    path = tmp_path / "sae.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert (wrong_with(tmp_path), wrong_with(tmp_path, every_byte=True)) == (None, "damaged")
+    with pytest.raises(BadInput, match=r"sae\.safetensors is damaged \(its checksum .*=weights"):
+        load(tmp_path)
+
+
+def test_weights_that_were_stored_without_a_checksum_are_read(tmp_path: Path) -> None:
+    stored(tmp_path, CONFIGS[0])
+    forget_checksum(tmp_path)
+    assert wrong_with(tmp_path, every_byte=True) is None
+    load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"x", b"\xff" * 64, b"\x08" + b"\0" * 7 + b"{}"])
+def test_weights_that_are_gone_or_damaged_are_found(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "sae.safetensors").write_bytes(content)
+    assert wrong_with(tmp_path) == ("gone" if content is None else "damaged")
 
 
 def test_weights_without_normalisation_are_refused(tmp_path: Path) -> None:
     stored(tmp_path, CONFIGS[0])
+    forget_checksum(tmp_path)
     tensors = load_file(tmp_path / "sae.safetensors")
     del tensors["scale"]
     save_file(tensors, tmp_path / "sae.safetensors")

@@ -269,5 +269,5 @@ def test_a_tracker_that_fails_is_one_message(outputs, monkeypatch, capsys) -> No
     monkeypatch.setattr("sae_sweep.cli.track.open_sink", lambda *_: Broken())
     assert main(["track", "smoke", "--sink", "mlflow", "--outputs", str(outputs)]) == 1
     said = capsys.readouterr().err
-    assert "mlflow does not take smoke: RuntimeError: no room on the server; when that" in said
+    assert "mlflow does not take smoke (no room on the server): when that is mended" in said
     assert "Traceback" not in said

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save
 
@@ -119,3 +121,23 @@ def test_numbers_that_are_none_lead_to_a_fresh_start(tmp_path, caplog, numbers) 
     (tmp_path / "resume.safetensors").write_bytes(save({}, metadata))
     assert checkpoint.load(tmp_path, UID) is None
     assert "cannot be resumed from" in caplog.text
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(st.binary(min_size=1, max_size=40), st.floats(0, 1), st.booleans())
+def test_any_bytes_in_a_state_lead_to_the_same_state_or_to_none(
+    tmp_path: Path, noise: bytes, share: float, cut: bool
+) -> None:
+    whole = state(7)
+    checkpoint.save(tmp_path, UID, whole)
+    (tmp_path / checkpoint.PREVIOUS_FILE).unlink(missing_ok=True)
+    path = tmp_path / checkpoint.STATE_FILE
+    content = path.read_bytes()
+    place = int(share * len(content))
+    path.write_bytes(content[:place] + noise + (b"" if cut else content[place + len(noise) :]))
+    try:
+        found = checkpoint.load(tmp_path, UID)
+    except BadInput as error:  # the noise has hit the trial's uid
+        assert "is the state of trial" in str(error)  # noqa: PT017
+        return
+    assert found is None or same(found, whole)

@@ -135,6 +135,43 @@ def test_latents_that_never_fire_leave_undefined_metrics_undefined(activations) 
     assert np.isnan(metrics["similarity"])
 
 
+@pytest.mark.parametrize("entries", [2**22, 7 * M])
+@pytest.mark.parametrize(("every", "offset"), [(32, 0.0), (4, 0.0), (32, 500.0)])
+def test_massive_rows_are_counted_and_their_error_left_out(
+    activations, monkeypatch: pytest.MonkeyPatch, entries: int, every: int, offset: float
+) -> None:
+    monkeypatch.setattr("sae_sweep.train.evaluation.CHUNK_ENTRIES", entries)
+    # one row in 4 moves the mean, so that none stands out when centred; an offset hides raw norms
+    x = activations.validation
+    x[::every] = 0
+    x[::every, 5] = 150 * x.norm(dim=1).median()
+    activations.mean = x.mean(dim=0) * (offset == 0) + offset
+    activations.scale = 1.0
+    activations.validation = x - x.mean(dim=0)
+    sae = module(activations)
+    found = evaluate(sae, activations).metrics
+    x = activations.validation.double()
+    with torch.no_grad():
+        error = (x - sae.decode(sae.encode(activations.validation)).double()).square().sum(dim=1)
+    ordinary = torch.arange(len(x)) % every != 0
+    spread = (x - x.mean(dim=0)).square().sum(dim=1)
+    rest = x[ordinary] - x[ordinary].mean(dim=0)
+    expected = {
+        "massive_rows": 1 - ordinary.double().mean(),
+        "massive_variance": spread[~ordinary].sum() / spread.sum(),
+        "fvu_ordinary": error[ordinary].sum() / rest.square().sum(),
+        "fvu": error.sum() / spread.sum(),
+    }
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(float(value), rel=1e-4), name
+    assert found["massive_variance"] > 0.5
+
+
+def test_without_massive_rows_nothing_is_said_of_them(activations) -> None:
+    found = evaluate(module(activations), activations).metrics
+    assert not {"fvu_ordinary", "massive_rows", "massive_variance"} & found.keys()
+
+
 def test_looking_changes_nothing(activations) -> None:
     sae = module(activations)
     before = [parameter.clone() for parameter in sae.parameters()]

@@ -52,11 +52,18 @@ UNIT_L1 = ({"kind": "l1", "n_latents": 9, "l1_alpha": 9.0, "l1_norm": "unit"}, {
 OFTEN = {"always_on_coeff": 2.0, "always_on_threshold": 0.3}
 USAGE = {"n_latents": 12, "aux_kind": "usage", "aux_coeff": 3.0, "aux_target": 0.2} | OFTEN
 CONTROLLED = {"l0_controller": True, "l0_target": 0.1, "l0_target_start": 0.3, "steps": 14}
+SHORT = {"steps": 14, "lr": 2e-3}
+BATCH = {"kind": "batchtopk", "n_latents": 12, "aux_coeff": 0.5}
+JUMP = {"kind": "jumprelu", "n_latents": 12, "threshold_init": 0.4}
 FURTHER = {
     "sparse with usage": (USAGE | {"n_latents": 20, "k": 2}, {"seed_data": 3, "steps": 12}),
     "dense with usage": (USAGE | {"k": 4, "always_on_coeff": 0.5}, {"lr": 2e-3, "steps": 12}),
     "l1 priced where always on": (FREE_L1[0] | OFTEN, {"steps": 12}),
     "controlled": (FREE_L1[0] | {"l1_alpha": 1.0}, CONTROLLED),
+    "sparse batchtopk": (BATCH | {"n_latents": 36, "k": 1}, {"dead_window_tokens": 12, **SHORT}),
+    "dense batchtopk": (BATCH | OFTEN | {"k": 4}, {"dead_window_tokens": 8, **SHORT}),
+    "jumprelu": (JUMP | {"target_l0": 3, "pre_act_coeff": 0.5}, {"dead_window_tokens": 8, **SHORT}),
+    "jumprelu, controlled": (JUMP | {"l0_coeff": 0.5, "n_latents": 18}, CONTROLLED),
 }
 ZOO = {
     "sparse topk": SPARSE_TOPK,
@@ -102,10 +109,10 @@ def test_bits_do_not_depend_on_the_company(start, fused, diverges: Trial) -> Non
 def test_bits_of_further_losses_do_not_depend_on_the_company(start, fused) -> None:
     trials = [fused(sae, **{**train, "steps": 8}) for sae, train in FURTHER.values()]
     packed = start("packed")
-    for trial in (trials[1], trials[3]):
+    for trial in trials[1::2]:
         packed.engine.add(trial)
     packed.advance(3)
-    for trial in (trials[0], trials[2]):
+    for trial in trials[::2]:
         packed.engine.add(trial)
     packed.finish(5)
     for trial in trials:
@@ -116,7 +123,9 @@ def test_bits_of_further_losses_do_not_depend_on_the_company(start, fused) -> No
         assert alone.weights(trial) == packed.weights(trial)
 
 
-@pytest.mark.parametrize("name", ["sparse with aux", "resampled", "controlled"])
+@pytest.mark.parametrize(
+    "name", ["sparse with aux", "resampled", "controlled", "sparse batchtopk", "jumprelu"]
+)
 def test_a_trial_goes_on_from_a_checkpoint_bit_for_bit(
     start, fused, name: str, monkeypatch
 ) -> None:
@@ -153,6 +162,7 @@ def test_training_is_that_of_the_reference(start, fused, name: str, reproducible
     run.engine.add(trial)
     run.engine.add(plain)
     run.advance(trial.steps - 1)
+    assert not run.outcomes, run.outcomes[trial.uid].error
     found, expected = (run.engine.state(one.uid).tensors for one in (trial, plain))
     for tensor in expected:
         wanted, got = expected[tensor].double(), found[tensor].double()

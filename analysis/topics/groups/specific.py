@@ -1,5 +1,6 @@
 """Latents by group of tokens (language, domain): how well each is served, and what is its own."""
 
+from collections.abc import Set
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from analysis.study.table import Study
+from sae_sweep.inputs import edge
 
 SPECIFIC = 10.0
 """A specific latent fires at least so many times as often in its group as in any other."""
@@ -53,7 +55,7 @@ def figures(study: Study, uid: str) -> pd.DataFrame | None:
 
     None where its activations have fewer than two groups, or it was trained elsewhere.
     """
-    table = _table(study, uid, "groups.parquet")
+    table = _table(study, uid, "groups.parquet", {"group", "tokens", "fvu", "l0", "dead_features"})
     return (
         None
         if table is None
@@ -63,16 +65,25 @@ def figures(study: Study, uid: str) -> pd.DataFrame | None:
 
 def latents(study: Study, uid: str) -> pd.DataFrame | None:
     """A trial's latents: id, frequency, max_activation and a `frequency_<group>` each."""
-    return _table(study, uid, "latents.parquet")
+    return _table(study, uid, "latents.parquet", {"id", "frequency", "max_activation"})
 
 
-def _table(study: Study, uid: str, name: str) -> pd.DataFrame | None:
+def _table(study: Study, uid: str, name: str, columns: Set[str]) -> pd.DataFrame | None:
+    """A table in a trial's folder, None where there is none.
+
+    Raises:
+        BadInput: it is damaged.
+    """
     if study.trials_folder is None:
         return None
-    try:
-        return pd.read_parquet(study.trials_folder / study.member(uid).trial.folder / name)
-    except FileNotFoundError:
+    path = study.trials_folder / study.member(uid).trial.folder / name
+    if not path.exists():
         return None
+    with edge(str(path), "delete it, or train the trial again with rerun=all"):
+        table = pd.read_parquet(path)
+        if lacking := columns - set(table.columns):
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+        return table
 
 
 def compare(latents: pd.DataFrame, figures: pd.DataFrame) -> Latents | None:

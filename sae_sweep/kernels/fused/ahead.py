@@ -16,6 +16,7 @@ NUMBERS = (
     *("step_size", "correction", "beta1", "beta2"),
     *("complement1", "complement2", "price", "aux_coeff"),
     *("usage_coeff", "usage_target", "often_coeff", "often_limit"),
+    *("threshold_step_size", "bandwidth", "lift", "l0_price", "l0_goal"),
     *("l0_target", "l0_gain", "l0_fast", "l0_slow", "l0_bound"),
 )
 """What changes from step to step, by name: the fields of `Settings` that do, and the controller's
@@ -24,12 +25,13 @@ NUMBERS = (
 WHOLE = ("dead_window", "first", "half", "n_latents", "done", "seed", "begins")
 """What holds for all steps staged, int64: by slot, and of `seed` and `begins` by stream."""
 
-SMALL = ("form", "k", "room", "unit_rows", "stream", "free")
-"""The same, int32; `free` fills up a pair."""
+SMALL = ("form", "k", "batch_k", "room", "unit_rows", "stream")
+"""The same, int32, in pairs."""
 
 CONSTANTS = {
     "FIELDS": len(NUMBERS),
     "PRICE": NUMBERS.index("price"),
+    "L0_PRICE": NUMBERS.index("l0_price"),
     "TARGET": NUMBERS.index("l0_target"),
     "BLOCK": 32,
 }
@@ -113,7 +115,8 @@ def stage(
 @triton.jit(do_not_specialize=["members", "width"])
 def begin_kernel(
     at, numbers, now, control, aux, members, width,
-    FIELDS: tl.constexpr, PRICE: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr,
+    FIELDS: tl.constexpr, PRICE: tl.constexpr, L0_PRICE: tl.constexpr, TARGET: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Go on to the next step: its numbers, the price as the controller has moved it."""
     step = tl.load(at) + 1
@@ -127,7 +130,7 @@ def begin_kernel(
         target = tl.load(source + TARGET * width + member, mask=inside, other=0.0)
         for field in tl.static_range(FIELDS):
             value = tl.load(source + field * width + member, mask=inside, other=0.0)
-            if field == PRICE:
+            if (field == PRICE) | (field == L0_PRICE):
                 factor = tl.exp(moved).to(tl.float32)
                 value = tl.where(target > 0, value * factor, value)
             tl.store(now + field * width + member, value, mask=inside)

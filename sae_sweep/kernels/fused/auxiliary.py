@@ -157,7 +157,7 @@ def add_aux_k(
         pre, columns.rows, columns.first, columns.counts, threshold, last_tie, scratch,
         members, b, pre.shape[1], max(1, d // 2), CANDIDATES=CANDIDATES, num_warps=4,
     )  # fmt: skip
-    activate(columns, pre, threshold, last_tie, room[0])
+    activate(table, columns, pre, threshold, last_tie, room[0])
 
     factors, scales = _scales(settings, columns.counts, g)
     error = torch.empty_like(g)

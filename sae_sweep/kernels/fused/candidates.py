@@ -82,6 +82,8 @@ def list_pages(
     largest,
     form,
     k_of,
+    batch_k_of,
+    threshold,
     member_pages,
     n_pages_of,
     first_page_of,
@@ -111,6 +113,9 @@ def list_pages(
         top = tl.maximum(top, tl.max(key, 0))
         smallest = tl.minimum(smallest, tl.min(tl.where(inside, key, ABOVE_KEYS - 1), 0))
     low = bound_below(maxima, mine, n_pages, k, smallest, top, CHUNK)
+    here = member.to(tl.int64) * tokens + token
+    if tl.load(batch_k_of + member) > 0:
+        low = tl.maximum(low, sort_keys(tl.load(threshold + here)))
 
     found = 0
     for first in range(0, n_pages, CHUNK):
@@ -119,7 +124,6 @@ def list_pages(
         place = found + tl.cumsum(reaches, 0) - 1
         tl.store(listed + place, page, mask=reaches > 0)
         found += tl.sum(reaches, 0)
-    here = member.to(tl.int64) * tokens + token
     tl.store(n_candidates + here, found)
     tl.store(bounds + 2 * here, low)
     tl.store(bounds + 2 * here + 1, top + 1)
@@ -142,8 +146,12 @@ def find_candidates(
     table: Table,
     settings: Settings,
     largest: Float32[Tensor, "n pages"],
+    threshold: Float32[Tensor, "members n"],
 ) -> Candidates:
-    """List the pages to read again; nothing for l1 members in the `DENSE` form, or idle ones."""
+    """List the pages to read again; nothing for `DENSE` members without k, or idle ones.
+
+    Of members with `batch_k` those that reach `threshold`.
+    """
     tokens, pages = largest.shape
     members = len(settings.form)
 
@@ -159,6 +167,8 @@ def find_candidates(
         largest,
         settings.form,
         settings.k,
+        settings.batch_k,
+        threshold,
         table.member_pages,
         n_pages,
         *found,

@@ -17,6 +17,9 @@ CHUNK = 1024
 BLOCK = 1024
 """Entries of a list that are emptied at a time."""
 
+SLOWEST = 0.1
+"""Least weight of a batch in the running mean of `in_use`: that of `sae.batchtopk`."""
+
 CONTROL = 5
 """Numbers of a controller's state: fast, slow, integral, log factor, updates at a bound."""
 
@@ -36,6 +39,9 @@ class Counters(NamedTuple):
     """Mean of fvu and of l0_fraction, summed squared deviation of the latter."""
     control: Float64[Tensor, "slots 5"]
     """State of `train.controller.L0Controller`; zeros without one."""
+    in_use: Float32[Tensor, "slots 2"]
+    """Running mean of the smallest latent selected of a batch, and the batches behind it; zeros
+    where each token is selected from."""
 
 
 class Batch(NamedTuple):
@@ -51,6 +57,8 @@ class Batch(NamedTuple):
     """The sparsity term, coefficient included."""
     aux: Float32[Tensor, " members"]
     """The auxiliary term, coefficient included."""
+    smallest: Float32[Tensor, " members"]
+    """The smallest latent selected, for members with `batch_k`."""
 
 
 def empty_counters(slots: int, device: torch.device) -> Counters:
@@ -61,6 +69,7 @@ def empty_counters(slots: int, device: torch.device) -> Counters:
         diverged_at=torch.zeros(slots, dtype=torch.int64, device=device),
         last_half=torch.zeros(slots, 3, dtype=torch.float64, device=device),
         control=torch.zeros(slots, CONTROL, dtype=torch.float64, device=device),
+        in_use=torch.zeros(slots, 2, device=device),
     )
 
 
@@ -100,9 +109,10 @@ def control_step(
 @triton.jit(do_not_specialize=["tokens"])
 def count_kernel(
     at, form, firsts, halves, n_latents, done, targets, gains, fasts, slows, bounds,
-    squared_error, squares, active, penalty, aux,
-    losses, l0, diverged_at, last_half, control,
-    tokens, error_bound, lead, proportional, CHUNK: tl.constexpr,
+    l0_prices, l0_goals, batch_k,
+    squared_error, squares, active, penalty, aux, smallest,
+    losses, l0, diverged_at, last_half, control, in_use,
+    tokens, slowest, error_bound, lead, proportional, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Count one step of one member."""
     member = tl.program_id(0)
@@ -111,15 +121,24 @@ def count_kernel(
     error = add_tokens(squared_error, member, tokens, CHUNK)
     energy = add_tokens(squares, member, tokens, CHUNK)
     reconstruction = error / tokens
-    sparsity = tl.load(penalty + member)
+    mean = tl.load(active + member).to(tl.float32) / tokens
+    goal = tl.load(l0_goals + member)
+    beyond = tl.where(goal > 0, mean / goal - 1, 0.0)
+    paid = tl.load(l0_prices + member) * tl.where(goal > 0, beyond * beyond, mean)
+    sparsity = tl.load(penalty + member) + paid
     auxiliary = tl.load(aux + member)
     loss = reconstruction + sparsity + auxiliary
     tl.store(losses + 4 * member, loss.to(tl.float32))
     tl.store(losses + 4 * member + 1, reconstruction.to(tl.float32))
     tl.store(losses + 4 * member + 2, sparsity)
     tl.store(losses + 4 * member + 3, auxiliary)
-    mean = tl.load(active + member).to(tl.float32) / tokens
     tl.store(l0 + member, mean)
+    if tl.load(batch_k + member) > 0:
+        batches = tl.load(in_use + 2 * member + 1) + 1
+        moving = tl.load(in_use + 2 * member)
+        moving += tl.maximum(1 / batches, slowest) * (tl.load(smallest + member) - moving)
+        tl.store(in_use + 2 * member, moving)
+        tl.store(in_use + 2 * member + 1, batches)
     number = tl.load(firsts + member) + tl.load(at)
     # comparisons with NaN are false
     finite = (tl.abs(loss) < float("inf")) & (energy < float("inf"))
@@ -175,10 +194,10 @@ def count(
     members, tokens = batch.squares.shape
     views = ahead.views(members)
     told = ("first", "half", "n_latents", "done")
-    moves = ("l0_target", "l0_gain", "l0_fast", "l0_slow", "l0_bound")
+    moves = ("l0_target", "l0_gain", "l0_fast", "l0_slow", "l0_bound", "l0_price", "l0_goal")
     count_kernel[(members,)](
         ahead.at, settings.form, *(views[name] for name in (*told, *moves)),
-        *batch, *counters, tokens, *control, CHUNK=CHUNK, num_warps=4,
+        settings.batch_k, *batch, *counters, tokens, SLOWEST, *control, CHUNK=CHUNK, num_warps=4,
     )  # fmt: skip
 
 

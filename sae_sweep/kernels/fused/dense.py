@@ -20,7 +20,7 @@ and programs that end at once still have to be started."""
 
 @triton.jit(do_not_specialize=["b"])
 def activate_kernel(
-    pre, threshold, last_tie, rows, tile_member, latents, b, r,
+    pre, threshold, last_tie, thresholds, rows, tile_member, latents, b, r,
     PAGE: tl.constexpr, TOKENS: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
     """Write the activations of one tile of columns, zeros included."""
@@ -30,6 +30,7 @@ def activate_kernel(
         return
     column = tile * PAGE + tl.arange(0, PAGE)
     row = tl.load(rows + column)
+    least = tl.load(thresholds + row, mask=row >= 0, other=0.0)[None, :]
     first = tl.program_id(1) * TOKENS * TURNS
     for i in range(first, tl.minimum(first + TOKENS * TURNS, b), TOKENS):
         token = i + tl.arange(0, TOKENS)
@@ -40,7 +41,7 @@ def activate_kernel(
         valid = there[:, None] & (row >= 0)[None, :]
         value = tl.load(pre + at + row[None, :], mask=valid, other=0.0)
         tie = (value == lowest) & (row[None, :] <= last)
-        value = tl.where((value > 0) & ((value > lowest) | tie), value, 0.0)
+        value = tl.where((value > least) & ((value > lowest) | tie), value, 0.0)
         into = latents + at + column[None, :]
         tl.store(into, value.to(latents.dtype.element_ty), mask=there[:, None])
 
@@ -107,18 +108,24 @@ def sum_squares_kernel(
 
 
 def activate(
+    table: Table,
     columns: Columns,
     pre: Float32[Tensor, "b r"],
     threshold: Float32[Tensor, "members b"],
     last_tie: Int32[Tensor, "members b"],
     latents: Float[Tensor, "b r"],
 ) -> None:
-    """Write activations by column: pre-activations that the selection takes, zeros elsewhere."""
+    """Write activations by column: pre-activations that the selection takes, zeros elsewhere.
+
+    Taken are those above their latent's threshold, which is 0 where none is trained, that are also
+    among the largest.
+    """
     b, r = pre.shape
     tiles = len(columns.tile_member)
     tokens = block_of(b, 32)
     activate_kernel[(tiles, triton.cdiv(b, tokens * TURNS))](
-        pre, threshold, last_tie, columns.rows, columns.tile_member, latents, b, r,
+        pre, threshold, last_tie, table.thresholds.value, columns.rows, columns.tile_member,
+        latents, b, r,
         PAGE=r // tiles, TOKENS=tokens, TURNS=TURNS, num_warps=4,
     )  # fmt: skip
 

@@ -3,12 +3,13 @@
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from sae_sweep.kernels.fused.columns import Columns
 from sae_sweep.kernels.fused.dense import block_of, tile_sides
 from sae_sweep.kernels.fused.gradients import RowGradients
+from sae_sweep.kernels.fused.jump import ThresholdSums, straight_through
 from sae_sweep.kernels.fused.table import Settings, Table
 
 
@@ -39,10 +40,14 @@ def price_kernel(
 
 @triton.jit(do_not_specialize=["b"])
 def dz_kernel(
-    latents, dz, g, w_dec, rows, tile_member, prices, dz_sums, z_sums, active_sums, b, r, d,
+    latents, dz, g, w_dec, rows, tile_member, prices, bandwidths,
+    dz_sums, z_sums, active_sums, b, r, d,
     PAGE: tl.constexpr, TOKENS: tl.constexpr, DEPTH: tl.constexpr, PRICED: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of active latents, g w_dec^T and their price, and sums over a block."""
+    """Write the gradient of active latents, g w_dec^T and their price, and sums over a block.
+
+    Of members with a bandwidth all latents' g w_dec^T.
+    """
     tile = tl.program_id(1)
     member = tl.load(tile_member + tile)
     if member < 0:
@@ -65,7 +70,10 @@ def dz_kernel(
         total += tl.load(prices + column)[None, :]
     at = token.to(tl.int64)[:, None] * r + column[None, :]
     z = tl.load(latents + at, mask=there, other=0.0).to(tl.float32)
-    total = tl.where(z > 0, total, 0.0)
+    least = 0.0
+    if PRICED:
+        least = tl.where(tl.load(bandwidths + member) > 0, -1.0, 0.0)
+    total = tl.where(z > least, total, 0.0)
     tl.store(dz + at, total.to(dz.dtype.element_ty), mask=there)
     sums = tl.program_id(0).to(tl.int64) * r + column
     tl.store(dz_sums + sums, tl.sum(total, axis=0))
@@ -140,7 +148,8 @@ def add_gradients(
     batch: tuple[Float[Tensor, "members b d"], Float[Tensor, "members b d"]],
     into: RowGradients,
     priced: Settings | None,
-) -> None:
+    pre: Float32[Tensor, "b r"] | None = None,
+) -> ThresholdSums | None:
     """Differentiate encoder and decoder, for the latents that have columns.
 
     Args:
@@ -150,6 +159,10 @@ def add_gradients(
         batch: centred activations; gradient with respect to the reconstruction.
         into: gets the gradients added in rows that are filled, written elsewhere.
         priced: settings whose price active latents pay, if they do.
+        pre: pre-activations, where members have thresholds that are trained.
+
+    Returns:
+        What the gradients of these thresholds are made of, if there are any.
     """
     (z, dz), (centred, g) = latents, batch
     b, r = z.shape
@@ -169,10 +182,16 @@ def add_gradients(
             PAGE=page, COLUMNS=16, DEPTH=block_of(d, 128), num_warps=4,
         )  # fmt: skip
     dz_kernel[(blocks, tiles)](
-        z, dz, g, table.operands.w_dec, *where, prices, dz_sums, z_sums, active_sums, b, r, d,
+        z, dz, g, table.operands.w_dec, *where, prices,
+        prices if priced is None else priced.bandwidth,
+        dz_sums, z_sums, active_sums, b, r, d,
         PAGE=page, TOKENS=tokens, DEPTH=block_of(d, depth), PRICED=priced is not None,
         num_warps=8, num_stages=3,
     )  # fmt: skip
+    found = None
+    if pre is not None:
+        assert priced is not None
+        found = straight_through(table, columns, priced, pre, dz, dz_sums, tokens)
     for factors, vectors, weights in ((z, g, into.w_dec), (dz, centred, into.w_enc)):
         weights_kernel[(triton.cdiv(d, dims), tiles)](
             factors, vectors, *where, into.filled, weights, b, r, d,
@@ -183,3 +202,4 @@ def add_gradients(
         into.b_enc, into.activity, into.active_tokens, into.filled, blocks, r,
         PAGE=page, PRICED=priced is not None, num_warps=4,
     )  # fmt: skip
+    return found

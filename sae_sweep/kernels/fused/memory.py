@@ -5,8 +5,11 @@ from typing import NamedTuple
 from sae_sweep.config import Trial
 from sae_sweep.kernels.fused.table import MOST_STEPS, PAGE, sparse_up_to
 
-CHUNK, ROWS, WIDEST = 64, 8, {2: 4096, 4: 2048}
-"""As in `gradients` and `update`, which need Triton; the planner has none."""
+CHUNK, ROWS, WIDEST, BLOCK = 64, 8, {2: 4096, 4: 2048}, {2: 128, 4: 64}
+"""As in `gradients`, `update` and `dense`, which need Triton; the planner has none."""
+
+ROOM = 4
+"""sparse, where the count of a token's active latents varies: room for so many times its mean."""
 
 
 class Memory(NamedTuple):
@@ -31,14 +34,14 @@ def packed_memory(trial: Trial) -> Memory:
     """Compute what a trial takes as a member, apart from training rows."""
     n, d, batch, told = trial.n_latents, trial.source.d, trial.train.batch_size, trial.sae.fused
     operand = 2 if trial.train.precision == "bf16" else 4
-    k = told.k or n
-    active = (
-        k if k <= sparse_up_to(batch, d, n) * n else 0
-    )  # of a token, for which there is room in lists
+    mean = told.k or told.batch_k or n
+    active = 0  # of a token, for which there is room in lists
+    if mean <= sparse_up_to(batch, d, n) * n:
+        active = mean * (ROOM if told.batch_k else 1)
     losses = told.aux_coeff + told.usage_coeff + told.often_coeff > 0
     rows = -(-n // PAGE) * PAGE
     copies = 0 if operand == 4 else operand
-    table = rows * (2 * d * (3 * 4 + copies) + 3 * 4 + 8)
+    table = rows * (2 * d * (3 * 4 + copies) + 2 * 3 * 4 + 8)
     # centred, its copy and g; squares and errors; pre-activations and their maxima
     step = batch * d * (4 + copies + operand) + 16 * batch
     step += 4 * batch * (rows + rows // PAGE) + 4 * MOST_STEPS * batch
@@ -48,6 +51,8 @@ def packed_memory(trial: Trial) -> Memory:
     # lists by token and by latent, and what sorting takes; parts of latents with many tokens
     step += 8 * batch * active
     transient += batch * active * (32 + 2 * 4 * d // CHUNK)
+    if told.bandwidth:
+        transient += 4 * 4 * rows * -(-batch // BLOCK[operand])  # what moves the thresholds
     if losses or not active:
         # both gradients, activations and theirs; the auxiliary loss's error
         step += 2 * 4 * rows * d + 2 * operand * batch * rows

@@ -9,6 +9,7 @@ from torch import Tensor
 from sae_sweep.kernels.fused.table import FREE, Rows, Table, empty_table
 
 BIAS = ("b_dec", "first.b_dec", "second.b_dec")
+THRESHOLD = ("threshold", "first.threshold", "second.threshold")
 
 
 def pages_needed(n_latents: int, page: int) -> int:
@@ -57,9 +58,10 @@ def row_ids(table: Table, slot: int) -> Int64[Tensor, " m"]:
 
 
 def parameters(table: Table, slot: int) -> dict[str, Shaped[Tensor, "..."]]:
-    """A member's weights by name, copied out."""
+    """A member's weights by name, copied out; a threshold where none is trained is 0."""
     rows = row_ids(table, slot)
     found = {name: tensor[rows] for name, tensor in table.weights._asdict().items()}
+    found["threshold"] = table.thresholds.value[rows]
     return {**found, "b_dec": table.biases.b_dec[slot].clone()}
 
 
@@ -80,6 +82,8 @@ def take(
             found[prefix + name] = tensor[rows].to(device or rows.device)
     for name, bias in zip(BIAS, table.biases, strict=True):
         found[name] = bias[slot].to(device or rows.device, copy=True)
+    for name, threshold in zip(THRESHOLD, table.thresholds, strict=True):
+        found[name] = threshold[rows].to(device or rows.device)
     found["silent_tokens"] = table.silent_tokens[rows].to(device or rows.device)
     return found
 
@@ -97,6 +101,8 @@ def put(table: Table, slot: int, tensors: Mapping[str, Shaped[Tensor, "..."]]) -
             tensor[rows] = 0.0 if found is None else found.detach().to(device)
     for name, bias in zip(BIAS, table.biases, strict=True):
         bias[slot] = tensors[name].detach().to(device) if name in tensors else 0.0
+    for name, threshold in zip(THRESHOLD, table.thresholds, strict=True):
+        threshold[rows] = tensors[name].detach().to(device) if name in tensors else 0.0
     silent = tensors.get("silent_tokens")
     table.silent_tokens[rows] = 0 if silent is None else silent.to(device)
     if table.operands.w_enc is not table.weights.w_enc:

@@ -7,7 +7,7 @@ from jaxtyping import Float32, Int32
 from torch import Tensor
 
 from sae_sweep.kernels.fused.candidates import find_candidates
-from sae_sweep.kernels.fused.radix import candidates, is_chosen, kth_largest
+from sae_sweep.kernels.fused.radix import candidates, is_chosen, kth_largest, sort_keys
 from sae_sweep.kernels.fused.table import DENSE, IDLE, Settings, Table
 
 TILE_PAGES = 16
@@ -64,6 +64,7 @@ def choose(
     pre,
     form,
     k_of,
+    batch_k_of,
     room_of,
     first_page_of,
     candidate_pages,
@@ -107,6 +108,9 @@ def choose(
                 kth, last, collected = kth_largest(
                     own, listed, n_listed, k, low, high, mine, PAGE, TILE
                 )
+            if tl.load(batch_k_of + member) > 0:
+                kth = sort_keys(tl.load(threshold + here))
+                last = tl.load(last_row + here)
             tl.store(threshold + here, tl.cast(kth, tl.float32, bitcast=True))
             tl.store(last_row + here, last)
             if acts != _DENSE:
@@ -139,7 +143,8 @@ def select(
 ) -> None:
     """Take relu, then the k largest of each token; exact ties go to the lowest row.
 
-    `reference.top_k` for each member in its slot. With k = 0 (l1) every positive one is chosen.
+    `reference.top_k` for each member in its slot. With k = 0 (l1) every positive one is chosen, and
+    with `batch_k` what `batch_select` has found.
 
     Args:
         table: whose pages `pre` and `largest` are about.
@@ -148,8 +153,10 @@ def select(
         largest: their maxima by page.
         rows: set for `SPARSE` members: the chosen rows of each token, ascending, then r.
         values: set for `SPARSE` members: their activations, > 0, then 0.
-        threshold: set: the k-th largest activation; 0 where fewer than k are positive.
-        last_tie: set: the last row chosen of those that equal the threshold, -1 where it is 0.
+        threshold: set: the k-th largest activation; 0 where fewer than k are positive. That of
+            members with `batch_k` is read.
+        last_tie: set: the last row chosen of those that equal the threshold, -1 where it is 0. That
+            of members with `batch_k` is read.
         overflow: set to 1 for `SPARSE` members of which a token chooses more than it has room for,
             else to 0.
     """
@@ -158,12 +165,13 @@ def select(
     tile = TILE_PAGES * table.page
     programs = min(members * tokens, PROGRAMS)
 
-    found = find_candidates(table, settings, largest)
+    found = find_candidates(table, settings, largest, threshold)
     overflow.zero_()
     choose[programs,](
         pre,
         settings.form,
         settings.k,
+        settings.batch_k,
         settings.room,
         *found,
         torch.empty(programs, tile, dtype=torch.int32, device=pre.device),

@@ -10,15 +10,17 @@ from sae_sweep.kernels.fused import decode, dense
 from sae_sweep.kernels.fused.ahead import Ahead, begin
 from sae_sweep.kernels.fused.always_on import add_always_on
 from sae_sweep.kernels.fused.auxiliary import add_aux_k
+from sae_sweep.kernels.fused.batch_select import batch_select
 from sae_sweep.kernels.fused.bias import update_biases
 from sae_sweep.kernels.fused.by_latent import ByLatent, by_latent
 from sae_sweep.kernels.fused.centre import centre
-from sae_sweep.kernels.fused.columns import dense_columns
+from sae_sweep.kernels.fused.columns import Columns, dense_columns
 from sae_sweep.kernels.fused.counters import Batch, Control, Counters, count, retire
 from sae_sweep.kernels.fused.dense_gradients import add_gradients
 from sae_sweep.kernels.fused.encode import encode
 from sae_sweep.kernels.fused.encode_by_library import encode_by_library, runs_of
 from sae_sweep.kernels.fused.gradients import RowGradients, empty_gradients
+from sae_sweep.kernels.fused.jump import ThresholdSums, update_thresholds
 from sae_sweep.kernels.fused.select import select
 from sae_sweep.kernels.fused.sums import count_active, member_penalties
 from sae_sweep.kernels.fused.table import Table
@@ -34,6 +36,10 @@ class Kernels(NamedTuple):
     aux: bool
     usage: bool
     often: bool
+    batch: bool
+    """Whether a member selects from its batch as a whole."""
+    jump: bool
+    """Whether a member trains thresholds."""
 
     @property
     def whole_rows(self) -> bool:
@@ -87,7 +93,8 @@ class Step:
         self._latents: tuple[Tensor, Tensor] | None = None
         active = torch.zeros(members, dtype=torch.int64, device=device)
         self._batch = Batch(
-            real(members, batch), real(members, batch), active, real(members), real(members)
+            *(real(members, batch), real(members, batch), active),
+            *(real(members), real(members), real(members)),
         )
         self._nothing = ByLatent(whole(0), real(0), whole(r + 1), whole(0))
 
@@ -119,6 +126,11 @@ class Step:
             encode(table, settings, self._operand, self._pre, self._largest)
         else:
             encode_by_library(table, self._runs, self._operand, self._pre, self._largest)
+        if kernels.batch:
+            batch_select(
+                *(table, settings, self._pre, self._largest),
+                *(self._threshold, self._last_tie, batch.smallest),
+            )
         select(
             *(table, settings, self._pre, self._largest, self._rows, self._values),
             *(self._threshold, self._last_tie, self._overflow),
@@ -128,12 +140,15 @@ class Step:
             self._gradients, self._latents = self._whole_rows()
             self._gradients.filled.zero_()
         lists = self._by_active_latents(kernels)
-        if kernels.dense:
-            self._by_whole_rows()
+        moves = self._by_whole_rows(kernels) if kernels.dense else None
         self._add_losses(kernels, lists)
         gradients = self._gradients if kernels.whole_rows else None
         counts = lists.start if gradients is None else gradients.active_tokens
-        count_active(table, settings, self._g.shape[1], lists.start, counts, batch.active)
+        tokens = self._g.shape[1]
+        count_active(table, settings, tokens, lists.start, counts, batch.active)
+        if moves is not None:
+            columns, sums = moves
+            update_thresholds(table, columns, settings, sums, batch.active, tokens, batch.aux)
         shares = update_rows(table, settings, lists, self._operand, self._g, gradients)
         update_biases(table, settings, self._g, shares.bias)
         member_penalties(table, settings, shares.penalty, batch.penalty)
@@ -166,18 +181,24 @@ class Step:
         )
         return by_latent(self._rows, self._values, len(self._table.silent_tokens))
 
-    def _by_whole_rows(self) -> None:
-        """Decode dense members, and leave their gradients for the update."""
+    def _by_whole_rows(self, kernels: Kernels) -> tuple[Columns, ThresholdSums] | None:
+        """Decode dense members, and leave their gradients for the update.
+
+        Returns:
+            What the thresholds are updated from, where any are trained.
+        """
         assert self._gradients is not None
         assert self._latents is not None
         table, settings, latents = self._table, self.settings, self._latents
         columns = dense_columns(table, settings)
-        dense.activate(columns, self._pre, self._threshold, self._last_tie, latents[0])
+        dense.activate(table, columns, self._pre, self._threshold, self._last_tie, latents[0])
         dense.decode_error(
             table, columns, latents[0], self._centred, self._g, self._batch.squared_error
         )
         batch = (self._operand, self._g)
-        add_gradients(table, columns, latents, batch, self._gradients, settings)
+        pre = self._pre if kernels.jump else None
+        sums = add_gradients(table, columns, latents, batch, self._gradients, settings, pre)
+        return None if sums is None else (columns, sums)
 
     def _whole_rows(self) -> tuple[RowGradients, tuple[Tensor, Tensor]]:
         """Room that only dense members and auxiliary losses need."""

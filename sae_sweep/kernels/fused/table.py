@@ -73,6 +73,14 @@ class Biases(NamedTuple):
     second: Float32[Tensor, "members d"]
 
 
+class Thresholds(NamedTuple):
+    """The threshold of each latent, and Adam's moments of it; 0 where a member trains none."""
+
+    value: Float32[Tensor, " r"]
+    first: Float32[Tensor, " r"]
+    second: Float32[Tensor, " r"]
+
+
 class Table(NamedTuple):
     """All members' parameters and optimiser state, and who owns which page."""
 
@@ -81,6 +89,7 @@ class Table(NamedTuple):
     second: Rows
     operands: Operands
     biases: Biases
+    thresholds: Thresholds
     silent_tokens: Int64[Tensor, " r"]
     """Tokens since each latent last fired."""
     page_member: Int32[Tensor, " pages"]
@@ -102,7 +111,9 @@ class Settings(NamedTuple):
     form: Int32[Tensor, " members"]
     """`IDLE`, `SPARSE` or `DENSE`."""
     k: Int32[Tensor, " members"]
-    """Active latents a token; 0: all positive ones (l1)."""
+    """Active latents a token; 0: all positive ones (l1), or see `batch_k`."""
+    batch_k: Int32[Tensor, " members"]
+    """Active latents a token on average over the batch, whose largest are selected; 0: see `k`."""
     room: Int32[Tensor, " members"]
     """sparse: the most active latents of a token; with more the member's step is not made."""
     unit_rows: Int32[Tensor, " members"]
@@ -129,6 +140,18 @@ class Settings(NamedTuple):
     """Weight of the price on latents that fire too often; 0 where it is off."""
     often_limit: Float32[Tensor, " members"]
     """Share of tokens up to which they may."""
+    threshold_step_size: Float32[Tensor, " members"]
+    """`step_size` of thresholds."""
+    bandwidth: Float32[Tensor, " members"]
+    """Width of the window around a threshold in which it is moved; 0: thresholds are not trained.
+
+    Members that train them are `DENSE`."""
+    lift: Float32[Tensor, " members"]
+    """Weight of the pre-activation loss of dead latents, over the batch size."""
+    l0_price: Float32[Tensor, " members"]
+    """Weight of L0, times the share of it that acts; 0 without such a penalty."""
+    l0_goal: Float32[Tensor, " members"]
+    """L0 around which that penalty is quadratic: l0_price (l0 / l0_goal - 1)^2; 0: l0_price l0."""
     dead_window: Int64[Tensor, " members"]
     """Tokens of silence after which a latent is dead."""
 
@@ -169,6 +192,7 @@ def empty_table(
         second=rows(),
         operands=Operands(*operands),
         biases=Biases(*torch.zeros(3, members, d, device=device)),
+        thresholds=Thresholds(*torch.zeros(3, r, device=device)),
         silent_tokens=torch.zeros(r, dtype=torch.int64, device=device),
         page_member=torch.full((pages,), FREE, dtype=torch.int32, device=device),
         page_latents=torch.zeros(pages, dtype=torch.int32, device=device),

@@ -4,13 +4,14 @@ A run that is not heard of any more is closed by the driver that needs its trial
 driver of a closed run wants to write afterwards is refused, however long it was frozen or cut off.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, select, update
 
 from sae_sweep.errors import BadInput
-from sae_sweep.records.store.connection import now
+from sae_sweep.records.store.connection import damaged, now
 from sae_sweep.records.store.reader import CHUNK, keys, open_runs, trial_records
 from sae_sweep.records.store.tables import EVENT, MEMBER, META, METRIC, RUN, TRIAL
 from sae_sweep.records.trial import FINAL, Status, TrialRecord
@@ -116,6 +117,8 @@ def next_number(connection: Connection) -> int:
     """
     latest = select(META.c.value).where(META.c.key == "claim")
     found = connection.scalar(latest)
+    if not re.fullmatch(r"\d{1,18}", found or "0"):
+        raise BadInput(damaged(connection.engine.url, f"the latest claim is {found}"))
     number = max(int(found or 0) + 1, int(now(connection) * 1000))
     if found is None:
         connection.execute(META.insert().values(key="claim", value=str(number)))

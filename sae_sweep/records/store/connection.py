@@ -21,14 +21,10 @@ from sqlalchemy.exc import (
     OperationalError,
 )
 
-from sae_sweep.errors import BadInput, NoStore, printable
+from sae_sweep.errors import BadInput, NoStore, lacks_processes, lacks_room, printable
+from sae_sweep.inputs import reason
+from sae_sweep.records.store import locks
 from sae_sweep.records.store.tables import META, METADATA, MIGRATIONS, SCHEMA_VERSION
-
-LOCK_SECONDS = 30.0
-"""How long a process waits for another's transaction on SQLite."""
-
-SAID_SECONDS = 2.0
-"""After so long a wait for another process's lock is said."""
 
 IDLE_SECONDS = 20
 """PostgreSQL ends a transaction whose process has been silent for so long: it may be frozen."""
@@ -46,14 +42,6 @@ logger = logging.getLogger(__name__)
 
 FULL = ("database or disk is full", "disk I/O error")
 """What SQLite says when its files cannot grow: on a full disk, and at a limit of the process."""
-
-ADVISORY_LOCK = 7320
-"""A number that processes which share a PostgreSQL store agree on."""
-
-
-def default_url(outputs: Path) -> str:
-    """The SQLite file that is used where no URL is given."""
-    return f"sqlite:///{outputs / 'sae_sweep.db'}"
 
 
 def parse(url: str) -> URL:
@@ -126,42 +114,14 @@ def transaction(engine: Engine, *, alone: bool = False) -> Iterator[Connection]:
 
     Args:
         engine: of the store.
-        alone: whether only one process can be in such a transaction at a time. SQLite has no other
-            kind; on PostgreSQL it is an advisory lock, and what waits for it says so.
+        alone: whether only one process can be in such a transaction at a time, as on SQLite always.
+
+    Raises:
+        CutShort: another process does not give up the lock of a SQLite file.
     """
     with engine.begin() as connection:
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        elif alone:
-            _lock(connection)
+        locks.take(connection, alone=alone)
         yield connection
-
-
-def _lock(connection: Connection) -> None:
-    began, said = time.monotonic(), False
-    attempt = text("SELECT pg_try_advisory_xact_lock(:key)")
-    while not connection.scalar(attempt, {"key": ADVISORY_LOCK}):
-        if not said and time.monotonic() - began > SAID_SECONDS:
-            said = True
-            logger.warning(
-                "waiting for the lock of the store (advisory lock %d), which %s holds",
-                ADVISORY_LOCK,
-                _holder(connection),
-            )
-        time.sleep(0.05)
-
-
-def _holder(connection: Connection) -> str:
-    query = text(
-        "SELECT a.pid, a.usename, a.client_addr, a.state FROM pg_locks l "
-        "JOIN pg_stat_activity a USING (pid) "
-        "WHERE l.locktype = 'advisory' AND l.objid = :key AND l.granted"
-    )
-    found = connection.execute(query, {"key": ADVISORY_LOCK}).first()
-    if found is None:
-        return "another process"
-    place = found.client_addr or "its own host"
-    return f"server process {found.pid} ({found.usename} from {place}, {found.state})"
 
 
 def now(connection: Connection) -> float:
@@ -205,6 +165,11 @@ def explaining(engine: Engine) -> Iterator[None]:
     except BadInput:
         engine.dispose()
         raise
+    except Exception as error:
+        engine.dispose()
+        if lacks_room(error) or lacks_processes(error):
+            raise
+        raise BadInput(damaged(engine.url, reason(error))) from error
 
 
 def _engine(url: URL, *, read_only: bool) -> Engine:
@@ -237,7 +202,7 @@ def _sqlite(url: URL, *, read_only: bool) -> Engine:
         url = URL.create("sqlite", database=database, query={"uri": "true"})
     engine = create_engine(
         url,
-        connect_args={"timeout": LOCK_SECONDS},
+        connect_args={"timeout": locks.WAIT_SECONDS},
         hide_parameters=True,
         json_deserializer=_read_json,
     )
@@ -245,7 +210,8 @@ def _sqlite(url: URL, *, read_only: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
         if not read_only:
-            _into_wal(connection)
+            # SQLite does not wait for this lock by itself
+            locks.wait_for(lambda: _into_wal(connection), Path(url.database or ""))
             connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
 
@@ -262,18 +228,15 @@ def _read_json(text: str | bytes) -> Any:
         ) from None
 
 
-def _into_wal(connection: sqlite3.Connection) -> None:
-    """Let readers and the writer work at once; SQLite does not wait for this lock by itself."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
+def _into_wal(connection: sqlite3.Connection) -> bool:
+    """Let readers and the writer work at once; False while another process is in the way."""
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError as error:
+        if locks.is_locked(error):
+            return False
+        raise
+    return True
 
 
 def _check_ours(engine: Engine, url: URL, *, may_be_new: bool) -> None:

@@ -108,9 +108,14 @@ T = TypeVar("T")
 RECORD = [TRIAL.c[field.name] for field in fields(TrialRecord)]
 """The columns of a record: a store of an earlier schema has them too."""
 
+GROUPS = ("activations", "sae", "train")
+"""What every trial has settings of."""
+
 _TRIAL = TypeAdapter(TrialRecord)
 _RUN = TypeAdapter(Run)
 _OPEN_RUN = TypeAdapter(OpenRun)
+_EVENT = TypeAdapter(Event)
+_ASSIGNMENT = TypeAdapter(dict[str, Any])
 
 
 class Reader:
@@ -238,7 +243,8 @@ class Reader:
             .order_by(EVENT.c.id)
         )
         with self._connection() as connection:
-            return [Event(*map(_shown, row)) for row in connection.execute(query)]
+            rows = connection.execute(query).mappings().all()
+            return [_checked(connection, _EVENT, dict(row)) for row in rows]
 
 
 def _run(connection: Connection, row: RowMapping) -> Run:
@@ -298,7 +304,13 @@ def read_members(connection: Connection, run: int) -> list[Member]:
         .order_by(MEMBER.c.position)
     )
     found = connection.execute(query).mappings().all()
-    return [Member(one["assignment"], _trial_record(connection, one)) for one in found]
+    return [
+        Member(
+            _checked(connection, _ASSIGNMENT, one["assignment"]),
+            _trial_record(connection, one),
+        )
+        for one in found
+    ]
 
 
 def read_states(connection: Connection, name: str) -> list[Any]:
@@ -343,13 +355,16 @@ def _trial_record(connection: Connection, row: RowMapping) -> TrialRecord:
         checked_component(record.folder)
     except ValueError as error:
         raise BadInput(damaged(connection.engine.url, str(error))) from None
+    if lacking := [name for name in GROUPS if not isinstance(record.config.get(name), dict)]:
+        said = f"trial {record.uid} has no settings of {', '.join(lacking)}"
+        raise BadInput(damaged(connection.engine.url, said))
     return record
 
 
-def _checked(connection: Connection, kind: TypeAdapter[T], values: Mapping[str, Any]) -> T:
-    """Check what a row holds, and show what would act on a terminal."""
+def _checked(connection: Connection, kind: TypeAdapter[T], values: Any) -> T:
+    """Check what a row or a cell holds, and show what would act on a terminal."""
     try:
-        return kind.validate_python({name: _shown(value) for name, value in values.items()})
+        return kind.validate_python(_shown(values))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -116,7 +116,7 @@ class Store:
     def _keep_beating(self, run: int) -> None:
         while not self._stop_beating.wait(HEARTBEAT_SECONDS):
             # a beat that finds the database busy or away is left out: the next one tries again
-            with contextlib.suppress(DBAPIError):
+            with contextlib.suppress(DBAPIError, CutShort):
                 self._beat_once(run)
 
     def _beat_once(self, run: int) -> None:

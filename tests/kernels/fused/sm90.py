@@ -18,6 +18,7 @@ from triton.compiler import ASTSource
 
 from sae_sweep.kernels.fused import (
     ahead,
+    batch_select,
     by_latent,
     candidates,
     centre,
@@ -37,6 +38,8 @@ TILE = select.TILE_PAGES * PAGE
 TABLE = {
     "form": "*i32",
     "k_of": "*i32",
+    "batch_k_of": "*i32",
+    "batch_k": "*i32",
     "room_of": "*i32",
     "member_pages": "*i32",
     "page_member": "*i32",
@@ -71,7 +74,7 @@ WIDE = ("firsts", "halves", "n_latents", "done", "diverged_at", "active", "at")
 BOOKKEEPING = {
     **dict.fromkeys(WIDE, "*i64"),
     **dict.fromkeys(("last_half", "control"), "*fp64"),
-    **dict.fromkeys(("error_bound", "lead", "proportional"), "fp32"),
+    **dict.fromkeys(("slowest", "error_bound", "lead", "proportional"), "fp32"),
     "width": "i32",
 }
 ORDER = {
@@ -79,6 +82,9 @@ ORDER = {
     **dict.fromkeys(("seeds", "begins"), "*i64"),
     "order": "*i32",
 }
+
+
+DIGITS = dict.fromkeys(("prefix", "rest", "counts", "ties", "last_tie"), "*i32")
 
 
 class Compiled(NamedTuple):
@@ -143,6 +149,18 @@ def cases() -> dict[str, Compiled]:
         "order": Compiled(order.order_kernel, {"BLOCK": order.BLOCK}, types=ORDER),
         "count_page": Compiled(sums.count_page, {"PAGE": PAGE}),
     }
+    pages = {"PAGE": PAGE, "PAGES": batch_select.PAGES}
+    found["ties"] = Compiled(batch_select.ties_kernel, pages, types=DIGITS)
+    found["place"] = Compiled(
+        batch_select.place_kernel, pages | {"CHUNK": batch_select.CHUNK}, types=DIGITS
+    )
+    for shift, bits in batch_select.DIGITS:
+        digit = {"BITS": bits, "BINS": 1 << bits}
+        read = {"TOKENS": batch_select.TOKENS, "TURNS": batch_select.TURNS, "SHIFT": shift}
+        found[f"histogram {shift}"] = Compiled(
+            batch_select.histogram_kernel, {"PAGE": PAGE} | read | digit, types=DIGITS
+        )
+        found[f"digit {shift}"] = Compiled(batch_select.digit_kernel, digit, types=DIGITS)
     for d in WIDTHS:
         width = triton.next_power_of_2(d)
         constants = {"WIDTH": width, "AT_ONCE": decode.AT_ONCE, "LISTED": decode.LISTED}

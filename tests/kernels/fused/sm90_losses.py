@@ -8,14 +8,16 @@ import sys
 import triton
 from sm90 import WIDTHS, Compiled, report
 
-from sae_sweep.kernels.fused import always_on, usage
+from sae_sweep.kernels.fused import always_on, jump, usage
 from sae_sweep.kernels.fused.table import PAGE
 
 TYPES = {
     **dict.fromkeys(("start", "tokens", "last_tie", "filled", "tile_member", "counts"), "*i32"),
     **dict.fromkeys(("form", "k_of", "unit_rows", "rows"), "*i32"),
     **dict.fromkeys(("page_member", "page_latents", "member_pages"), "*i32"),
-    **dict.fromkeys(("b", "r", "d", "pages"), "i32"),
+    **dict.fromkeys(("b", "r", "d", "pages", "blocks"), "i32"),
+    **dict.fromkeys(("silent_tokens", "dead_window", "active"), "*i64"),
+    "eps": "fp32",
     "sums": "*fp64",
     "share": "fp32",
 }
@@ -33,6 +35,17 @@ def cases() -> dict[str, Compiled]:
         "fill": Compiled(usage.fill_kernel, {"PAGE": PAGE, "COLUMNS": usage.COLUMNS}, **wide),
         "add_shares": Compiled(always_on.add_shares_kernel, {"CHUNK": 512}, types=TYPES),
     }
+    for side, bfloat16 in ((64, ()), (128, ("dz",))):
+        found[f"straight through {side}"] = Compiled(
+            jump.straight_through_kernel,
+            {"PAGE": PAGE, "BLOCK": side, "TOKENS": jump.TOKENS},
+            bfloat16=bfloat16,
+            aligned=("r",),
+            types=TYPES,
+        )
+    found["thresholds"] = Compiled(
+        jump.threshold_kernel, {"PAGE": PAGE}, aligned=("r",), types=TYPES
+    )
     for d in WIDTHS:
         sizes = {**SIZES, "WIDTH": triton.next_power_of_2(d)}
         found[f"often {d}"] = Compiled(

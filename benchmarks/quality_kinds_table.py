@@ -1,0 +1,128 @@
+"""The tables of the quality benchmark over architectures: what the lines of its results say."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE = 0.95
+TARGETS = (16, 32, 64)
+TOLERANCE = 0.2
+"""A cell is told apart where no point of its curve has an L0 as near as this, as a share."""
+
+
+def at_l0(points: pd.DataFrame, target: float) -> float:
+    """FVU of a curve at an L0, linear in logarithms, also beyond its ends."""
+    points = points.sort_values("l0")
+    x, y = np.log(points["l0"].to_numpy()), np.log(points["fvu"].to_numpy())
+    wanted = math.log(target)
+    first = min(max(int(np.searchsorted(x, wanted)) - 1, 0), len(x) - 2)
+    slope = (y[first + 1] - y[first]) / (x[first + 1] - x[first])
+    return math.exp(y[first] + slope * (wanted - x[first]))
+
+
+def best_rates(lines: Sequence[dict[str, Any]]) -> dict[int, float]:
+    """The learning rate whose curve is lowest, by the L0 at which it is read."""
+    runs = pd.DataFrame(lines)
+    found = {
+        target: {lr: at_l0(curve, target) for lr, curve in runs.groupby("lr")} for target in TARGETS
+    }
+    return {target: min(by_rate, key=by_rate.__getitem__) for target, by_rate in found.items()}
+
+
+def render(lines: Sequence[dict[str, Any]]) -> str:
+    """Write the section of one regime: how it was measured, and the cells."""
+    runs = pd.DataFrame(lines)
+    cells = pd.DataFrame(
+        [cell for _, part in runs.groupby(["kind", "trainer"], sort=False) for cell in _cells(part)]
+    )
+    return "\n\n".join([_setting(runs), _table(cells), _verdicts(cells)])
+
+
+def _cells(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row per L0 of one architecture and trainer."""
+    first, second = (runs[runs["seed"] == seed] for seed in (0, 1))
+    cells = []
+    for target, lr in best_rates(first.to_dict("records")).items():
+        curves = [seed[seed["lr"] == lr] for seed in (first, second)]
+        logs = [math.log(at_l0(curve, target)) for curve in curves]
+        nearest = [curve.iloc[(curve["l0"] / target - 1).abs().argmin()] for curve in curves]
+        cells.append(
+            {
+                **{"kind": runs["kind"].iloc[0], "trainer": runs["trainer"].iloc[0]},
+                **{"target": target, "lr": lr, "log_fvu": float(np.mean(logs))},
+                "deviation": logs[1] - logs[0],
+                "dead": float(np.mean([one["dead_features"] for one in nearest])),
+                "far": max(abs(one["l0"] / target - 1) for one in nearest) > TOLERANCE,
+                "seconds": runs["cpu_seconds"].sum(),
+            }
+        )
+    return cells
+
+
+def _detectable(cells: pd.DataFrame) -> float:
+    """Smallest difference of two means of two seeds that counts: t * sd * sqrt(2 / 2)."""
+    sd = math.sqrt((cells["deviation"] ** 2 / 2).mean())
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, len(cells))) * sd
+
+
+def _compared(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per architecture and L0: ours against the best peer."""
+    rows = []
+    for (kind, target), cell in cells.groupby(["kind", "target"], sort=False):
+        by_trainer = cell.set_index("trainer")["log_fvu"]
+        peers = by_trainer.iloc[1:]
+        ratio = by_trainer.iloc[0] - peers.min()
+        noise = _detectable(cells[cells["kind"] == kind])
+        verdict = "worse" if ratio > noise else "better" if ratio < -noise else "equal"
+        rows.append((kind, target, ratio, peers.idxmin(), noise, verdict))
+    return pd.DataFrame(rows, columns=["kind", "target", "ratio", "peer", "noise", "verdict"])
+
+
+def _setting(runs: pd.DataFrame) -> str:
+    versions = runs.drop_duplicates("trainer").set_index("trainer")["version"]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    rows = runs["regime"].iloc[0]
+    return (
+        f"`python -m benchmarks.quality_kinds --rows {rows}`, {_all(runs['date'])}: {len(runs)} "
+        f"trainings of {_all(runs['steps'])} steps, {_all(runs['n_latents'])} latents; {named}; "
+        f"torch {_all(runs['torch'])}; {_all(runs['cpu'])}, threads: {_all(runs['threads'])}."
+    )
+
+
+def _all(column: pd.Series) -> str:
+    return ", ".join(str(value) for value in sorted(set(column)))
+
+
+def _table(cells: pd.DataFrame) -> str:
+    """FVU, mean of two seeds; in brackets the learning rate that was best, and dead latents."""
+    trainers = list(dict.fromkeys(cells["trainer"]))
+    found = cells.set_index(["kind", "target", "trainer"])
+    rows = []
+    for _, cell in _compared(cells).iterrows():
+        entries = []
+        for trainer in trainers:
+            one = found.loc[(cell["kind"], cell["target"], trainer)]
+            rate = f"{one['lr']:.0e}".replace("e-0", "e-")
+            far = "~" if one["far"] else ""
+            entries.append(f"{far}{math.exp(one['log_fvu']):.4f} ({rate}, {one['dead']:.0%})")
+        change = f"{math.expm1(cell['ratio']):+.1%} against {cell['peer']}"
+        noise = f"{math.expm1(cell['noise']):.1%}"
+        rows.append([cell["kind"], str(cell["target"]), *entries, change, noise, cell["verdict"]])
+    header = ["kind", "L0", *trainers, "sae-sweep, best peer", "detectable", "verdict"]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
+
+
+def _verdicts(cells: pd.DataFrame) -> str:
+    compared = _compared(cells)
+    counts = compared["verdict"].value_counts()
+    told = ", ".join(f"{verdict} in {count}" for verdict, count in counts.items())
+    seconds = cells.drop_duplicates(["kind", "trainer"]).groupby("trainer", sort=False)["seconds"]
+    spent = ", ".join(f"{name} {total:,.0f}" for name, total in seconds.sum().items())
+    return (
+        f"Of {len(compared)} cells, ours against the best peer of the cell: {told}. "
+        f"CPU seconds of all trainings: {spent}."
+    )
