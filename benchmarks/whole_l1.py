@@ -76,16 +76,19 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
     """Write the section: every trainer's course, and when it is as good as the peer."""
     some, rows = lines[0], []
     for alpha in sorted({line["l1_alpha"] for line in lines}):
-        found = {line["trainer"]: line["points"] for line in lines if line["l1_alpha"] == alpha}
-        for name, points in found.items():
+        alike = [line for line in lines if line["l1_alpha"] == alpha]
+        [target, *_] = [line["points"][-1] for line in alike if line["trainer"] == PEER]
+        for line in sorted(alike, key=lambda line: (line["steps"], NAMES.index(line["trainer"]))):
+            points = line["points"]
             steps, seconds, last_fvu, last_l0 = points[-1]
             early = next(one for one in points if one[0] >= EARLY)
             late = next(one for one in points if one[0] >= steps - EARLY)
-            as_good = reached(points, found[PEER][-1]) if PEER in found else None
+            as_good = reached(points, target)
             rows.append(
                 [
                     f"{alpha:g}",
-                    name,
+                    line["trainer"],
+                    f"{steps:,}",
                     f"{1000 * early[1] / early[0]:.1f}",
                     f"{1000 * (seconds - late[1]) / (steps - late[0]):.1f}",
                     f"{seconds:.1f}",
@@ -95,14 +98,15 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
                 ]
             )
     header = [
-        *("l1_alpha", "trainer", f"ms per step, first {EARLY}", f"ms per step, last {EARLY}"),
-        *("s, whole training", "FVU", "L0", f"as good as {PEER} at its end"),
+        *("l1_alpha", "trainer", "steps", f"ms per step, first {EARLY}"),
+        *(f"ms per step, last {EARLY}", "s, whole training", "FVU", "L0"),
+        f"as good as {PEER} at its end",
     ]
     return "\n\n".join(
         [
-            f"`python -m benchmarks.whole_l1`, {some['date']}: {some['steps']:,} steps of 256 "
-            "rows, d 384, 1,536 latents, lr 1e-3, one thread, processor time; FVU and L0 on 1,495 "
-            f"unseen rows, read every {WATCHED} steps; {some['versions']}; {some['cpu']}, load "
+            f"`python -m benchmarks.whole_l1`, {some['date']}: steps of 256 rows, d 384, 1,536 "
+            "latents, lr 1e-3, one thread, processor time; FVU and L0 on 1,495 unseen rows, "
+            f"read every {WATCHED} steps; {some['versions']}; {some['cpu']}, load "
             f"{some['load']:.0f} on {some['cores']} cores.",
             markdown(header, rows),
         ]
@@ -115,7 +119,7 @@ def main() -> None:
         prog="python -m benchmarks.whole_l1", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="for activations")
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--l1-alpha", type=float, nargs="+", default=[5.0])
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument(
@@ -127,12 +131,14 @@ def main() -> None:
     source, activations = load_rows(ACTIVATIONS, arguments.outputs.absolute())
     results = arguments.results
     known = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
-    lines = {(line["l1_alpha"], line["trainer"]): line for line in map(json.loads, known)}
+    lines = {
+        (line["l1_alpha"], line["trainer"], line["steps"]): line for line in map(json.loads, known)
+    }
     for alpha in arguments.l1_alpha:
         trial = make_trial(source, alpha, arguments.steps)
         for name in arguments.only:
-            TRAINERS[name](make_trial(source, alpha, 2), activations)  # imports
-            lines[alpha, name] = {
+            TRAINERS[name](make_trial(source, alpha, 20), activations)  # imports
+            lines[alpha, name, arguments.steps] = {
                 "l1_alpha": alpha,
                 "trainer": name,
                 "steps": arguments.steps,
@@ -143,7 +149,8 @@ def main() -> None:
                 "cpu": cpu_name(),
                 "date": datetime.now(UTC).date().isoformat(),
             }
-            print(f"{alpha:g} {name:20} {lines[alpha, name]['points'][-1]}", flush=True)
+            last = lines[alpha, name, arguments.steps]["points"][-1]
+            print(f"{alpha:g} {name:20} {last}", flush=True)
             text = "".join(json.dumps(line) + "\n" for line in lines.values())
             results.write_text(text, encoding="utf-8")
     readme.replace(arguments.readme, "whole_l1", render(list(lines.values())))
