@@ -86,7 +86,9 @@ def test_a_diverging_and_a_failing_trial_leave_the_others_untouched(
     assert sweeps.results(tmp_path) == reference
 
 
-@pytest.mark.parametrize("moment", ["first report", "first end"])
+@pytest.mark.parametrize(
+    "moment", ["first report", pytest.param("first end", marks=pytest.mark.slow)]
+)
 def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) -> None:
     process = sweeps.start(tmp_path, executor, "train.checkpoint_every=20")
     seen = {
@@ -105,7 +107,9 @@ def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) ->
     assert sweeps.times_done(tmp_path) == [1] * 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_an_interrupt_checkpoints_and_says_how_to_continue(
     executor, tmp_path, reference, number
 ) -> None:
