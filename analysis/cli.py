@@ -79,6 +79,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add(_status, "Say how a sweep stands.")
     watch = add(_watch, "Say how a sweep stands until it ends.")
     watch.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="default: 5")
+    watch.add_argument(
+        "--html", action="store_true", help="as a page that a browser on this machine follows"
+    )
+    watch.add_argument(
+        "--port", metavar="N", type=int, default=0, help="of that page; default: any that is free"
+    )
     compare = add(_compare, "Put trials side by side.", takes_sweep=False)
     compare.add_argument(
         "uids", nargs="+", metavar="UID", help="the beginning of a uid, or a label"
@@ -167,7 +173,15 @@ def _watch(arguments: argparse.Namespace, reader: Reader) -> None:
 
     if not (math.isfinite(arguments.every) and arguments.every > 0):
         raise BadInput(f"--every={arguments.every:g} is no pause: give seconds above 0, e.g. 5")
-    watch(reader, arguments.sweep, arguments.every)
+    if not 0 <= arguments.port < 65536:
+        raise BadInput(f"--port={arguments.port} is no port: give 1 to 65535, e.g. 8000")
+    if arguments.html:
+        from analysis import live
+
+        outputs = arguments.outputs or Path("outputs")
+        live.watch(reader, arguments.sweep, outputs, arguments.every, arguments.port)
+    else:
+        watch(reader, arguments.sweep, arguments.every)
 
 
 def _compare(arguments: argparse.Namespace, reader: Reader) -> None:

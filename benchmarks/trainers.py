@@ -105,6 +105,11 @@ def as_it_is(engine: Engine, trial: Trial) -> AbstractSae:
 
 
 def saelens(trial: Trial, activations: Activations, watch: Watch | None = None) -> Autoencoder:
+    """Train in SAELens, and read what it leaves."""
+    return reading(saelens_module(trial, activations, watch))
+
+
+def saelens_module(trial: Trial, activations: Activations, watch: Watch | None = None) -> Any:
     """SAELens: SAETrainer.step, which clips the gradient's norm at 1, read as it saves it for use.
 
     Decoder rows start at norm 0.1 and are free; both biases start at 0. With L1 each activation is
@@ -174,7 +179,7 @@ def saelens(trial: Trial, activations: Activations, watch: Watch | None = None) 
             watch(step, reading(sae))
     with tempfile.TemporaryDirectory() as folder:
         sae.save_inference_model(folder)
-        return reading(sae_lens.SAE.load_from_disk(folder))
+        return sae_lens.SAE.load_from_disk(folder)
 
 
 def dictionary_learning(

@@ -1,6 +1,8 @@
 """How figures look: colours that the colour-blind tell apart, and that survive grey print."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ RED = "#D55E00"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7a5c00")
 """After Okabe and Ito, https://jfly.uni-koeln.de/color/."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
 LONGEST = 44
 """Characters of a label in a figure."""
@@ -33,6 +35,15 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 11,
+    "axes.edgecolor": "#8a8a90",
+    "axes.labelcolor": "#55555a",
+    "xtick.color": "#8a8a90",
+    "ytick.color": "#8a8a90",
+    "xtick.labelcolor": "#55555a",
+    "ytick.labelcolor": "#55555a",
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
     "axes.grid": True,
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.6,
@@ -102,23 +113,83 @@ def width_legend(study: Study) -> list[Artist]:
     return [Patch(color=colour, label=f"n_latents {m:,.0f}") for m, colour in shown]
 
 
+def named(metric: Metric) -> str:
+    """A metric with its unit; ticks say the percent of a share, and a ratio has none."""
+    return metric.name if metric.unit in ("share", "ratio") else f"{metric.name} ({metric.unit})"
+
+
 def metric_axis(axes: Axes, metric: Metric, positive: bool) -> None:  # noqa: FBT001
     """Name the y axis; log where the metric's scale is and its values allow it."""
-    axes.set_ylabel(f"{metric.name} ({metric.unit})")
+    axes.set_ylabel(named(metric))
     if metric.scale == "log" and positive:
         axes.set_yscale("log")
-        plain_ticks(axes, "y")
+        plain_ticks(axes, "y", share=metric.unit == "share")
+    elif metric.unit == "share":
+        top = max(axes.get_ylim()[1], 0.001)
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]) if positive else -0.03 * top, top)
+        axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(5, min_n_ticks=2))
+        axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: percent(value)))
 
 
-def plain_ticks(axes: Axes, which: str) -> None:
+def percent(value: float) -> str:
+    """A share as a tick."""
+    return f"{100 * value:.4g} %"
+
+
+def plain_ticks(axes: Axes, which: str, *, share: bool = False) -> None:
     """Write the ticks of a log axis as plain numbers, also where it spans under a decade."""
     axis = axes.xaxis if which == "x" else axes.yaxis
+    written = percent if share else "{:g}".format
     low, high = axis.get_view_interval()
     if low > 0 and high / low < 300:
-        axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5), numticks=50))
         axis.set_minor_locator(mpl.ticker.NullLocator())
-    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: written(value)))
     axis.set_minor_formatter(mpl.ticker.NullFormatter())
+
+
+class End(NamedTuple):
+    """Where a line ends, and what it is called there."""
+
+    y: float
+    name: str
+    colour: Any
+
+
+GAP = 12.0
+"""Points between two names at the ends of lines."""
+
+
+def name_ends(axes: Axes, ends: Sequence[End]) -> None:
+    """Write the lines' names right of the axes, at the height where each ends, none over another.
+
+    Called last: the heights are those of the finished axes.
+    """
+    if not ends:
+        return
+    axes.figure.canvas.draw()
+    points = 72 / axes.figure.dpi
+    heights = axes.transData.transform([(axes.get_xlim()[1], one.y) for one in ends])[:, 1]
+    wanted = heights * points
+    order = np.argsort(-wanted, kind="stable")
+    placed = wanted.copy()
+    for above, below in pairwise(order):
+        placed[below] = min(placed[below], placed[above] - GAP)
+    # names pushed below the axes go up again together
+    low = axes.bbox.y0 * points
+    placed += max(0.0, low - placed.min()) if len(ends) * GAP < axes.bbox.height * points else 0.0
+    for one, height, place in zip(ends, wanted, placed, strict=True):
+        axes.annotate(
+            one.name,
+            (1, one.y),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, place - height),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=one.colour,
+            annotation_clip=False,
+        )
 
 
 def interval_bar(

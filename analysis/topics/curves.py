@@ -1,11 +1,13 @@
 """The course of training: the first trials in colour, the rest in grey."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
 
 from analysis.context import ReportContext
 from analysis.findings.ranking import leaders, picks
@@ -56,19 +58,18 @@ def aligned(records: Sequence[TrialRecord], history: History, folder: Path) -> l
                     color=style.COLOURS[i % len(style.COLOURS)],
                     linestyle=style.DASHES[i % len(style.DASHES)],
                     marker="o" if len(steps) == 1 else None,
-                    label=f"{style.fitted(record.label)} {record.uid}",
                 )
         each = np.concatenate([values[np.isfinite(values)] for _, values in found.values()])
         style.metric_axis(axes, METRICS[name], bool((each > 0).all()))
         axes.sharex(panels[0])
         axes.tick_params(labelbottom=axes is panels[-1])
     panels[-1].set_xlabel("training tokens, repeats counted")
-    handles = {
-        label: handle
-        for axes in panels
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(list(handles.values()), list(handles), loc="outside lower left", ncols=1)
+    names = [f"{style.fitted(one.label)} {one.uid}" for one in records]
+    handles = [
+        Line2D([], [], color=colour, linestyle=dashes, label=name)
+        for name, colour, dashes in zip(names, cycle(style.COLOURS), cycle(style.DASHES))
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=1)
     return [style.save(figure, folder, COMPARED, "the recommended trials over training tokens")]
 
 
@@ -80,7 +81,7 @@ def finite(history: dict[str, Curve]) -> dict[str, Curve]:
 def draw_curves(
     axes: Axes, metric: Metric, history: dict[str, Curve], named: dict[str, str]
 ) -> None:
-    """Draw trials' curves: the named ones in colour with a legend, the others grey."""
+    """Draw trials' curves: the named ones in colour with their names, the others grey."""
     grey = [np.column_stack(curve) for uid, curve in history.items() if uid not in named]
     axes.add_collection(LineCollection(grey, colors=style.GREY, linewidths=0.7, alpha=0.5))
     coloured = [uid for uid in named if uid in history]
@@ -94,14 +95,24 @@ def draw_curves(
             linestyle=style.DASHES[turn],
             linewidth=1.8,
             marker="o" if len(steps) == 1 else None,
-            label=style.fitted(named[uid]),
         )
     finite = np.concatenate([values[np.isfinite(values)] for _, values in history.values()])
     axes.autoscale_view()
     style.metric_axis(axes, metric, bool((finite > 0).all()))
     axes.set_xlabel("step")
-    if coloured:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    names = [style.fitted(named[uid]) for uid in coloured]
+    style.name_ends(axes, _ends(history, coloured, names))
+
+
+def _ends(history: dict[str, Curve], uids: Sequence[str], names: Sequence[str]) -> list[style.End]:
+    """The last finite point of each trial's curve, in its colour."""
+    found = []
+    for i, (uid, name) in enumerate(zip(uids, names, strict=True)):
+        values = history[uid][1]
+        last = values[np.isfinite(values)][-1:]
+        colour = style.COLOURS[i % len(style.COLOURS)]
+        found += [style.End(float(value), name, colour) for value in last]
+    return found
 
 
 def training_curves(context: ReportContext) -> list[Block]:

@@ -280,6 +280,7 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
     figure, (axes,) = style.new(1, 1, (8.2, 4.8))
     kinds = sorted({one.kind for one in [*found.curves, *found.refused]})
     widths = style.widths(study)
+    ends = []
     for one in [*found.curves, *found.refused]:
         colour, turn = widths[one.n_latents], kinds.index(one.kind) % len(style.DASHES)
         marker = style.MARKERS[turn]
@@ -292,8 +293,8 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
             color=colour,
             linestyle=style.DASHES[turn],
             marker="none",
-            label=one.name,
         )
+        ends.append(style.End(one.fvu[-1], one.name, colour))
         axes.plot(
             found.common,
             [one.at(l0) for l0 in found.common] if has_curve else [np.nan] * len(found.common),
@@ -310,5 +311,5 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
     style.metric_axis(axes, METRICS["fvu"], positive=True)
     axes.set_xlabel("l0 (latents/token)")
     axes.set_title("fvu at equal l0; open circles: the values compared", loc="left")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    style.name_ends(axes, ends)
     return [style.save(figure, folder, NAME, CAPTION)]

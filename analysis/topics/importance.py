@@ -208,6 +208,7 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
         axes.set_yticks(range(len(found)), [one.factor.hyperparameter.name for one in found])
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlim(-0.02, 1.02)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.set_xlabel("partial η², 5 to 95 % of random halves")
         axes.set_title(metric.name, loc="left")
     return [style.save(figure, folder, "importance", "shares of variance with their intervals")]

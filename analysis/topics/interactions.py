@@ -190,18 +190,21 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
 
 def _draw(metric: Metric, found: Cells, folder: Path, name: str, caption: str) -> style.Drawn:
     rows, columns = found.medians.shape
-    figure, (axes,) = style.new(1, 1, (2.6 + 1.1 * columns, 1.7 + 0.75 * rows))
+    figure, (axes,) = style.new(1, 1, (max(3.6, 1.4 + 1.1 * columns), 1.2 + 0.62 * rows))
     norm = _norm(metric, found.medians)
     colours = mpl.colormaps["cividis"]
-    image = axes.imshow(found.medians, cmap=colours, norm=norm, aspect="auto", origin="lower")
+    axes.imshow(found.medians, cmap=colours, norm=norm, aspect="auto", origin="lower")
+    shown = 100 * found.medians if metric.unit == "share" else found.medians
+    unit = " %" if metric.unit == "share" else ""
     for i in range(rows):
         for j in range(columns):
             if found.counts[i, j]:
                 red, green, blue, _ = colours(norm(found.medians[i, j]))
                 dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-                text = f"{number(found.medians[i, j], 3)}\nn={found.counts[i, j]}"
                 ink = "white" if dark else style.BLACK
-                axes.text(j, i, text, ha="center", va="center", fontsize=9, color=ink)
+                value, n = f"{number(shown[i, j], 3)}{unit}", f"n = {found.counts[i, j]}"
+                axes.text(j, i + 0.12, value, ha="center", va="center", color=ink)
+                axes.text(j, i - 0.24, n, ha="center", va="center", fontsize=7.5, color=ink)
             else:
                 _hatch(axes, i, j)
     axes.grid(visible=False)
@@ -209,11 +212,9 @@ def _draw(metric: Metric, found: Cells, folder: Path, name: str, caption: str) -
     axes.set_yticks(range(rows), found.up.order)
     axes.set_xlabel(found.across.name)
     axes.set_ylabel(found.up.name)
-    axes.set_title(f"{metric.name}: median over the rest", loc="left")
-    bar = figure.colorbar(image, ax=axes)
-    bar.set_label(f"{metric.name} ({metric.unit})")
-    if isinstance(norm, LogNorm):
-        style.plain_ticks(bar.ax, "y")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(f"{style.named(metric)}: median", loc="left")
     return style.save(figure, folder, name, caption)
 
 

@@ -154,11 +154,12 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
     figure, (axes,) = style.new(1, 1, (7.5, 5))
     _others(study, front, points, axes)
     best = points.loc[front.uids]
-    axes.plot(
-        best[across.name], best["fvu"], color=style.BLACK, linewidth=1, drawstyle="steps-post"
-    )
     positive = bool((points["fvu"] > 0).all())
-    _band(study, best, across.name, axes, positive=positive)
+    if len(front.objectives) == 2:  # else it is no staircase in these two
+        axes.plot(
+            best[across.name], best["fvu"], color=style.BLACK, linewidth=1, drawstyle="steps-post"
+        )
+        _band(study, best, across.name, axes, positive=positive)
     axes.scatter(
         best[across.name],
         best["fvu"],
@@ -170,10 +171,12 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
     name = f"on the front ({len(best)} of {front.n})"
     axes.scatter([], [], s=48, color=style.GREY, edgecolor=style.BLACK, label=name)
     style.metric_axis(axes, METRICS["fvu"], positive)
-    axes.set_xlabel(f"{across.name} ({across.unit})")
+    axes.set_xlabel(style.named(across))
     if across.scale == "log":
         axes.set_xscale("log")
         style.plain_ticks(axes, "x")
+    elif across.unit == "share":
+        axes.xaxis.set_major_formatter(lambda value, _: style.percent(value))
     given = sorted(study.trials["k"].dropna().unique())
     if across.name in ("l0", "k") and 1 < len(given) <= MOST_TICKS:
         axes.set_xticks(given, [f"{k:g}" for k in given])
@@ -181,7 +184,7 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
     _unranked(study, across.name, axes)
     axes.set_title(f"Pareto front: {front.name}; numbers as in the report", loc="left")
     handles, _ = axes.get_legend_handles_labels()
-    figure.legend(handles=[*handles, *style.width_legend(study)], loc="outside lower left", ncols=2)
+    figure.legend(handles=[*handles, *style.width_legend(study)], loc="outside lower left", ncols=3)
     _labels(axes, front, study)
     return [style.save(figure, folder, NAME, CAPTION)]
 

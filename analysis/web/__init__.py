@@ -15,7 +15,7 @@ from analysis.page.markdown import anchor
 from analysis.study.table import Study
 from analysis.topics import pareto
 from analysis.topics.recommended import Recommendation
-from analysis.web.trials import cards, trials
+from analysis.web import trials
 from sae_sweep.errors import BadInput
 
 FOLD = re.compile(r"<details><summary>[^<>]*</summary>|</details>")
@@ -74,7 +74,7 @@ def page(
         first: the first page's blocks: title, question, then parts under headings.
         groups: the details' topics by the name of their group.
         figures: the folder of the pictures.
-        live: what a running sweep shows, see `analysis.web.live`; None for a finished report.
+        live: what a running sweep shows, see `analysis.live`; None for a finished report.
     """
     from jinja2 import Environment, PackageLoader
     from plotly.offline import get_plotlyjs
@@ -82,7 +82,7 @@ def page(
     environment = Environment(
         loader=PackageLoader("analysis", "web"), autoescape=True, trim_blocks=True
     )
-    data = trials(study)
+    data = trials.trials(study)
     folds = {
         name: [_fold(blocks, figures) for blocks in sections] for name, sections in groups.items()
     }
@@ -94,14 +94,13 @@ def page(
         question=study.run.question,
         lead=[part for part in parts if part.title in LEAD],
         parts=[part for part in parts if part.title not in LEAD],
-        cards=cards(study),
+        cards=trials.cards(study),
         groups=folds,
         has_front=has_front,
         live=live,
         data=_script_data({**data, "live": live}),
         style=_file("page.css"),
-        script=_file("page.js"),
-        plotly=get_plotlyjs(),
+        scripts=[get_plotlyjs(), _file("page.js")],
     )
 
 

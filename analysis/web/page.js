@@ -8,6 +8,7 @@
   const config = { displayModeBar: false, responsive: true, showSendToCloud: false, plotlyServerURL: "" };
   let data, column, rows, byUid, pointOf, brushed;
   let selected = new Set();
+  let isChosen = false; // whether the reader has selected anything: until then the picks are
   let order = { by: null, down: false };
   let curve = "fvu";
 
@@ -231,7 +232,7 @@
   }
   function drawFront() {
     const place = $("front");
-    if (!place) return;
+    if (!data.front.objectives.length) return;
     const { objectives: [up, across], uids, points, band, lost } = data.front;
     const [x, y] = [(one) => one.means[across], (one) => one.means[up]];
     const shown = new Set(kept().map((row) => row.uid));
@@ -383,7 +384,11 @@
     })), 200);
   }
 
+  function preselect() {
+    selected = new Set(data.leaders.slice(0, 3).flatMap((uid) => pointOf.get(uid)?.members ?? [uid]));
+  }
   function toggle(uids) {
+    isChosen = true;
     const all = uids.every((uid) => selected.has(uid));
     uids.forEach((uid) => (all ? selected.delete(uid) : selected.add(uid)));
     drawTable();
@@ -419,6 +424,7 @@
   $("clear").addEventListener("click", () => {
     $("filter").value = "";
     selected.clear();
+    isChosen = true;
     brushed = new Set(byUid.keys());
     draw();
   });
@@ -430,9 +436,41 @@
   }
   addEventListener("hashchange", unfold);
 
+  // ---- a running sweep: what changed is asked for, and put in the old one's place ---------------
+  function renew(page) {
+    for (const id of ["live", "lead", "cards", "parts"])
+      $(id).replaceChildren(...page.getElementById(id).childNodes);
+    for (const id of ["picks", "front-box"]) $(id).hidden = page.getElementById(id).hidden;
+    read(page.getElementById("data").textContent);
+    if (!isChosen) preselect();
+    draw();
+  }
+  async function follow(version) {
+    for (;;) {
+      let answer;
+      try {
+        answer = await fetch(`/now?after=${version}`);
+      } catch {
+        $("live").replaceChildren(element("p", "This page follows the sweep no longer: watch has ended.", "note"));
+        return;
+      }
+      if (answer.status !== 200) {
+        await new Promise((done) => setTimeout(done, answer.status === 204 ? 0 : 5000));
+        continue;
+      }
+      version = answer.headers.get("X-Version");
+      const text = await answer.text();
+      if (!text) { // the finished report
+        location.reload();
+        return;
+      }
+      renew(new DOMParser().parseFromString(text, "text/html"));
+    }
+  }
+
   read($("data").textContent);
-  data.leaders.slice(0, 3).forEach((uid) =>
-    (pointOf.get(uid)?.members ?? [uid]).forEach((one) => selected.add(one)));
+  preselect();
   draw();
   unfold();
+  if (data.live && location.protocol === "http:") follow(0);
 })();

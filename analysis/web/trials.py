@@ -192,10 +192,10 @@ def _with_curves(study: Study) -> list[str]:
 
 def _curves(study: Study, uids: list[str], name: str) -> dict[str, list[list[float | None]]]:
     assert name in METRICS
-    return {uid: _thinned(curve) for uid, curve in study.history(uids, name).items()}
+    return {uid: thinned(curve) for uid, curve in study.history(uids, name).items()}
 
 
-def _thinned(curve: Curve) -> list[list[float | None]]:
+def thinned(curve: Curve) -> list[list[float | None]]:
     """Steps and values, the last point among them."""
     steps, values = curve
     kept = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MOST_POINTS)).round())

@@ -1,5 +1,6 @@
 """A sweep from validated settings to recorded outcomes."""
 
+import itertools
 import json
 import signal
 from collections import Counter
@@ -13,18 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sae_sweep import activations
+from sae_sweep import activations, evaluate
 from sae_sweep.config import ExecutorConfig, RunConfig, Trial
 from sae_sweep.errors import BadInput, CutShort, NoStore, without_passwords
 from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.names import RESERVED_NAMES
-from sae_sweep.records.store import ClaimLost, Reader, Store, default_url
+from sae_sweep.records.store import NOTES, ClaimLost, Reader, Store, default_url
 from sae_sweep.rules.dominance import pareto
 from sae_sweep.sae import WEIGHTS_FILE, wrong_with
 from sae_sweep.search import LISTED, definition, read_objective
 from sae_sweep.train import require_device
 from sae_sweep.tune import inline_executor, orphans, trial_folder
-from sae_sweep.tune.driver import Driver
+from sae_sweep.tune.driver import Driver, Extracted
 from sae_sweep.tune.environment import git_commit, versions
 from sae_sweep.tune.estimate import disk_bytes, require_disk
 from sae_sweep.tune.expansion import Expansion
@@ -245,17 +246,19 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, also: list[Wat
     if config.executor.kind == "ray":
         _require_cluster(config)
     passes = _passes(start, [*todo, *coming])
+    for one in itertools.chain(*passes):
+        evaluate.require(config.search.objective or [], one)
     planned = len(expansion.members) + len(coming)
     with _extractors(config.executor, passes, outputs) as end_extractors:
         bounded = _extract(start, passes)
         if not bounded:
             end_extractors()
         with _executor(start) as execute:
-            _verify(passes, outputs)
+            extracted = Extracted(bounded, _verify(start, passes))
             records = start.records()
             with SweepDisplay(config.sweep.name, planned, expansion.trials, records) as display:
                 watchers = [display, *also]
-                driver = Driver(start.store, start.run, outputs, config, watchers, bounded)
+                driver = Driver(start.store, start.run, outputs, config, watchers, extracted)
                 driver.add(todo)
                 driver.take_from(proposals)
                 with _stopping_on_signals(driver, display):
@@ -312,10 +315,27 @@ def _extract(
     return bounded
 
 
-def _verify(passes: list[list[activations.Wanted]], outputs: Path) -> None:
-    for together in passes:
-        for one in together:
-            activations.verify(one.folder(outputs), outputs)
+def _verify(start: Start, passes: list[list[activations.Wanted]]) -> dict[str, evaluate.Source]:
+    """Check what is there of the activations, and write what is missing of the clean passes.
+
+    Returns:
+        By fingerprint, the sources on which trials are evaluated in the model.
+    """
+    everything = list(itertools.chain(*passes))
+    notes = list(start.expansion.resolver.notes)
+    for one in everything:
+        notes += activations.verify(one.folder(start.outputs), start.outputs)
+    if notes:
+        start.store.keep(start.run, NOTES, list(dict.fromkeys(notes)))
+    windows = start.config.evaluate.windows
+    evaluated = {
+        one.source.fingerprint: evaluate.Source(one, windows, start.outputs)
+        for one in everything
+        if windows and evaluate.can_evaluate(one)
+    }
+    for source in evaluated.values():
+        evaluate.prepare(source)
+    return evaluated
 
 
 @contextmanager

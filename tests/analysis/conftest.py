@@ -1,6 +1,7 @@
 """Stores with fixed numbers, built by the driver's own writer."""
 
 import functools
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,3 +30,24 @@ def load(build: Build) -> Iterator[Load]:
     yield read
     for reader in readers:
         reader.__exit__()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        pytest.skip("needs chromium and chromedriver: see .ci/chromium")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    quiet = ("background-networking", "component-update", "sync", "quic", "default-apps")
+    for switch in ("headless=new", "no-sandbox", "no-first-run", "enable-unsafe-swiftshader"):
+        options.add_argument(f"--{switch}")
+    for feature in quiet:
+        options.add_argument(f"--disable-{feature}")
+    options.add_argument("--window-size=1300,2000")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()

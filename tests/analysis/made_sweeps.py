@@ -61,6 +61,18 @@ def write_store(
 ) -> str:
     """Write a sweep into a store and return the store's URL; every record at the same moment."""
     url = f"sqlite:///{folder / 'sae_sweep.db'}"
+    with pytest.MonkeyPatch.context() as patch, Store(url) as store:
+        patch.setattr(writer, "now", lambda _: START)
+        number = start_run(store, url, trials, name, **run)
+        if ended:
+            store.finish_run(number)
+    return url
+
+
+def start_run(
+    store: Store, url: str, trials: Sequence[Ran], name: str = "study", **run: Any
+) -> int:
+    """Write a sweep that goes on into an open store; returns the run's number."""
     fields = {
         "question": "Which k?",
         "config": {"store": {"weights": "all"}},
@@ -68,19 +80,15 @@ def write_store(
         "git": "4ca17f6",
         "versions": {"torch": "2.13.0"},
     }
-    with pytest.MonkeyPatch.context() as patch, Store(url) as store:
-        patch.setattr(writer, "now", lambda _: START)
-        number = store.start_run(name, **(fields | run))
-        members = [(trial.record, trial.assignment) for trial in trials]
-        store.enlist(number, members)
-        mine = store.claim(number, [record.uid for record, _ in members])
-        for trial, (record, _) in zip(trials, members, strict=True):
-            if trial.status != "queued" and record.uid in mine:  # else it has ended before
-                _train(store, number, trial, record.uid)
-        store.event(number, "cohort", "a cohort of 2 ended")
-        if ended:
-            store.finish_run(number)
-    return url
+    number = store.start_run(name, **(fields | run))
+    members = [(trial.record, trial.assignment) for trial in trials]
+    store.enlist(number, members)
+    mine = store.claim(number, [record.uid for record, _ in members])
+    for trial, (record, _) in zip(trials, members, strict=True):
+        if trial.status != "queued" and record.uid in mine:  # else it has ended before
+            _train(store, number, trial, record.uid)
+    store.event(number, "cohort", "a cohort of 2 ended")
+    return number
 
 
 def _train(store: Store, run: int, trial: Ran, uid: str) -> None:
@@ -121,4 +129,23 @@ def grid() -> list[Ran]:
     trials[5].final["fvu"] = 3.5
     trials[8].status, trials[8].final, trials[8].error = "failed", {}, "OSError: a | b <c>\n`d`"
     trials[9].status, trials[9].final = "running", {}
+    return trials
+
+
+def in_model() -> list[Ran]:
+    """A grid whose trials were measured in a causal model; at k 16 fvu and loss disagree."""
+    trials = grid()
+    shared = {"ce_clean": 3.0, "ce_zero": 7.0, "ce_mean": 5.0, "output_cosine_zero": 0.1}
+    for i, trial in enumerate(trials):
+        if "fvu" in trial.final:
+            increase = trial.final["fvu"] + (0.3 if i == 10 else 0.0)
+            trial.final |= {
+                **shared,
+                "output_cosine_mean": 0.3,
+                "output_cosine": 1 - trial.final["fvu"] / 2,
+                "ce_loss_increase": increase,
+                "ce_recovered": 1 - increase / 4,
+                "ce_recovered_mean": 1 - increase / 2,
+                "kl": increase / 3,
+            }
     return trials

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,27 +45,6 @@ def write_page(folder: Path, trials: list[Ran], **run: Any) -> Path:
         sweep = reader.sweep()
         page = report.render(sweep, folder / "out" / "study", reader.history, html=True)
     return page.with_suffix(".html")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
-        pytest.skip("needs chromium and chromedriver: see .ci/chromium")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(shutil.which("chromium"))
-    quiet = ("background-networking", "component-update", "sync", "quic", "default-apps")
-    for switch in ("headless=new", "no-sandbox", "no-first-run", "enable-unsafe-swiftshader"):
-        options.add_argument(f"--{switch}")
-    for feature in quiet:
-        options.add_argument(f"--disable-{feature}")
-    options.add_argument("--window-size=1300,2000")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from analysis.context import ReportContext
 from analysis.findings import verdicts
@@ -233,14 +233,47 @@ def _forest(study: Study, metric: Metric, folder: Path) -> list[style.Drawn]:
     axes.axvline(0, color=style.BLACK, linewidth=1)
     axes.set_yticks(range(len(rows)), [_row_name(name, change) for name, change in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.xaxis.set_major_formatter(lambda value, _: scales.change(metric, value))
-    axes.tick_params(axis="x", labelrotation=30)
-    axes.set_xlabel(f"change of {metric.name}")
-    figure.suptitle(f"{metric.name}: first to last level", fontsize=11, x=0.01, ha="left")
-    names = {"raw": style.GREY, "with the others held": style.COLOURS[0]}
-    handles = [Line2D([], [], color=colour, marker="o", label=of) for of, colour in names.items()]
-    figure.legend(handles=handles, loc="outside lower left", ncols=2)
+    _change_ticks(axes, metric)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(f"change of {metric.name} from the first to the last level")
+    change = rows[0][1]
+    for name, value, up, colour in (
+        ("nothing held", change.raw, 9, "#77777c"),
+        ("other settings held", change.adjusted, -9, style.COLOURS[0]),
+    ):
+        place = (value, 0.13 if up < 0 else -0.13)
+        axes.annotate(
+            name,
+            place,
+            (0, up),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            color=colour,
+        )
     return [style.save(figure, folder, f"forest_{metric.name}", FOREST)]
+
+
+FACTORS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.5)
+FACTORS_UP = (2, 3, 5, 10, 20, 50, 100)
+"""Changes of a metric of log scale at which an axis may have a tick."""
+
+
+def _change_ticks(axes: Axes, metric: Metric) -> None:
+    """Ticks of an axis of changes, in percent or points; of a log scale those with room."""
+    axes.xaxis.set_major_formatter(
+        lambda value, _: wording.percent(metric, value) if abs(value) > 1e-9 else "0"
+    )
+    if metric.scale != "log":
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        return
+    low, high = axes.get_xlim()
+    ticks: list[float] = [0.0]
+    for place in sorted(np.log10([*FACTORS, *FACTORS_UP]), key=abs):
+        if low <= place <= high and min(abs(place - one) for one in ticks) > (high - low) / 9:
+            ticks.append(float(place))
+    axes.set_xticks(ticks)
 
 
 def _row_name(name: str, change: Change) -> str:

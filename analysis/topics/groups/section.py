@@ -262,6 +262,6 @@ def _draw(label: str, found: specific.Latents, latents: pd.DataFrame, folder: Pa
         f"{style.fitted(label)}: {len(rows)} of {len(found.specific)} specific latents", loc="left"
     )
     bar = figure.colorbar(image, ax=axes)
-    bar.set_label("share of tokens (white: 0)")
-    style.plain_ticks(bar.ax, "y")
+    bar.set_label("of a group's tokens (white: none)")
+    style.plain_ticks(bar.ax, "y", share=True)
     return style.save(figure, folder, NAME, CAPTION)

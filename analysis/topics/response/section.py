@@ -280,13 +280,15 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
     shades = [colours[one.n_latents] for one in curve.known]
     alphas, shares = zip(*((one.l1_alpha, one.l0_fraction) for one in curve.known), strict=True)
     axes.scatter(alphas, shares, s=22, color=shades)
+    names = []
     for fit in curve.fits:
         colour, posterior = colours[fit.n_latents], fit.posterior
         ends = np.log([fit.known[0].l1_alpha, fit.known[-1].l1_alpha])
         inside = (posterior.grid >= ends[0] - 0.7) & (posterior.grid <= ends[1] + 0.7)
         low, middle, high = np.exp(np.quantile(posterior.paths, [0.025, 0.5, 0.975], axis=0))
         along = np.exp(posterior.grid[inside])
-        axes.plot(along, middle[inside], color=colour, label=f"n_latents {fit.n_latents:,}")
+        axes.plot(along, middle[inside], color=colour)
+        names.append(style.End(float(middle[inside][-1]), f"n_latents {fit.n_latents:,}", colour))
         axes.fill_between(along, low[inside], high[inside], color=colour, alpha=0.15, linewidth=0)
         target = fits.target(study, fit.n_latents)
         if target is None:
@@ -298,11 +300,10 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
     axes.set_xscale("log")
     axes.set_yscale("log")
     style.plain_ticks(axes, "x")
-    style.plain_ticks(axes, "y")
+    style.plain_ticks(axes, "y", share=True)
     axes.set_xlabel("l1_alpha")
-    axes.set_ylabel("l0_fraction (share)")
+    axes.set_ylabel("l0_fraction")
     name = f" ({curve.name})" if curve.name else ""
     axes.set_title(f"Response of l0 to l1_alpha{name}; band: 95 %", loc="left")
-    if curve.fits:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    style.name_ends(axes, names)
     return [style.save(figure, folder, NAME, CAPTION)]
