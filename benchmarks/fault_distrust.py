@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -223,7 +224,7 @@ def folder_as_checkpoint(sweep: Sweep) -> Struck:
     (first / "resume.safetensors").mkdir(parents=True)
     code = sweep.start().wait(LIMIT_SECONDS)
     said = sweep.said
-    (first / "resume.safetensors").rmdir()
+    shutil.rmtree(first / "resume.safetensors", ignore_errors=True)
     wrong = () if "where a checkpoint should be" in said else ("it is not said",)
     struck = sweep.finish("in the way of one trial", sweep.start("rerun=failed"))
     return struck._replace(code=code, said=said, wrong=wrong)

@@ -76,6 +76,8 @@ class Study:
     """Where the trials' weights and latents lie, if they do."""
     imported: Imported | None = None
     """Where the records come from, if the sweep was run elsewhere."""
+    notes: tuple[str, ...] = ()
+    """What its runs noted of how inputs were read."""
     kept: dict[object, Any] = field(default_factory=dict, repr=False)
     """Results of functions that are `once`."""
 
@@ -222,8 +224,10 @@ def load(sweep: Sweep) -> Study:
     trials["seed"] = _numbered(_seeds(records))
     trials["repeat"] = trials.duplicated(["configuration", "seed", "status", *final], keep="first")
     trials["ranked"] = (trials["status"] == "done") & (fvu < 1) & ~trials["repeat"]
+    scaled = _scaled(trials, metrics)
     return Study(
-        sweep.run, sweep.digest, sweep.members, trials, _scaled(trials, metrics), varied, metrics
+        *(sweep.run, sweep.digest, sweep.members, trials, scaled, varied, metrics),
+        notes=sweep.notes,
     )
 
 

@@ -109,9 +109,21 @@ class Time:
         )
 
 
+@dataclass(frozen=True)
+class Noted:
+    """How an input was read where that was a guess, as the run said it."""
+
+    text: str
+
+    @property
+    def words(self) -> str:
+        """The note."""
+        return escaped(self.text) + "."
+
+
 def what_was_run(context: ReportContext) -> list[Block]:
-    """Trials, axes, activations, tokens, time."""
-    return ["## What was run", *extent(context.study)]
+    """Trials, axes, activations, tokens, time, and what was guessed."""
+    return ["## What was run", *extent(context.study), *map(Noted, context.study.notes)]
 
 
 def extent(study: Study) -> list[Claim]:

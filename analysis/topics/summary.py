@@ -13,7 +13,7 @@ from analysis.findings.adaptive import adaptive
 from analysis.findings.fronts import Front
 from analysis.findings.ranking import lowest, picks, tied_with_first, whole
 from analysis.findings.verdicts import Effect
-from analysis.foreign.imported import Folded, Repeated
+from analysis.foreign.imported import NotFinite
 from analysis.page import wording
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import MISSING, code, counted, escaped, listed, number, table
@@ -23,16 +23,18 @@ from analysis.study.table import Study
 from analysis.topics import failures
 from analysis.topics.answer import answer
 from analysis.topics.failures import FailuresBySetting
+from analysis.topics.in_model import headline
 from analysis.topics.limitations import Lost, NoiseUnknown, limitations
 from analysis.topics.next_runs import next_runs
 from analysis.topics.noise import detectable
-from analysis.topics.overview import extent
+from analysis.topics.overview import Noted, extent
 from analysis.topics.pareto import on_front
 from analysis.topics.recommended import recommendations
 from sae_sweep.records import METRICS, Metric, TrialRecord
 
 DETAILS = "details.md"
 MOST_TRUST = 6
+MOST_GUESSES = 4
 MOST_LIMITS = 2
 MOST_SETTINGS = 10
 """Rows of the table of effects."""
@@ -91,6 +93,18 @@ class Unreplicated:
         )
 
 
+@dataclass(frozen=True)
+class MoreNoted:
+    """Further notes of the kind."""
+
+    number: int
+
+    @property
+    def words(self) -> str:
+        """How many."""
+        return f"{counted(self.number, 'further note')} on how the records were read: details."
+
+
 def summary(context: ReportContext) -> list[Block]:
     """The whole first page."""
     study = context.study
@@ -113,8 +127,13 @@ def summary(context: ReportContext) -> list[Block]:
 
 def _trust(study: Study) -> list[Claim]:
     claims: list[Claim] = extent(study)[:1]
+    guesses: list[Claim] = [Noted(one) for one in study.notes]
     if study.imported is not None:
-        claims += [one for one in study.imported.notes if isinstance(one, Folded | Repeated)]
+        guesses += [one for one in study.imported.notes if not isinstance(one, NotFinite)]
+    shown = guesses[:MOST_GUESSES]
+    claims += shown
+    if len(guesses) > len(shown):
+        claims.append(MoreNoted(len(guesses) - len(shown)))
     lost = failures.sentences(study)
     claims += [one for one in lost if not isinstance(one, FailuresBySetting)]
     if study.ranked.empty:
@@ -127,7 +146,7 @@ def _trust(study: Study) -> list[Claim]:
         claims.append(Unreplicated(int((seeds == 1).sum()), len(seeds), int(seeds.max())))
     told = [claim for metric in study.main_metrics[:1] for claim in detectable(study, metric)]
     unknown = [one for one in limitations(study) if isinstance(one, NoiseUnknown)]
-    return [*claims, *told, *unknown][:MOST_TRUST]
+    return [*claims, *told, *unknown][: MOST_TRUST + len(shown)]
 
 
 def _effects(study: Study) -> list[Block]:
@@ -193,9 +212,7 @@ def _front(context: ReportContext) -> list[Block]:
     front = context.fronts[0]
     rows = study.configurations.loc[front.uids]
     shown = _spread(front)
-    columns = list(
-        dict.fromkeys([front.objectives[1].name, *(one.name for one in study.main_metrics)])
-    )
+    columns = list(dict.fromkeys([front.objectives[1].name, *_shown_metrics(study)]))
     uses, failed = _uses(study), _failed_seeds(study)
     lines = [
         [
@@ -212,6 +229,11 @@ def _front(context: ReportContext) -> list[Block]:
     parts: list[Block] = ["**Front**", on_front(study, front), table(header, lines, left=2)]
     others = [one for one in recommendations(study) if one.uid not in shown]
     return [*parts, *others[:2]]
+
+
+def _shown_metrics(study: Study) -> list[str]:
+    """The main metrics, and what the model loses where that was measured."""
+    return [one.name for one in [*study.main_metrics, *headline(study)]]
 
 
 def _spread(front: Front) -> list[str]:

@@ -56,6 +56,8 @@ class Manifest(Strict):
     """The same of a transcoder's targets, where rows have them."""
     target_scale: FiniteFloat | None = None
     group_names: list[str]
+    notes: list[str] = Field(default_factory=list)
+    """What was guessed, replaced or left out when the rows were made; the report repeats it."""
     shards: list[Shard]
     """In the order of their rows."""
 

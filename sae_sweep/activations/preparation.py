@@ -27,7 +27,7 @@ from sae_sweep.activations.plan import (
 from sae_sweep.activations.presence import supplied
 from sae_sweep.activations.shards import KEPT, origins_path, read_origins, read_shard, write_columns
 from sae_sweep.errors import BadInput
-from sae_sweep.inputs import note
+from sae_sweep.inputs import heard, note
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """How often shards that other processes compute are looked for."""
@@ -61,6 +61,13 @@ def prepare(
     wanted = [one for one in wanted if _missing(one, outputs)]
     if not wanted:
         return
+    with heard() as notes:
+        yield from _prepare(wanted, outputs, notes, supplies=supplies)
+
+
+def _prepare(
+    wanted: Sequence[Wanted], outputs: Path, notes: list[str], *, supplies: bool
+) -> Iterator[tuple[int, int]]:
     folders = [one.folder(outputs) for one in wanted]
     need = [stored_bytes(one, missing_rows(one, outputs)) for one in wanted]
     require_space(folders[0], sum(need))
@@ -86,7 +93,7 @@ def prepare(
             time.sleep(SECONDS_BETWEEN_LOOKS)
     yield total, total
     for one, folder in zip(wanted, folders, strict=True):
-        _complete(folder, one, extraction.group_names, outputs)
+        _complete(folder, one, extraction.group_names, outputs, notes)
 
 
 def disk_bytes(one: Wanted) -> int:
@@ -121,7 +128,9 @@ def _missing(one: Wanted, outputs: Path) -> list[Planned]:
     return missing if described or missing else needed
 
 
-def _complete(folder: Path, one: Wanted, group_names: list[str], outputs: Path) -> None:
+def _complete(
+    folder: Path, one: Wanted, group_names: list[str], outputs: Path, notes: list[str]
+) -> None:
     """Write the manifest of a folder whose needed shards are all there."""
     source = one.source
     # all training rows, unless they come in windows: then the first is there before the others
@@ -148,6 +157,7 @@ def _complete(folder: Path, one: Wanted, group_names: list[str], outputs: Path) 
         window_rows=window_rows(one) if one.config.windowed else None,
         **figures,
         group_names=group_names,
+        notes=notes,
         shards=described,
     )
     write_manifest(folder, manifest)

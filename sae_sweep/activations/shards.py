@@ -73,10 +73,13 @@ def write_columns(path: Path, columns: dict[str, Tensor]) -> None:
         temporary.write_bytes(save({name: one.contiguous() for name, one in columns.items()}))
 
 
-def verify(folder: Path, outputs: Path) -> None:
+def verify(folder: Path, outputs: Path) -> list[str]:
     """Check the manifest, and size and checksum of every shard that is to be there.
 
     Checksums are remembered in outputs/cache by size and modification time.
+
+    Returns:
+        What was noted when the rows were made.
 
     Raises:
         BadInput: for a manifest of another schema, or a shard that is missing or damaged.
@@ -99,6 +102,7 @@ def verify(folder: Path, outputs: Path) -> None:
             else:
                 continue
             raise BadInput(f"activation shard {path} {wrong}: {_again(folder)}")
+    return manifest.notes
 
 
 def _again(folder: Path) -> str:

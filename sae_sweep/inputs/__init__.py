@@ -2,7 +2,7 @@
 
 from sae_sweep.inputs.edge import Place, edge, reason
 from sae_sweep.inputs.files import Found, InputFile, find_files, hidden, visible, whole_kind
-from sae_sweep.inputs.notes import note
+from sae_sweep.inputs.notes import heard, note
 from sae_sweep.inputs.tables import csv_rows, json_rows, parquet_columns, parquet_rows
 from sae_sweep.inputs.text import lines, paragraphs, sha256, whole_text, without_surrogates
 
@@ -13,6 +13,7 @@ __all__ = [
     "csv_rows",
     "edge",
     "find_files",
+    "heard",
     "hidden",
     "json_rows",
     "lines",

@@ -16,6 +16,7 @@ from sae_sweep.config import (
     validate,
 )
 from sae_sweep.errors import BadInput, NoStore
+from sae_sweep.inputs import heard
 from sae_sweep.records import TrialRecord, canonical
 from sae_sweep.records.store import Reader, default_url
 from sae_sweep.search import Point, Search, Surroundings, build_search, examples
@@ -38,6 +39,8 @@ class Resolver:
         self._sources: dict[str, tuple[ActivationsConfig, Source]] = {}
         self.unknown_source: str | None = None
         """Why the activations' fingerprint, and so every uid, is not known (dry runs only)."""
+        self.notes: list[str] = []
+        """What was guessed or left out when they were described."""
 
     @property
     def activations(self) -> dict[str, ActivationsConfig]:
@@ -55,7 +58,9 @@ class Resolver:
             wanted = config.activations
             key = canonical(wanted.model_dump())
             if key not in self._sources:
-                source, reason = _describe(wanted, self._outputs, dry_run=self._dry_run)
+                with heard() as notes:
+                    source, reason = _describe(wanted, self._outputs, dry_run=self._dry_run)
+                self.notes += notes
                 self._sources[key] = wanted, source
                 self.unknown_source = self.unknown_source or reason
             return resolve(config, self._sources[key][1])

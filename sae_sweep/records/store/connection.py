@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from urllib.parse import unquote
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text, update
 from sqlalchemy.engine import URL, make_url
@@ -241,20 +242,19 @@ def _into_wal(connection: sqlite3.Connection) -> bool:
 
 def _check_ours(engine: Engine, url: URL, *, may_be_new: bool) -> None:
     names = set(inspect(engine).get_table_names())
-    shown = url.render_as_string()
     if META.name not in names:
         if names and (engine.dialect.name == "sqlite" or _claims_our_names(names)):
             raise BadInput(
-                f"store.url={shown} is not a store of sae_sweep: name another file or database"
+                f"store.url={shown(url)} is not a store of sae_sweep: name another file or database"
             )
         if not may_be_new:
-            raise NoStore(f"store.url={shown} holds no store yet: run a sweep first")
+            raise NoStore(f"store.url={shown(url)} holds no store yet: run a sweep first")
         return
     with engine.connect() as connection:
         found = connection.scalar(select(META.c.value).where(META.c.key == "schema"))
     if found is not None and found not in map(str, [*MIGRATIONS, SCHEMA_VERSION]):
         raise BadInput(
-            f"store.url={shown} has schema {found}, this version reads {SCHEMA_VERSION}: "
+            f"store.url={shown(url)} has schema {found}, this version reads {SCHEMA_VERSION}: "
             "update sae_sweep or name another store"
         )
 
@@ -263,10 +263,18 @@ def _claims_our_names(names: set[str]) -> bool:
     return any(name in names for name in METADATA.tables)
 
 
+def shown(url: URL) -> str:
+    """A URL as a user writes it, without its password; a file that is read only has another."""
+    if url.get_backend_name() == "sqlite" and url.query:
+        path = unquote((url.database or "").removeprefix("file:").partition("?")[0])
+        return f"sqlite:///{path}"
+    return url.render_as_string()
+
+
 def _unusable(url: URL, error: DBAPIError) -> str:
     kind = "cannot be reached" if isinstance(error, OperationalError) else "cannot be used"
     return (
-        f"store.url={url.render_as_string()} {kind} ({_reason(error)}): name another, or mend this "
+        f"store.url={shown(url)} {kind} ({_reason(error)}): name another, or mend this "
         "one; the same command continues"
     )
 
@@ -274,7 +282,7 @@ def _unusable(url: URL, error: DBAPIError) -> str:
 def damaged(url: URL, reason: str) -> str:
     """Say that a store holds what no version of ours has written."""
     return (
-        f"store.url={url.render_as_string()} is damaged or was written by something else "
+        f"store.url={shown(url)} is damaged or was written by something else "
         f"({printable(reason)}): restore it from a copy, or name another store"
     )
 
@@ -286,7 +294,7 @@ def lasting(url: URL, error: DBAPIError) -> str:
         folder = Path(url.database or "").parent
         return f"no room for the store in {folder} ({reason}): make room there; {again}"
     if url.get_backend_name() == "postgresql" and isinstance(error, OperationalError):
-        return f"store.url={url.render_as_string()} has gone away ({reason}): mend it; {again}"
+        return f"store.url={shown(url)} has gone away ({reason}): mend it; {again}"
     return _unusable(url, error)
 
 

@@ -18,7 +18,13 @@ from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, func, sele
 from sae_sweep.errors import BadInput, printable
 from sae_sweep.records.names import checked_component, checked_name
 from sae_sweep.records.store import owner
-from sae_sweep.records.store.connection import damaged, explaining, now, open_for_reading
+from sae_sweep.records.store.connection import (
+    damaged,
+    explaining,
+    now,
+    open_for_reading,
+    shown,
+)
 from sae_sweep.records.store.tables import (
     EVENT,
     MEMBER,
@@ -30,6 +36,9 @@ from sae_sweep.records.store.tables import (
 )
 from sae_sweep.records.trial import Row, TrialRecord
 from sae_sweep.records.uid import digest
+
+NOTES = "notes"
+"""The name under which a run keeps what it noted of how inputs were read."""
 
 CHUNK = 500
 """Values in one IN (...), below the limits of both databases."""
@@ -77,6 +86,8 @@ class Sweep(NamedTuple):
 
     run: Run
     members: list[Member]
+    notes: tuple[str, ...] = ()
+    """What its runs noted of how inputs were read."""
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -91,7 +102,8 @@ class Sweep(NamedTuple):
             for member in self.members
             for trial in [member.trial]
         ]
-        return digest([self.run.name, self.run.question, seen])
+        noted = [list(self.notes)] if self.notes else []
+        return digest([self.run.name, self.run.question, seen, *noted])
 
 
 class Event(NamedTuple):
@@ -116,6 +128,7 @@ _RUN = TypeAdapter(Run)
 _OPEN_RUN = TypeAdapter(OpenRun)
 _EVENT = TypeAdapter(Event)
 _ASSIGNMENT = TypeAdapter(dict[str, Any])
+_TEXTS = TypeAdapter(list[str])
 
 
 class Reader:
@@ -155,7 +168,8 @@ class Reader:
             row = connection.execute(query).mappings().first()
             if row is None:
                 raise BadInput(self._no_sweep(name))
-            return Sweep(_run(connection, row), read_members(connection, row["id"]))
+            members = read_members(connection, row["id"])
+            return Sweep(_run(connection, row), members, _notes(connection, row["name"]))
 
     def _no_sweep(self, name: str | None) -> str:
         names = [run.name for run in self.runs()]
@@ -247,13 +261,25 @@ class Reader:
             return [_checked(connection, _EVENT, dict(row)) for row in rows]
 
 
+def _notes(connection: Connection, sweep: str) -> tuple[str, ...]:
+    """What the runs of a sweep noted, once each."""
+    query = (
+        select(STATE.c.value)
+        .join(RUN, RUN.c.id == STATE.c.run)
+        .where(RUN.c.name == sweep, STATE.c.name == NOTES)
+        .order_by(STATE.c.run)
+    )
+    kept = [_checked(connection, _TEXTS, one) for one in connection.execute(query).scalars()]
+    return tuple(dict.fromkeys(text for one in kept for text in one))
+
+
 def _run(connection: Connection, row: RowMapping) -> Run:
     named = {name: row[name] for name in Run._fields if name != "alive"}
     alive = row["finished"] is None and any(
         one.state == "alive" for one in open_runs(connection, RUN.c.id == row["id"])
     )
     run = _checked(connection, _RUN, {**named, "alive": alive})
-    checked_name(run.name, f"store.url={connection.engine.url.render_as_string()}: sweep")
+    checked_name(run.name, f"store.url={shown(connection.engine.url)}: sweep")
     return run
 
 
