@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from made_sweeps import grid, write_store
-from test_web import browser
 
 from analysis.cli import main
 from analysis.latents import filtered, write_page
@@ -19,7 +18,6 @@ from sae_sweep.errors import BadInput
 from sae_sweep.records import TrialRecord
 from sae_sweep.records.names import CONTEXTS_FILE
 
-__all__ = ["browser"]
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
 PIECES = [" the", " sun", HOSTILE, " moon"]
 N = 3000
@@ -28,7 +26,7 @@ TRIAL = TrialRecord("abcdef012345", "exp2_k8", "done", {})
 
 
 def make(folder: Path, n: int = N) -> Path:
-    """The folder of a trial: latent i fires on i / n of the rows; 0 nowhere, the last ones always."""
+    """The folder of a trial whose latent i fires on i / n of the rows."""
     folder.mkdir(parents=True, exist_ok=True)
     frequency = [i / n for i in range(n)]
     columns = {
