@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 from made_sweeps import grid, write_store
 
+from analysis import report
 from analysis.cli import main
 from analysis.latents import filtered, write_page
 from sae_sweep.errors import BadInput
 from sae_sweep.records import TrialRecord
 from sae_sweep.records.names import CONTEXTS_FILE
+from sae_sweep.records.store import Reader
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
 PIECES = [" the", " sun", HOSTILE, " moon"]
@@ -157,6 +159,18 @@ def test_the_commands_name_what_is_missing(tmp_path: Path, capsys: Any) -> None:
     assert main(words) == 2
     said = capsys.readouterr().err
     assert re.search(rf"does not exist: python -m sae_sweep latents {record.uid} collects", said)
+
+
+def test_the_report_links_to_the_pages_that_are_there(tmp_path: Path) -> None:
+    with Reader(write_store(tmp_path, grid())) as reader:
+        chosen = report.recommended(reader.sweep())[0]
+        link = f"](../trials/{chosen.folder}/latents.html)"
+        make(tmp_path / "trials" / chosen.folder, 12)
+        write_page(chosen, tmp_path / "trials" / chosen.folder)
+        page = report.render(reader.sweep(), tmp_path / "study", reader.history)
+    assert link in page.read_text().partition("**Front**")[2].partition("**Next**")[0]
+    details = (page.parent / "details.md").read_text()
+    assert link in details.partition("## Recommended trials")[2].partition("\n## ")[0]
 
 
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:

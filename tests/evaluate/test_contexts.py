@@ -44,9 +44,6 @@ def test_contexts_are_the_strongest_rows_of_their_windows(
     details = (tmp_path / "one" / "details.md").read_text()
     assert (folder / LATENTS_PAGE).exists(), "the only trial is a recommended one"
     assert f"](../trials/{folder.name}/{LATENTS_PAGE})" in details
-    assert (
-        f"](../trials/{folder.name}/{LATENTS_PAGE})" in (tmp_path / "one" / "report.md").read_text()
-    )
     found: dict[str, Any] = json.loads(gzip.decompress((folder / CONTEXTS_FILE).read_bytes()))
     sae = load(folder)
     activations = open_activations(next((tmp_path / "activations").iterdir()))
