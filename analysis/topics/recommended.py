@@ -7,6 +7,7 @@ from analysis.findings.ranking import lowest, picks, tied_with_first, whole
 from analysis.page.blocks import Block
 from analysis.page.markdown import MISSING, code, counted, number, table
 from analysis.study.table import Study
+from analysis.topics.in_model import headline
 from sae_sweep.records import METRICS
 
 
@@ -68,7 +69,9 @@ def recommendations(study: Study) -> list[Recommendation]:
 
 def _values(study: Study, uid: str) -> tuple[tuple[str, float | None], ...]:
     rows = study.configurations
-    values = [(one.name, float(rows[one.name][uid])) for one in study.main_metrics]
+    values = [
+        (one.name, float(rows[one.name][uid])) for one in [*study.main_metrics, *headline(study)]
+    ]
     return tuple((name, value if value == value else None) for name, value in values)
 
 
@@ -94,7 +97,7 @@ def recommended(context: ReportContext) -> list[Block]:
             f"{'is' if left_out == 1 else 'are'} left out."
         )
     header = ["use", "by", "trial", "uid", "unbeaten in", "folder", "note"]
-    names = [one.name for one in study.main_metrics]
+    names = [one.name for one in [*study.main_metrics, *headline(study)]]
     parts: list[Block] = ["## Recommended trials", note]
     return [*parts, table([*header, *names], _rows(study), left=7)]
 

@@ -23,6 +23,7 @@ from analysis.study.table import Study
 from analysis.topics import failures
 from analysis.topics.answer import answer
 from analysis.topics.failures import FailuresBySetting
+from analysis.topics.in_model import headline
 from analysis.topics.limitations import Lost, NoiseUnknown, limitations
 from analysis.topics.next_runs import next_runs
 from analysis.topics.noise import detectable
@@ -211,9 +212,7 @@ def _front(context: ReportContext) -> list[Block]:
     front = context.fronts[0]
     rows = study.configurations.loc[front.uids]
     shown = _spread(front)
-    columns = list(
-        dict.fromkeys([front.objectives[1].name, *(one.name for one in study.main_metrics)])
-    )
+    columns = list(dict.fromkeys([front.objectives[1].name, *_shown_metrics(study)]))
     uses, failed = _uses(study), _failed_seeds(study)
     lines = [
         [
@@ -230,6 +229,11 @@ def _front(context: ReportContext) -> list[Block]:
     parts: list[Block] = ["**Front**", on_front(study, front), table(header, lines, left=2)]
     others = [one for one in recommendations(study) if one.uid not in shown]
     return [*parts, *others[:2]]
+
+
+def _shown_metrics(study: Study) -> list[str]:
+    """The main metrics, and what the model loses where that was measured."""
+    return [one.name for one in [*study.main_metrics, *headline(study)]]
 
 
 def _spread(front: Front) -> list[str]:

@@ -1,7 +1,7 @@
 """Activations: where they come from, how they lie on disk, in which order they are trained on."""
 
 from sae_sweep.activations.cache import Cache, Supplier
-from sae_sweep.activations.collect import seconds_per_row
+from sae_sweep.activations.collect import Inputs, ModelReader, seconds_per_row
 from sae_sweep.activations.order import batch_indices
 from sae_sweep.activations.plan import Wanted, cache_bytes, passes, stored_bytes
 from sae_sweep.activations.preparation import disk_bytes, missing_rows, prepare
@@ -12,6 +12,8 @@ from sae_sweep.activations.synthetic import dictionary
 __all__ = [
     "Activations",
     "Cache",
+    "Inputs",
+    "ModelReader",
     "Supplier",
     "Wanted",
     "batch_indices",

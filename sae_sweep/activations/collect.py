@@ -1,26 +1,24 @@
-"""Activations of a Hugging Face model: the only reader of transformers.
+"""Activations of a Hugging Face model.
 
 `activations.layer` counts as transformers' `hidden_states` does: 0 is the embeddings, i the output
 of block i. Only the last entry can differ: decoders apply their final norm to `hidden_states[-1]`,
 here it is the block's own output, as for every other layer.
 """
 
-import contextlib
 import json
 import time
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
-from sae_sweep.activations import texts
+from sae_sweep.activations import pretrained, texts
 from sae_sweep.activations.disk import claimed, replacing
 from sae_sweep.activations.facts import FileFacts, checksums
 from sae_sweep.activations.model_folder import WEIGHTS, model_files, model_folder
@@ -41,7 +39,6 @@ SAMPLE = "a trial of the model"
 CUTTING = {
     *("context", "pooling", "position", "train_tokens", "validation_tokens", "packing"),
 }
-HALVES = ("bfloat16", "float16")
 SPLITS: tuple[Split, ...] = ("validation", "train")
 PLAN_SCHEMA = 2
 GROUPS, GROUP_NAMES = "groups.npy", "groups.json"
@@ -62,7 +59,7 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
     """
     folder = model_folder(config)
     memory = outputs / "cache" / "architectures.json"
-    with FileFacts(memory, lambda path: _shape(path, config)) as shape:
+    with FileFacts(memory, lambda path: pretrained.read_shape(path, config)) as shape:
         d, n_layers, checkpoint = shape(folder / "config.json")
     for name in ("layer", "target_layer"):
         if (getattr(config, name) or 0) > n_layers:
@@ -76,7 +73,7 @@ def identify(config: ActivationsConfig, outputs: Path) -> Identity:
     settings = {**config.model_dump(include=ACTING, exclude_none=True), **text_settings}
     if config.packing == "packed":
         settings["packing"] = config.packing
-    if (model_dtype := _model_dtype(config, checkpoint)) != "float32":
+    if (model_dtype := pretrained.model_dtype(config, checkpoint)) != "float32":
         settings["model_dtype"] = model_dtype
     if config.target_hook is not None and config.target_layer == config.layer:
         del settings["target_layer"]  # as where it is not given
@@ -98,9 +95,9 @@ def seconds_per_row(configs: Sequence[ActivationsConfig]) -> float:
     """
     config = configs[0]
     folder = model_folder(config)
-    dtype = _model_dtype(config, _shape(folder / "config.json", config)[2])
-    points = list(dict.fromkeys(point for one in configs for point in _places(one)))
-    model = PartialModel(_load_model(folder, config, dtype), points)
+    dtype = pretrained.model_dtype(config, pretrained.read_shape(folder / "config.json", config)[2])
+    points = list(dict.fromkeys(point for one in configs for point in points_of(one)))
+    model = PartialModel(pretrained.load_model(folder, config, dtype), points)
     windows = [[0] * config.context] * max(1, BATCH_TOKENS // config.context)
     model(windows[:1], 0, range(len(points)))
     began = time.perf_counter()
@@ -108,6 +105,18 @@ def seconds_per_row(configs: Sequence[ActivationsConfig]) -> float:
         states.cpu()  # waits for the device
     rows = len(windows) * (config.context if config.pooling == "token" else 1)
     return (time.perf_counter() - began) / rows
+
+
+class Inputs(NamedTuple):
+    """Windows of the validation split as a whole model takes them."""
+
+    ids: list[Int64[np.ndarray, " length"]]
+    """Token ids of each window, special ones included."""
+    is_text: list[Bool[np.ndarray, " length"]]
+    """Which of them give a row: those that are no special tokens."""
+    pad_id: int
+    mask_id: int | None
+    """What a masked language model reads in place of a token that it is to predict."""
 
 
 class ModelReader:
@@ -128,22 +137,24 @@ class ModelReader:
         """
         config = configs[0]
         self._config = config
-        self._places = [_places(one) for one in configs]
+        self._places = [points_of(one) for one in configs]
         self._points = list(dict.fromkeys(point for places in self._places for point in places))
         self._folder = model_folder(config)
-        checkpoint = _shape(self._folder / "config.json", config)[2]
-        self._dtype = _model_dtype(config, checkpoint)
-        tokenizer = _tokenizer(self._folder, config)
-        self._prefix, self._suffix = _frame(tokenizer, config)
+        checkpoint = pretrained.read_shape(self._folder / "config.json", config)[2]
+        self._dtype = pretrained.model_dtype(config, checkpoint)
+        tokenizer = pretrained.load_tokenizer(self._folder, config)
+        self._prefix, self._suffix = pretrained.frame(tokenizer, config)
+        self._tokenizer = tokenizer
         self._pad_id = tokenizer.pad_token_id or 0
+        self._mask_id: int | None = tokenizer.mask_token_id
         self._sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
         cut = Cut(
             self._room(tokenizer),
-            _special_ids(tokenizer),
+            pretrained.special_ids(tokenizer),
             config.pooling,
             config.position,
             packed=config.packing == "packed",
-            separator=_separator(tokenizer, config),
+            separator=pretrained.separator(tokenizer, config),
         )
         plan = outputs / "cache" / "texts" / self._plan_name(outputs)
         while not (plan / GROUPS).exists():
@@ -186,6 +197,26 @@ class ModelReader:
                 for places in (self._places[number] for number in sources)
             ]
 
+    def inputs(self, most: int) -> Inputs:
+        """The first windows of the validation split, at most so many, the longest first."""
+        windows = self._windows["validation"]
+        chosen = list(windows.covering(0, self._config.validation_tokens))[:most]
+        found = [windows.text(one) for one in chosen]
+        n_prefix, n_suffix = len(self._prefix), len(self._suffix)
+        framed = [
+            (
+                np.concatenate([self._prefix, text, self._suffix]).astype(np.int64),
+                np.pad(windows.kept(text), (n_prefix, n_suffix)),
+            )
+            for text in sorted(found, key=len, reverse=True)
+        ]
+        ids, is_text = (list(column) for column in zip(*framed, strict=True))
+        return Inputs(ids, is_text, self._pad_id, self._mask_id)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to a text."""
+        return pretrained.pieces(self._tokenizer, list(ids))
+
     def _origins(
         self, windows: Windows, chosen: range
     ) -> tuple[list[Int32[np.ndarray, " rows"]], Int32[np.ndarray, " rows"]]:
@@ -198,7 +229,7 @@ class ModelReader:
     @cached_property
     def _model(self) -> PartialModel:
         config = self._config
-        model = _load_model(self._folder, config, self._dtype)
+        model = pretrained.load_model(self._folder, config, self._dtype)
         part = text_part(model)
         if part is not model:
             note(
@@ -207,7 +238,7 @@ class ModelReader:
             )
         room = config.context - len(self._prefix) - len(self._suffix)
         trial = [*self._prefix, *np.resize(self._sample, room).tolist(), *self._suffix]
-        with _loading(config):
+        with pretrained.loading(config):
             return PartialModel(model, self._points, trial)
 
     def _plan_name(self, outputs: Path) -> str:
@@ -223,7 +254,7 @@ class ModelReader:
     def _room(self, tokenizer: Any) -> int:
         """Tokens of text that fit into a window."""
         n_special, most = len(self._prefix) + len(self._suffix), tokenizer.model_max_length
-        architecture = _architecture(self._folder, self._config)
+        architecture = pretrained.read_architecture(self._folder, self._config)
         positions = getattr(architecture, "max_position_embeddings", None)
         if isinstance(positions, int) and positions > 0:  # XLNet has -1: any
             most = min(most, positions)
@@ -280,40 +311,7 @@ class ModelReader:
         return torch.stack(pooled).to(text.dtype) if pooled else text[:0]
 
 
-def _load_model(folder: Path, config: ActivationsConfig, dtype: str) -> Any:
-    """Load a model's weights.
-
-    Raises:
-        BadInput: for weights that are damaged, lack a part, or are of another shape.
-    """
-    from transformers import AutoModel
-
-    with _loading(config):
-        model, loading = AutoModel.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, with their sizes
-        )
-    for name, theirs, ours in loading["mismatched_keys"]:
-        raise BadInput(
-            f"activations.model={config.model}: {name} is {list(theirs)} in the weights "
-            f"and {list(ours)} by config.json: give files of one model"
-        )
-    # transformers fills what is missing with random numbers; poolers are never read
-    missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
-    if missing:
-        raise BadInput(
-            f"activations.model={config.model}: its weights lack {len(missing)} "
-            f"parameters of a {type(model).__name__}, e.g. {missing[0]}: give a whole model"
-        )
-    return model
-
-
-def _places(config: ActivationsConfig) -> list[Point]:
+def points_of(config: ActivationsConfig) -> list[Point]:
     """Where a source reads the model: its rows, and their targets where it has them."""
     assert config.layer is not None
     places = [Point(config.layer, config.hook)]
@@ -349,104 +347,3 @@ def _tokenised(
             verbose=False,
         )["input_ids"]
         yield from zip([number for number, _ in some], ids, strict=True)
-
-
-def _frame(tokenizer: Any, config: ActivationsConfig) -> tuple[list[int], list[int]]:
-    """The special tokens that the tokeniser puts before and after a text."""
-    text = tokenizer("a", add_special_tokens=False)["input_ids"]
-    framed = tokenizer("a", add_special_tokens=True)["input_ids"]
-    for start in range(len(framed)):
-        if framed[start : start + len(text)] == text:
-            return framed[:start], framed[start + len(text) :]
-    raise BadInput(
-        f"activations.model={config.model}: its tokeniser turns 'a' into {text}, but with special "
-        f"tokens into {framed}, so these cannot be told apart: choose another model"
-    )
-
-
-def _separator(tokenizer: Any, config: ActivationsConfig) -> tuple[int, ...]:
-    """What stands between two packed documents: the token for the end of a text."""
-    if config.packing != "packed":
-        return ()
-    ends = [one for one in (tokenizer.eos_token_id, tokenizer.sep_token_id) if one is not None]
-    if not ends:
-        raise BadInput(
-            f"activations.packing=packed: the tokeniser of {config.model} has no token for the end "
-            "of a text, so documents would run into each other: use activations.packing=cut"
-        )
-    return (ends[0],)
-
-
-def _special_ids(tokenizer: Any) -> Int64[np.ndarray, " special"]:
-    """Ids that stand for no text; the unknown token does stand for some."""
-    roles = ("bos", "eos", "cls", "sep", "pad")
-    structural = {getattr(tokenizer, f"{role}_token_id") for role in roles}
-    unknown = {tokenizer.unk_token_id} - structural
-    return np.array(sorted(set(tokenizer.all_special_ids) - unknown), dtype=np.int64)
-
-
-def _shape(config_file: Path, config: ActivationsConfig) -> tuple[int, int, str]:
-    """Width, number of blocks and precision of a model, from its configuration."""
-    architecture = _architecture(config_file.parent, config)
-    with _loading(config):
-        checkpoint = str(architecture.dtype or "float32").removeprefix("torch.")
-        return architecture.hidden_size, architecture.num_hidden_layers, checkpoint
-
-
-def _model_dtype(config: ActivationsConfig, checkpoint: str) -> str:
-    """The precision that the model runs in: on a GPU its checkpoint's, where none is asked for."""
-    if config.model_dtype != "auto":
-        return config.model_dtype
-    return checkpoint if torch.cuda.is_available() and checkpoint in HALVES else "float32"
-
-
-def _architecture(folder: Path, config: ActivationsConfig) -> Any:
-    """The configuration of the part that reads text."""
-    from transformers import AutoConfig
-
-    with _loading(config):
-        whole = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return whole if whole.is_encoder_decoder else whole.get_text_config()
-
-
-def _tokenizer(folder: Path, config: ActivationsConfig) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        with _loading(config):
-            return AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    except BadInput:
-        if (folder / "tokenizer.json").exists() or not any(folder.glob("*.model")):
-            raise
-        raise BadInput(
-            f"activations.model={config.model}: its tokeniser is a SentencePiece file, which "
-            "transformers cannot read here: pip install sentencepiece protobuf, or save it as "
-            "tokenizer.json"
-        ) from None
-
-
-WHOLE_FOLDER = "give a folder with config.json, tokenizer files and .safetensors"
-
-
-@contextlib.contextmanager
-def _loading(config: ActivationsConfig) -> Iterator[None]:
-    """Keep transformers' bars and warnings off the terminal, and put its errors into one line."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    place = f"activations.model={config.model}"
-    try:
-        with (
-            warnings.catch_warnings(),
-            edge(place, WHOLE_FOLDER, "cannot be loaded by transformers"),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

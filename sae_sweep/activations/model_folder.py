@@ -11,6 +11,8 @@ PACKAGE = "package:"
 WEIGHTS = "*.safetensors"
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 """One of these: without them transformers makes up a tokeniser that knows no word."""
+POOLING = "1_Pooling/config.json"
+"""How a sentence encoder's output is pooled; no part of the identity of its activations."""
 OTHER_FILES = ("*.json", "*.txt", "*.model")
 """Configuration and tokeniser."""
 
@@ -77,6 +79,6 @@ def _download(name: str, revision: str | None) -> Path:
             name,
             revision=revision,
             allow_patterns=[WEIGHTS, *OTHER_FILES],
-            ignore_patterns=["*/*"],
+            ignore_patterns=["[!1]*/*"],  # folders but for 1_Pooling
         )
     return Path(folder)

@@ -51,8 +51,8 @@ class PartialModel:
         self._calls = 0
         part = text_part(model)
         plain = any(point.hook is None for point in points)
-        blocks = _blocks(part) if plain else nn.ModuleList()
-        hooked = [_hooked(model, point) for point in points if point.hook is not None]
+        blocks = blocks_of(part) if plain else nn.ModuleList()
+        hooked = [module_at(model, point) for point in points if point.hook is not None]
         inside = {id(module) for module in part.modules()}
         self._model = part if all(id(module) in inside for module in hooked) else model
         for block in blocks:
@@ -60,7 +60,7 @@ class PartialModel:
             block.register_forward_hook(self._after_block)
         for number, point in enumerate(points):
             if point.hook is not None:
-                _hooked(model, point).register_forward_hook(self._output_taker(number))
+                module_at(model, point).register_forward_hook(self._output_taker(number))
         self._device = torch.device("cpu")
         if trial is not None:
             self._try(trial, len(blocks))
@@ -241,7 +241,12 @@ def _alike(ours: Tensor, theirs: Tensor) -> bool:
     return torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-3, equal_nan=True)
 
 
-def _hooked(model: nn.Module, point: Point) -> nn.Module:
+def module_at(model: nn.Module, point: Point) -> nn.Module:
+    """The module that a point's hook names.
+
+    Raises:
+        BadInput: there is none.
+    """
     assert point.hook is not None
     path = point.hook.replace("{layer}", str(point.layer))
     modules = dict(model.named_modules())
@@ -258,7 +263,7 @@ def _n_layers(part: nn.Module) -> int | None:
     return getattr(getattr(part, "config", None), "num_hidden_layers", None)
 
 
-def _blocks(part: nn.Module) -> nn.ModuleList:
+def blocks_of(part: nn.Module) -> nn.ModuleList:
     """The first list of modules, not inside another, that is as long as the model has layers.
 
     Where none is, the longest. Lists inside others are experts and the like.

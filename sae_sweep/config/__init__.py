@@ -4,6 +4,7 @@ from sae_sweep.config.activations import ActivationsConfig, SyntheticConfig
 from sae_sweep.config.check import settings, validate
 from sae_sweep.config.names import in_words, nearest
 from sae_sweep.config.run import (
+    EvaluateConfig,
     ExecutorConfig,
     RunConfig,
     SweepConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "Architecture",
     "BatchTopKConfig",
     "Constraint",
+    "EvaluateConfig",
     "ExecutorConfig",
     "GatedConfig",
     "JumpReluConfig",

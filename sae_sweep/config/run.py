@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from sae_sweep.config.activations import ActivationsConfig
-from sae_sweep.config.base import Count, NonNegative, Number, Strict
+from sae_sweep.config.base import LARGEST, Count, NonNegative, Number, Strict
 from sae_sweep.config.names import nearest
 from sae_sweep.config.sae import SaeConfig, TopKConfig
 from sae_sweep.config.search import SearchConfig
 from sae_sweep.config.stop import StopConfig, refuse_impossible
 from sae_sweep.config.train import TrainConfig
 from sae_sweep.records import METRICS
+from sae_sweep.records.metrics import IN_MODEL
 from sae_sweep.records.names import checked_name
 
 SinkName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
@@ -127,6 +128,13 @@ class ExecutorConfig(Strict):
     """GPUs that each of them takes, in parts if need be; 0: a core each."""
 
 
+class EvaluateConfig(Strict):
+    """What a finished trial is measured by beside its reconstruction; it changes no result."""
+
+    windows: Annotated[int, Field(ge=0, le=LARGEST), Number] = 64
+    """Validation windows for what the model loses with the SAE in it (ce, kl, cosine); 0: none."""
+
+
 class StoreConfig(Strict):
     """Where results are kept."""
 
@@ -154,6 +162,9 @@ class RunConfig(TrialConfig):
 
     executor: ExecutorConfig = ExecutorConfig()
     """Where trials run."""
+
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """What a finished trial is measured by beside its reconstruction."""
 
     store: StoreConfig = StoreConfig()
     """Where results are kept."""
@@ -200,6 +211,17 @@ class RunConfig(TrialConfig):
                 f"executor.slots={self.executor.slots} with executor.kind=inline: "
                 "inline has one slot; use executor=ray for more"
             )
+        for name in set(self.search.objective or ()) & set(IN_MODEL):
+            if self.evaluate.windows == 0:
+                raise ValueError(
+                    f"search.objective={name} with evaluate.windows=0: it is measured in the "
+                    "model; set evaluate.windows=64"
+                )
+            if self.activations.kind != "model" or self.activations.pooling != "token":
+                raise ValueError(
+                    f"search.objective={name} is measured in a model, token by token: it needs "
+                    "activations.model and activations.pooling=token"
+                )
         for warning in self.stop.warnings:
             refuse_impossible(warning, self.search.targets)
         return self

@@ -23,6 +23,17 @@ class Metric(NamedTuple):
     """quality: an outcome to rank by; cost: a setting that is paid for; diagnostic: only shown."""
 
 
+SPLICED = (
+    "ce_spliced the mean cross-entropy of the model with the SAE's reconstruction in place of the "
+    "activations of text tokens (of a transcoder's target), over the text tokens that a causal "
+    "model predicts or, of a masked one, the 15 % of text tokens that are masked"
+)
+ABLATIONS = {
+    "clean": "as it is",
+    "zero": "with zeros in place of the activations of text tokens",
+    "mean": "with the mean of the training rows in place of the activations of text tokens",
+}
+
 _TABLE = (
     Metric(
         "fvu",
@@ -133,6 +144,69 @@ _TABLE = (
         "share of latents silent for the last dead_window_tokens of training",
     ),
     Metric(
+        "output_cosine",
+        "cosine",
+        "up",
+        "linear",
+        "mean over validation windows of the cosine between the model's pooled last states with "
+        "the SAE's reconstruction in place of the activations of text tokens, and without; pooled "
+        "as sentence-transformers does it (by 1_Pooling, else the mean over a window's tokens)",
+    ),
+    Metric(
+        "ce_loss_increase",
+        "nats/token",
+        "down",
+        "linear",
+        f"ce_spliced - ce_clean, {SPLICED}",
+    ),
+    Metric(
+        "ce_recovered",
+        "share",
+        "up",
+        "linear",
+        f"(ce_zero - ce_spliced) / (ce_zero - ce_clean): 1 is the clean model, 0 what zeros in "
+        f"place of the activations leave (zero ablation, as SAEBench's core); {SPLICED}",
+    ),
+    Metric(
+        "ce_recovered_mean",
+        "share",
+        "up",
+        "linear",
+        f"(ce_mean - ce_spliced) / (ce_mean - ce_clean): as ce_recovered, against the mean of the "
+        f"training rows in place of the activations (mean ablation); {SPLICED}",
+    ),
+    Metric(
+        "kl",
+        "nats/token",
+        "down",
+        "log",
+        "mean over predicted tokens of KL(clean || spliced) between the distributions that the "
+        f"model predicts; {SPLICED}",
+    ),
+    *(
+        Metric(
+            f"ce_{name}",
+            "nats/token",
+            "none",
+            "linear",
+            f"cross-entropy of the model {words}, on the windows of ce_loss_increase; the same for "
+            "all trials of a source",
+            "diagnostic",
+        )
+        for name, words in ABLATIONS.items()
+    ),
+    *(
+        Metric(
+            f"output_cosine_{name}",
+            "cosine",
+            "none",
+            "linear",
+            f"output_cosine of the model {ABLATIONS[name]}; the same for all trials of a source",
+            "diagnostic",
+        )
+        for name in ("zero", "mean")
+    ),
+    Metric(
         "loss",
         "objective",
         "down",
@@ -237,5 +311,10 @@ _TABLE = (
     Metric("k", "latents/token", "down", "log", "active latents per token, as set", "cost"),
     Metric("n_latents", "latents", "down", "log", "dictionary size, as set", "cost"),
 )
+
+BY_HEAD = ("ce_loss_increase", "ce_recovered", "ce_recovered_mean", "kl")
+"""Metrics of a model with an SAE in it that a language-model head defines."""
+IN_MODEL = ("output_cosine", *BY_HEAD)
+"""All metrics of a model with an SAE in it."""
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}

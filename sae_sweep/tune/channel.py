@@ -6,8 +6,8 @@ from typing import NamedTuple, Protocol
 
 from sae_sweep.activations import Wanted
 from sae_sweep.config import Trial
-from sae_sweep.records import Outcome, Row
-from sae_sweep.records.store import Place
+from sae_sweep.evaluate import Source
+from sae_sweep.records import Outcome, Place, Row
 
 
 class Job(NamedTuple):
@@ -24,6 +24,8 @@ class Job(NamedTuple):
     bounded: Sequence[Wanted] = ()
     """Where a cache bounds the training shards: how they are computed, for this source and for
     those that the same pass of the model can serve."""
+    evaluated: Source | None = None
+    """Where SAEs are measured inside the model, for this source."""
 
 
 class Started(NamedTuple):
@@ -66,7 +68,14 @@ class Returned(NamedTuple):
     reason: str
 
 
-Item = Started | Row | Outcome | Room | Returned
+class NotEvaluated(NamedTuple):
+    """A trial is done, and what the model loses with it could not be measured."""
+
+    uid: str
+    reason: str
+
+
+Item = Started | Row | Outcome | Room | Returned | NotEvaluated
 
 
 class Channel(Protocol):

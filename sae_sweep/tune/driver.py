@@ -7,14 +7,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
+from typing import NamedTuple
 
 from sae_sweep.activations import Wanted
 from sae_sweep.config import RunConfig, Trial
+from sae_sweep.evaluate import Source
 from sae_sweep.records import Outcome, Row, Status
 from sae_sweep.records.store import ClaimLost, Store
 from sae_sweep.tune import trial_folder
-from sae_sweep.tune.channel import Claimed, Item, Job, Orders, Returned, Room, Started
+from sae_sweep.tune.channel import (
+    Claimed,
+    Item,
+    Job,
+    NotEvaluated,
+    Orders,
+    Returned,
+    Room,
+    Started,
+)
 from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key, size_in_memory
 from sae_sweep.tune.stopping import Stopping, ended
 from sae_sweep.tune.watching import Supply, Watcher
@@ -28,6 +38,16 @@ nor executor.cohort says: the more at once, the less each can learn from the oth
 
 POLL_SECONDS = 2.0
 """How often trials held by another driver are looked at."""
+
+
+class Extracted(NamedTuple):
+    """Activations that are there, by fingerprint, as slots have to know them."""
+
+    bounded: Mapping[str, Sequence[Wanted]]
+    """The sources whose shards a cache bounds, each followed by those that the same pass of the
+    model can serve."""
+    evaluated: Mapping[str, Source]
+    """Those whose SAEs are measured inside the model."""
 
 
 class SlotRecord:
@@ -58,7 +78,7 @@ class Driver:
         outputs: Path,
         config: RunConfig,
         watchers: Sequence[Watcher],
-        bounded: Mapping[str, Sequence[Wanted]] = MappingProxyType({}),
+        extracted: Extracted | None = None,
     ) -> None:
         """Begin with an empty queue.
 
@@ -68,8 +88,7 @@ class Driver:
             outputs: folder of all outputs.
             config: the sweep's settings.
             watchers: who else is to hear of it.
-            bounded: by fingerprint, the sources whose shards a cache bounds, each followed by those
-                that the same pass of the model can serve.
+            extracted: what slots are to know of the activations.
         """
         executor = config.executor
         self.slots = executor.slots or 1
@@ -81,7 +100,8 @@ class Driver:
         self._trials_root = outputs / "trials"
         self._activations_root = outputs / "activations"
         self._watchers = list(watchers)
-        self.bounded = bounded
+        extracted = extracted or Extracted({}, {})
+        self.bounded, self._evaluated = extracted
         self._stopping = Stopping(store, run, config)
         self._ended_before = partial(ended, config=config, states=store.states)
         self._supply: Supply | None = None
@@ -222,7 +242,8 @@ class Driver:
         folder = self._activations_root / slot.key.activations
         slot.begun = True
         bounded = self.bounded.get(slot.key.activations, ())
-        return Job(number, folder, self._trials_root, self.threads, bounded)
+        evaluated = self._evaluated.get(slot.key.activations)
+        return Job(number, folder, self._trials_root, self.threads, bounded, evaluated)
 
     def _next_slot_record(self) -> SlotRecord | None:
         """A slot with its first trials."""
@@ -299,6 +320,8 @@ class Driver:
                 del slot.residents[item.uid]
             case Room():
                 slot.capacity = item.members
+            case NotEvaluated():
+                self._store.event(self._run, "not_evaluated", f"{item.uid}: {item.reason}")
             case Returned():
                 self._store.event(self._run, "no_room", f"{item.uid}: {item.reason}")
                 trial = slot.residents.pop(item.uid)

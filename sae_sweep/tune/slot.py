@@ -8,10 +8,13 @@ import torch
 from sae_sweep.activations import Cache, open_activations
 from sae_sweep.config import Trial
 from sae_sweep.errors import BadInput, lacks_room
+from sae_sweep.evaluate import Evaluator
+from sae_sweep.inputs import edge
 from sae_sweep.kernels.fused.memory import packed_memory
 from sae_sweep.records import Outcome, Status
+from sae_sweep.sae import load
 from sae_sweep.train import Engine, NoRoom, checkpoint
-from sae_sweep.tune.channel import Channel, Item, Job, Orders, Returned, Room, Started
+from sae_sweep.tune.channel import Channel, Item, Job, NotEvaluated, Orders, Returned, Room, Started
 from sae_sweep.tune.environment import place
 from sae_sweep.tune.sizing import TIMED_SECONDS, TIMED_STEPS, Observed, Sizing
 from sae_sweep.tune.trial_folder import take_over
@@ -75,6 +78,7 @@ class _SlotEngine:
         self._activations = open_activations(job.activations, cache)
         self.engine = Engine(self._activations, job.trials, device, job.threads)
         self._device = device
+        self._evaluator = Evaluator(job.evaluated) if job.evaluated else None
         self._job = job
         self._sizing: Sizing | None = None
         self._timed_for: tuple[str, ...] = ()
@@ -119,11 +123,26 @@ class _SlotEngine:
             if isinstance(event, NoRoom):
                 full = True
                 items.append(self._returned(event))
+            elif isinstance(event, Outcome) and event.status == "done":
+                items += self._evaluated(event)
             else:
                 items.append(event)
         if full:
             items.append(Room(self._sizing_of().limit(max(1, len(self.engine.uids)))))
         return items
+
+    def _evaluated(self, done: Outcome) -> list[Item]:
+        """Measure what the model loses with a finished trial; its weights are on disk already."""
+        if self._evaluator is None:
+            return [done]
+        began = time.monotonic()
+        try:
+            with edge("the model with the SAE in it", "free some memory", "cannot be run"):
+                metrics = self._evaluator.metrics(load(self._folders[done.uid]))
+        except BadInput as error:  # the trial is done all the same
+            return [NotEvaluated(done.uid, str(error)), done]
+        seconds = done.seconds + time.monotonic() - began
+        return [done._replace(final=done.final | metrics, seconds=seconds)]
 
     def _returned(self, left: NoRoom) -> Item:
         """Keep what a trial goes on from; one whose folder cannot be written fails, alone."""

@@ -64,7 +64,7 @@ def test_a_name_is_downloaded_with_safetensors_only(
     assert model_folder(config("owner/name", revision="abc")) == tmp_path
     assert (asked["name"], asked["revision"]) == ("owner/name", "abc")
     assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.txt", "*.model"]
-    assert asked["ignore_patterns"] == ["*/*"]
+    assert asked["ignore_patterns"] == ["[!1]*/*"]
 
 
 @pytest.mark.parametrize("error", [OSError("no network"), ValueError("no network")])

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from sae_sweep.records import Outcome, Row, TrialRecord, digest
+from sae_sweep.records import Outcome, Place, Row, TrialRecord, digest
 from sae_sweep.records.store import Reader, Store, Sweep, writer
-from sae_sweep.records.store.writer import Place
 
 START = 1_750_000_000.0
 D = 64
@@ -130,4 +129,23 @@ def grid() -> list[Ran]:
     trials[5].final["fvu"] = 3.5
     trials[8].status, trials[8].final, trials[8].error = "failed", {}, "OSError: a | b <c>\n`d`"
     trials[9].status, trials[9].final = "running", {}
+    return trials
+
+
+def in_model() -> list[Ran]:
+    """A grid whose trials were measured in a causal model; at k 16 fvu and loss disagree."""
+    trials = grid()
+    shared = {"ce_clean": 3.0, "ce_zero": 7.0, "ce_mean": 5.0, "output_cosine_zero": 0.1}
+    for i, trial in enumerate(trials):
+        if "fvu" in trial.final:
+            increase = trial.final["fvu"] + (0.3 if i == 10 else 0.0)
+            trial.final |= {
+                **shared,
+                "output_cosine_mean": 0.3,
+                "output_cosine": 1 - trial.final["fvu"] / 2,
+                "ce_loss_increase": increase,
+                "ce_recovered": 1 - increase / 4,
+                "ce_recovered_mean": 1 - increase / 2,
+                "kl": increase / 3,
+            }
     return trials

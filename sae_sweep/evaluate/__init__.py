@@ -1,0 +1,5 @@
+"""Evaluation of finished trials: it looks at weights and changes nothing."""
+
+from sae_sweep.evaluate.spliced import Evaluator, Source, can_evaluate, prepare, require
+
+__all__ = ["Evaluator", "Source", "can_evaluate", "prepare", "require"]
