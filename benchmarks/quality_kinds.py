@@ -37,6 +37,8 @@ HERE = Path(__file__).parent
 N_LATENTS = 512
 TARGETS = (16, 32, 64)
 """Active latents per token at which architectures are compared."""
+OURS, AUTO = "sae-sweep", "sae-sweep auto"
+"""Ours as it is, and with the encoder's start chosen by the regime, where k sets L0."""
 PEERS = ("sae-lens", "dictionary-learning")
 PENALTIES = {
     ("l1", "sae-sweep"): (1.2, 2.1, 3.6),
@@ -95,6 +97,8 @@ def make_trial(regime: Regime, source: Source, task: Task) -> Trial:
     sae: dict[str, Any] = {task.setting: task.value, "n_latents": task.n_latents}
     if task.setting == "k":
         sae |= {"k": int(task.value), "aux_coeff": 0}
+    if task.trainer == AUTO:
+        sae["encoder_scale"] = "auto"
     settings = TrainConfig(
         lr=task.lr,
         epochs=regime.epochs,
@@ -120,7 +124,8 @@ class Bench:
         """Train what is missing, kind by kind; yields the lines of all kinds so far."""
         lines: list[dict[str, Any]] = []
         for kind in kinds:
-            for trainer in ("sae-sweep", *PEERS):
+            by_k = strengths(kind, OURS)[0] == "k"
+            for trainer in (OURS, *((AUTO,) if by_k else ()), *PEERS):
                 first = [line for lr in LRS for line in self._curve(kind, trainer, lr, seed=0)]
                 best = quality_kinds_table.best_rates(first)
                 lines += first
@@ -140,7 +145,7 @@ class Bench:
         task = Task(
             regime=self._regime.name,
             trainer=trainer,
-            version=version(trainer),
+            version=version(trainer.split()[0]),
             fingerprint=self._source.fingerprint,
             steps=steps,
             kind=kind,
@@ -155,7 +160,7 @@ class Bench:
             assert trial.steps == steps
             known = {
                 **task._asdict(),
-                **train(trainer, trial, self._activations),
+                **train(trainer.split()[0], trial, self._activations),
                 "torch": torch.__version__,
                 "cpu": cpu_name(),
                 "threads": torch.get_num_threads(),

@@ -74,8 +74,9 @@ def _compared(cells: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (kind, target), cell in cells.groupby(["kind", "target"], sort=False):
         by_trainer = cell.set_index("trainer")["log_fvu"]
-        peers = by_trainer.iloc[1:]
-        ratio = by_trainer.iloc[0] - peers.min()
+        ours = [name for name in by_trainer.index if name.startswith("sae-sweep")]
+        peers = by_trainer.drop(ours)
+        ratio = by_trainer[ours[-1]] - peers.min()  # the encoder's start by regime, where k sets L0
         noise = _detectable(cells[cells["kind"] == kind])
         verdict = "worse" if ratio > noise else "better" if ratio < -noise else "equal"
         rows.append((kind, target, ratio, peers.idxmin(), noise, verdict))
@@ -105,6 +106,9 @@ def _table(cells: pd.DataFrame) -> str:
     for _, cell in _compared(cells).iterrows():
         entries = []
         for trainer in trainers:
+            if (cell["kind"], cell["target"], trainer) not in found.index:
+                entries.append("")
+                continue
             one = found.loc[(cell["kind"], cell["target"], trainer)]
             rate = f"{one['lr']:.0e}".replace("e-0", "e-")
             far = "~" if one["far"] else ""

@@ -35,6 +35,10 @@ STARTS = frozenset({"kind", "n_latents", "b_dec_init", "encoder_scale", "thresho
 GENERAL = dict.fromkeys(("decoder_bias", "encoder_l2_coeff", "diversity_coeff", "transcoder"), ANY)
 """Settings that act alike in every architecture: every form by hand goes with them."""
 
+OFTEN = 4
+"""Passes over the rows from which a short encoder pays at the start: what is left of a random start
+costs reconstruction of other rows, and few rows do not let training forget it."""
+
 ALWAYS_ON = dict.fromkeys(("always_on_coeff", "always_on_threshold"), ANY)
 
 
@@ -103,8 +107,8 @@ class Architecture(Strict):
     b_dec_init: Literal["mean", "geometric_median"] = "mean"
     """Decoder bias at the start: the training mean, or the first batch's geometric median."""
 
-    encoder_scale: Positive | None = None
-    """First encoder's scale over that of least error; null: 0.5 where k is set, 1 elsewhere."""
+    encoder_scale: Positive | Literal["auto"] | None = None
+    """First encoder's scale over that of least error; null: 0.5 with k, else 1; auto: by passes."""
 
     transcoder: bool = False
     """Whether a row's target is reconstructed in its place; the activations bring it."""
@@ -173,7 +177,16 @@ class Architecture(Strict):
     @property
     def initial_scale(self) -> float:
         """Scale of the first encoder, as a multiple of the one of least error."""
+        assert self.encoder_scale != "auto", "resolve settles it"
         return self.encoder_scale or self.default_scale
+
+    def scale_for(self, passes: float) -> float:
+        """What encoder_scale=auto is: with k, 1 / sqrt(k) from `OFTEN` passes over the rows on."""
+        name, value = self.l0_setting
+        if name != "k" or passes < OFTEN:
+            return self.default_scale
+        assert value is not None
+        return float(value**-0.5)
 
     @property
     def signed(self) -> bool:

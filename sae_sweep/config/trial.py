@@ -97,6 +97,9 @@ def resolve(config: TrialConfig, source: Source) -> Trial:
     """
     sae = _rebuilt(config.sae, "sae.", config.sae.resolved(source.d))
     train = _resolved_train(config.train, source)
+    if sae.encoder_scale == "auto":
+        passes = train.steps * train.batch_size / source.train_tokens  # type: ignore[operator]
+        sae = _rebuilt(sae, "sae.", {"encoder_scale": sae.scale_for(passes)})
     _refuse_without_target(sae, source)
     _refuse_idle_loss(sae, train)
     _refuse_without_form(sae, train)

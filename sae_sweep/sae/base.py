@@ -37,6 +37,19 @@ class SaeOutput(NamedTuple):
     threshold: Float[Tensor, ""] | None = None
     """The smallest latent that was kept, where the batch is selected from as a whole."""
 
+    @classmethod
+    def summed(
+        cls,
+        losses: tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]],
+        x_hat: Float[Tensor, "n d"],
+        l0: Float[Tensor, ""],
+        fired: Bool[Tensor, " m"],
+        threshold: Float[Tensor, ""] | None = None,
+    ) -> "SaeOutput":
+        """Add up the three parts of the loss: reconstruction, sparsity, auxiliary."""
+        reconstruction, sparsity, aux = losses
+        return cls(reconstruction + sparsity + aux, *losses, x_hat, l0, fired, threshold)
+
     def detached(self) -> "SaeOutput":
         """The same numbers without the graph that led to them."""
         return SaeOutput(*(None if part is None else part.detach() for part in self))  # type: ignore[arg-type]
@@ -84,7 +97,7 @@ class AbstractSae(nn.Module, ABC):
 
     Row j of `w_enc` and `w_dec` belongs to latent j. A class may have further parameters of any
     name and shape, which are trained, and buffers: all of them are kept in checkpoints and saved.
-    `encode`, `decode` and `objective` are enough to train anywhere. `gradients_by_hand` is a faster
+    `encode` and `objective` are enough to train anywhere. `gradients_by_hand` is a faster
     form of a step on a CPU, taken for the settings that `config.forms` declares.
     """
 
@@ -103,18 +116,27 @@ class AbstractSae(nn.Module, ABC):
     target_normalisation: Normalisation | None
     """What a transcoder's targets have gone through, and its reconstructions with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Architecture, d: int, generator: torch.Generator) -> None:
+        """Make the parameters of every architecture: unit rows, the encoder tied, biases 0."""
         super().__init__()
+        assert config.n_latents is not None
+        self.config = config
+        rows = torch.randn(config.n_latents, d, generator=generator)
+        kernels.normalise_rows(rows)
+        self.w_enc = nn.Parameter(rows.clone())
+        self.w_dec = nn.Parameter(rows)
+        self.b_dec = nn.Parameter(torch.zeros(d))
         self.register_parameter("w_skip", None)
+        self.normalisation = Normalisation(torch.zeros(d), 1.0)
         self.target_normalisation = None
 
     @abstractmethod
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Compute the latents, zeros included."""
 
-    @abstractmethod
     def decode(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
         """Reconstruct from the latents."""
+        return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     @abstractmethod
     def objective(

@@ -9,17 +9,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sae_sweep import kernels
-from sae_sweep.config import BatchTopKConfig, MatryoshkaConfig
+from sae_sweep.config.sae import BatchTopKConfig, MatryoshkaConfig
 from sae_sweep.kernels import cpu
 from sae_sweep.sae.base import (
     AbstractSae,
-    Normalisation,
     Reading,
     SaelensForm,
     SaeOutput,
     Scale,
 )
-from sae_sweep.sae.initialise import random_rows
 
 SLOWEST = 0.1
 """Least weight of a batch in the running mean of the threshold. A batch's own is precise, being one
@@ -51,17 +49,10 @@ class BatchTopKSae(AbstractSae):
     def __init__(
         self, config: BatchTopKConfig | MatryoshkaConfig, d: int, generator: torch.Generator
     ) -> None:
-        super().__init__()
-        assert config.n_latents is not None
-        self.config = config
-        rows = random_rows(config.n_latents, d, generator)
-        self.w_enc = nn.Parameter(rows.clone())
-        self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
-        self.w_dec = nn.Parameter(rows)
-        self.b_dec = nn.Parameter(torch.zeros(d))
+        super().__init__(config, d, generator)
+        self.b_enc = nn.Parameter(torch.zeros(len(self.w_enc)))
         self.register_buffer("threshold", torch.zeros(()))
         self.register_buffer("batches", torch.zeros(()))
-        self.normalisation = Normalisation(torch.zeros(d), 1.0)
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Compute the latents as they are used: those above the threshold."""
@@ -69,10 +60,6 @@ class BatchTopKSae(AbstractSae):
         if self.batches == 0:
             return kernels.batch_top_k(pre, self.config.k).latents
         return F.threshold(pre, self.threshold.item(), 0.0)
-
-    def decode(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
-        """Reconstruct from the latents."""
-        return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def objective(
         self,
@@ -95,11 +82,8 @@ class BatchTopKSae(AbstractSae):
             loss_aux = config.aux_coeff * kernels.aux_k_loss(-errors[-1], pre, dead, self.w_dec)
         loss_aux = loss_aux + self.always_on_loss(latents)
         active = latents.detach() > 0
-        return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity + loss_aux,
-            loss_reconstruction=loss_reconstruction,
-            loss_sparsity=loss_sparsity,
-            loss_aux=loss_aux,
+        return SaeOutput.summed(
+            (loss_reconstruction, loss_sparsity, loss_aux),
             x_hat=target + errors[-1],
             l0=active.sum().to(x) / len(x),
             fired=active.any(dim=0),
@@ -154,11 +138,8 @@ class BatchTopKSae(AbstractSae):
         self.w_enc.grad, self.b_enc.grad, self.w_dec.grad = gradients
         self.b_dec.grad = self.b_dec_gradient(upstream, gradients)
         loss_reconstruction = torch.stack([one.square().sum(dim=1).mean() for one in errors]).mean()
-        return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity + loss_aux,
-            loss_reconstruction=loss_reconstruction,
-            loss_sparsity=loss_sparsity,
-            loss_aux=loss_aux,
+        return SaeOutput.summed(
+            (loss_reconstruction, loss_sparsity, loss_aux),
             x_hat=target + errors[-1],
             l0=torch.stack(counts).sum() / n,
             fired=latents.amax(dim=0) > 0,

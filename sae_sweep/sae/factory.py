@@ -5,7 +5,7 @@ from typing import assert_never
 import torch
 from torch import nn
 
-from sae_sweep.config import (
+from sae_sweep.config.sae import (
     AnySae,
     BatchTopKConfig,
     GatedConfig,

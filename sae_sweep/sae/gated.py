@@ -7,9 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sae_sweep import kernels
-from sae_sweep.config import GatedConfig
-from sae_sweep.sae.base import AbstractSae, Normalisation, SaelensForm, SaeOutput, Scale
-from sae_sweep.sae.initialise import random_rows
+from sae_sweep.config.sae import GatedConfig
+from sae_sweep.sae.base import AbstractSae, SaelensForm, SaeOutput, Scale
 
 
 @final
@@ -31,17 +30,10 @@ class GatedSae(AbstractSae):
     """Logarithm of the magnitude's scale, [m]."""
 
     def __init__(self, config: GatedConfig, d: int, generator: torch.Generator) -> None:
-        super().__init__()
-        assert config.n_latents is not None
-        self.config = config
-        rows = random_rows(config.n_latents, d, generator)
-        self.w_enc = nn.Parameter(rows.clone())
-        self.b_gate = nn.Parameter(torch.zeros(config.n_latents))
-        self.b_mag = nn.Parameter(torch.zeros(config.n_latents))
-        self.r_mag = nn.Parameter(torch.zeros(config.n_latents))
-        self.w_dec = nn.Parameter(rows)
-        self.b_dec = nn.Parameter(torch.zeros(d))
-        self.normalisation = Normalisation(torch.zeros(d), 1.0)
+        super().__init__(config, d, generator)
+        self.b_gate = nn.Parameter(torch.zeros(len(self.w_enc)))
+        self.b_mag = nn.Parameter(torch.zeros(len(self.w_enc)))
+        self.r_mag = nn.Parameter(torch.zeros(len(self.w_enc)))
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Compute the latents, zeros included."""
@@ -53,10 +45,6 @@ class GatedSae(AbstractSae):
         gate = shared + self.b_gate
         magnitude = (shared * self.r_mag.exp() + self.b_mag).relu()
         return gate.relu(), torch.where(gate <= 0, 0.0, magnitude)
-
-    def decode(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
-        """Reconstruct from the latents."""
-        return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def objective(
         self,
@@ -74,11 +62,8 @@ class GatedSae(AbstractSae):
         by_gate = kernels.dense_decode(gate, self.w_dec.detach(), self.b_dec.detach())
         loss_aux = kernels.reconstruction_loss(target, by_gate) + self.always_on_loss(latents)
         active = latents.detach() > 0
-        return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity + loss_aux,
-            loss_reconstruction=loss_reconstruction,
-            loss_sparsity=loss_sparsity,
-            loss_aux=loss_aux,
+        return SaeOutput.summed(
+            (loss_reconstruction, loss_sparsity, loss_aux),
             x_hat=x_hat,
             l0=active.sum().to(x) / len(x),
             fired=active.any(dim=0),

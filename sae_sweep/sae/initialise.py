@@ -6,18 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_sweep import kernels
 from sae_sweep.sae.base import AbstractSae
 
 WEISZFELD_STEPS = 100
 WEISZFELD_TOLERANCE = 1e-6
-
-
-def random_rows(m: int, d: int, generator: torch.Generator) -> Float[Tensor, "m d"]:
-    """Draw directions uniformly from the unit sphere."""
-    rows = torch.randn(m, d, generator=generator)
-    kernels.normalise_rows(rows)
-    return rows
 
 
 @torch.no_grad()

@@ -7,17 +7,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sae_sweep import kernels
-from sae_sweep.config import JumpReluConfig
+from sae_sweep.config.sae import JumpReluConfig
 from sae_sweep.kernels import cpu
 from sae_sweep.sae.base import (
     AbstractSae,
-    Normalisation,
     Reading,
     SaelensForm,
     SaeOutput,
     Scale,
 )
-from sae_sweep.sae.initialise import random_rows
 
 
 @final
@@ -36,25 +34,14 @@ class JumpReluSae(AbstractSae):
     """A latent is active above it, [m]."""
 
     def __init__(self, config: JumpReluConfig, d: int, generator: torch.Generator) -> None:
-        super().__init__()
-        assert config.n_latents is not None
-        self.config = config
-        rows = random_rows(config.n_latents, d, generator)
-        self.w_enc = nn.Parameter(rows.clone())
-        self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
-        self.threshold = nn.Parameter(torch.full((config.n_latents,), config.threshold_init))
-        self.w_dec = nn.Parameter(rows)
-        self.b_dec = nn.Parameter(torch.zeros(d))
-        self.normalisation = Normalisation(torch.zeros(d), 1.0)
+        super().__init__(config, d, generator)
+        self.b_enc = nn.Parameter(torch.zeros(len(self.w_enc)))
+        self.threshold = nn.Parameter(torch.full((len(self.w_enc),), config.threshold_init))
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Compute the latents, zeros included."""
         pre = kernels.pre_activations(x, self.w_enc, self.b_enc, self.centre)
         return kernels.jump_relu(pre, self.threshold, self.config.bandwidth)
-
-    def decode(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
-        """Reconstruct from the latents."""
-        return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def objective(
         self,
@@ -75,11 +62,8 @@ class JumpReluSae(AbstractSae):
         if config.pre_act_coeff > 0:
             lifted = kernels.pre_activation_loss(pre, self.threshold, dead)
             loss_aux = loss_aux + config.pre_act_coeff * lifted
-        return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity + loss_aux,
-            loss_reconstruction=loss_reconstruction,
-            loss_sparsity=loss_sparsity,
-            loss_aux=loss_aux,
+        return SaeOutput.summed(
+            (loss_reconstruction, loss_sparsity, loss_aux),
             x_hat=x_hat,
             l0=l0.detach(),
             fired=(latents.detach() > 0).any(dim=0),
@@ -138,11 +122,8 @@ class JumpReluSae(AbstractSae):
         self.b_dec.grad = self.b_dec_gradient(upstream, found)
         loss_reconstruction = error.square_().sum(dim=1).mean()
         loss_sparsity = float(sparsity_scale) * self._penalty(l0)
-        return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity + loss_aux,
-            loss_reconstruction=loss_reconstruction,
-            loss_sparsity=loss_sparsity,
-            loss_aux=loss_aux,
+        return SaeOutput.summed(
+            (loss_reconstruction, loss_sparsity, loss_aux),
             x_hat=x_hat,
             l0=l0,
             fired=latents.amax(dim=0) > 0,

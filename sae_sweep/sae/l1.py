@@ -7,17 +7,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sae_sweep import kernels
-from sae_sweep.config import L1Config
+from sae_sweep.config.sae import L1Config
 from sae_sweep.kernels import cpu
 from sae_sweep.sae.base import (
     AbstractSae,
-    Normalisation,
     Reading,
     SaelensForm,
     SaeOutput,
     Scale,
 )
-from sae_sweep.sae.initialise import random_rows
 
 
 @final
@@ -33,23 +31,12 @@ class L1Sae(AbstractSae):
     """Encoder's bias, [m]."""
 
     def __init__(self, config: L1Config, d: int, generator: torch.Generator) -> None:
-        super().__init__()
-        assert config.n_latents is not None
-        self.config = config
-        rows = random_rows(config.n_latents, d, generator)
-        self.w_enc = nn.Parameter(rows.clone())
-        self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
-        self.w_dec = nn.Parameter(rows)
-        self.b_dec = nn.Parameter(torch.zeros(d))
-        self.normalisation = Normalisation(torch.zeros(d), 1.0)
+        super().__init__(config, d, generator)
+        self.b_enc = nn.Parameter(torch.zeros(len(self.w_enc)))
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Compute the latents, zeros included."""
         return kernels.relu_encode(x, self.w_enc, self.b_enc, self.centre)
-
-    def decode(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
-        """Reconstruct from the latents."""
-        return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def objective(
         self,
@@ -71,11 +58,8 @@ class L1Sae(AbstractSae):
             penalty = kernels.always_on_penalty(latents, threshold, weights)
             loss_aux = self.config.always_on_coeff * penalty
         active = latents.detach() > 0
-        return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity + loss_aux,
-            loss_reconstruction=loss_reconstruction,
-            loss_sparsity=loss_sparsity,
-            loss_aux=loss_aux,
+        return SaeOutput.summed(
+            (loss_reconstruction, loss_sparsity, loss_aux),
             x_hat=x_hat,
             l0=active.sum().to(x) / len(x),
             fired=active.any(dim=0),
@@ -121,11 +105,8 @@ class L1Sae(AbstractSae):
         loss_reconstruction = error.square_().sum(dim=1).mean()
         loss_sparsity = alpha * (activity @ norms)
         loss_aux = x.new_zeros(()) if extra is None else extra @ (activity * norms)
-        return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity + loss_aux,
-            loss_reconstruction=loss_reconstruction,
-            loss_sparsity=loss_sparsity,
-            loss_aux=loss_aux,
+        return SaeOutput.summed(
+            (loss_reconstruction, loss_sparsity, loss_aux),
             x_hat=x_hat,
             l0=counts.sum() / n,
             fired=latents.amax(dim=0) > 0,

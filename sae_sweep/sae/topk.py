@@ -7,17 +7,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sae_sweep import kernels
-from sae_sweep.config import TopKConfig
+from sae_sweep.config.sae import TopKConfig
 from sae_sweep.kernels import cpu
 from sae_sweep.sae.base import (
     AbstractSae,
-    Normalisation,
     Reading,
     SaelensForm,
     SaeOutput,
     Scale,
 )
-from sae_sweep.sae.initialise import random_rows
 
 
 @final
@@ -33,15 +31,8 @@ class TopKSae(AbstractSae):
     """Encoder's bias, [m]."""
 
     def __init__(self, config: TopKConfig, d: int, generator: torch.Generator) -> None:
-        super().__init__()
-        assert config.n_latents is not None
-        self.config = config
-        rows = random_rows(config.n_latents, d, generator)
-        self.w_enc = nn.Parameter(rows.clone())
-        self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
-        self.w_dec = nn.Parameter(rows)
-        self.b_dec = nn.Parameter(torch.zeros(d))
-        self.normalisation = Normalisation(torch.zeros(d), 1.0)
+        super().__init__(config, d, generator)
+        self.b_enc = nn.Parameter(torch.zeros(len(self.w_enc)))
 
     def encode(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Compute the latents, zeros included."""
@@ -53,10 +44,6 @@ class TopKSae(AbstractSae):
         if self.config.signed:
             return kernels.top_k_by_magnitude(pre, self.config.k)
         return kernels.top_k(pre, self.config.k)
-
-    def decode(self, latents: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
-        """Reconstruct from the latents."""
-        return kernels.dense_decode(latents, self.w_dec, self.b_dec)
 
     def objective(
         self,
@@ -82,11 +69,8 @@ class TopKSae(AbstractSae):
             written = torch.zeros_like(pre).scatter(1, latents.indices, latents.values.abs())
             loss_aux = loss_aux + self.always_on_loss(written)
         active = latents.values.detach() != 0
-        return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity + loss_aux,
-            loss_reconstruction=loss_reconstruction,
-            loss_sparsity=loss_sparsity,
-            loss_aux=loss_aux,
+        return SaeOutput.summed(
+            (loss_reconstruction, loss_sparsity, loss_aux),
             x_hat=x_hat,
             l0=active.sum().to(x) / len(x),
             fired=torch.zeros_like(dead).index_fill(0, latents.indices[active], value=True),
@@ -145,11 +129,8 @@ class TopKSae(AbstractSae):
         self.b_dec.grad = self.b_dec_gradient(upstream, found)
         loss_reconstruction = error.square_().sum(dim=1).mean()
         active = chosen.values > 0
-        return SaeOutput(
-            loss=loss_reconstruction + loss_sparsity + loss_aux,
-            loss_reconstruction=loss_reconstruction,
-            loss_sparsity=loss_sparsity,
-            loss_aux=loss_aux,
+        return SaeOutput.summed(
+            (loss_reconstruction, loss_sparsity, loss_aux),
             x_hat=x_hat,
             l0=active.sum().to(x) / len(x),
             fired=torch.zeros_like(dead).index_fill_(0, chosen.indices[active], value=True),

@@ -274,3 +274,18 @@ def test_risky_settings_are_allowed_and_named(sae, train, risk) -> None:
 
 def test_an_ordinary_trial_has_no_risk() -> None:
     assert risks(resolved()) == []
+
+
+@pytest.mark.parametrize(
+    ("sae", "passes", "scale"),
+    [
+        ({"k": 25}, 25, 0.2),
+        ({"k": 25}, 1, 0.5),
+        ({"kind": "l1"}, 25, 1.0),
+        ({"kind": "jumprelu"}, 25, 1.0),
+    ],
+)
+def test_an_automatic_encoder_scale_follows_how_often_rows_are_seen(sae, passes, scale) -> None:
+    found = resolved({**sae, "encoder_scale": "auto"}, {"epochs": passes})
+    assert found.sae.encoder_scale == pytest.approx(scale)
+    assert found.uid == resolved({**sae, "encoder_scale": scale}, {"epochs": passes}).uid

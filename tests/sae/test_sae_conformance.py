@@ -76,6 +76,16 @@ def test_rows_of_encoder_and_decoder_belong_to_latents(sae: AbstractSae) -> None
     assert tuple(sae.b_dec.shape) == (D,)
 
 
+def test_every_settings_class_is_in_the_union() -> None:
+    def leaves(one: type[Architecture]) -> list[type[Architecture]]:
+        below = one.__subclasses__()
+        return [leaf for each in below for leaf in leaves(each)] if below else [one]
+
+    assert {one for one in leaves(Architecture) if one.__module__.startswith("sae_sweep")} == set(
+        ARCHITECTURES.values()
+    )
+
+
 def test_search_and_report_know_what_moves_the_l0_of_every_kind() -> None:
     assert L0_SETTINGS.keys() == ARCHITECTURES.keys()
     for kind, names in L0_SETTINGS.items():
