@@ -41,6 +41,16 @@ class Outcome(NamedTuple):
     """The latents counted by `always_on`."""
 
 
+class Place(NamedTuple):
+    """Where and with what a trial runs: recorded, not part of its identity."""
+
+    host: str
+    device: str
+    threads: int
+    git: str | None
+    versions: dict[str, str]
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """One trial as the store keeps it."""
