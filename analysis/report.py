@@ -9,6 +9,7 @@ from pathlib import Path
 from analysis import contents, data, web
 from analysis.context import REPORT_VERSION, ReportContext
 from analysis.findings.fronts import refuse_unknown
+from analysis.findings.ranking import picks
 from analysis.findings.thresholds import Thresholds
 from analysis.foreign.imported import Imported
 from analysis.page.blocks import Blocks, markdown
@@ -17,6 +18,7 @@ from analysis.study.table import History, Study, load, no_history, remembered
 from analysis.topics import summary
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge
+from sae_sweep.records import TrialRecord
 from sae_sweep.records.store import Sweep
 
 PAGE, DETAILS = Path("report.md"), Path("details.md")
@@ -90,6 +92,12 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
             (fresh / WEB_PAGE).write_text(whole, encoding="utf-8")
         _replace(fresh, folder)
     return folder / PAGE
+
+
+def recommended(sweep: Sweep) -> list[TrialRecord]:
+    """The trials that the report will recommend, each once."""
+    study = load(sweep)
+    return [study.member(uid).trial for uid in dict.fromkeys(pick.uid for pick in picks(study))]
 
 
 def page(first: Blocks, sections: Sequence[Blocks]) -> str:
