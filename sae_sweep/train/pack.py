@@ -124,9 +124,9 @@ class Packed:
     def load(self, state: State) -> None:
         """Take over a checkpoint's tensors."""
         counters, tensors, buffers = self.pack.steps.counters, state.tensors, self._buffers()
-        # a threshold for use is not one that is trained
-        own = {name: each for name, each in tensors.items() if name not in buffers}
-        pages.put(self.pack.table, self.slot, own)
+        # a threshold of all latents is no parameter of each
+        rows = {name: each for name, each in tensors.items() if name not in buffers}
+        pages.put(self.pack.table, self.slot, rows)
         counters.last_half[self.slot] = tensors["last_half"].to(self.pack.device)
         counters.diverged_at[self.slot] = tensors["diverged_at"].to(self.pack.device)
         for name, buffer in buffers.items():
