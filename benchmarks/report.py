@@ -29,9 +29,8 @@ from analysis import contents, data, report, web
 from benchmarks import readme
 from benchmarks.quality import cpu_name
 from benchmarks.step_table import markdown
-from sae_sweep.records import Outcome, Row, TrialRecord, digest
+from sae_sweep.records import Outcome, Place, Row, TrialRecord, digest
 from sae_sweep.records.store import Reader, Store
-from sae_sweep.records.store.writer import Place
 
 HERE = Path(__file__).parent
 REPORTS = 500

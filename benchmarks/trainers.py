@@ -23,7 +23,7 @@ from sae_sweep.config import (
     TopKConfig,
     Trial,
 )
-from sae_sweep.sae import load
+from sae_sweep.sae import AbstractSae, build, load
 from sae_sweep.train import Engine
 from sae_sweep.train.schedule import lr_scale
 
@@ -44,6 +44,13 @@ class Reconstruction(NamedTuple):
 
 Autoencoder = Callable[[Tensor], Reconstruction]
 """Takes normalised rows, [n d]."""
+
+
+Watch = Callable[[int, Autoencoder], None]
+"""Is told of the autoencoder after so many steps, and leaves it as it is."""
+
+WATCHED = 20
+"""Steps from one telling to the next."""
 
 
 class Ramps(NamedTuple):
@@ -73,11 +80,14 @@ def reading(sae: Any) -> Autoencoder:
     return reconstruct
 
 
-def ours(trial: Trial, activations: Activations) -> Autoencoder:
+def ours(trial: Trial, activations: Activations, watch: Watch | None = None) -> Autoencoder:
     """Train in our engine, and read the weights that it leaves."""
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(activations, Path(folder), threads=torch.get_num_threads())
         engine.add(trial)
+        for step in range(WATCHED, trial.steps if watch else 0, WATCHED):
+            engine.advance(WATCHED)
+            watch(step, reading(as_it_is(engine, trial)))
         *_, outcome = engine.advance(trial.steps)
         assert outcome.status == "done", outcome.error
         sae = load(Path(folder) / trial.folder)
@@ -85,12 +95,21 @@ def ours(trial: Trial, activations: Activations) -> Autoencoder:
     return reading(sae)
 
 
-def saelens(trial: Trial, activations: Activations) -> Autoencoder:
+@torch.no_grad()
+def as_it_is(engine: Engine, trial: Trial) -> AbstractSae:
+    """A trial's autoencoder in the midst of its training."""
+    sae, tensors = build(trial.sae, trial.source.d, 0), engine.state(trial.uid).tensors
+    for name, parameter in sae.named_parameters():
+        parameter.copy_(tensors[name])
+    return sae
+
+
+def saelens(trial: Trial, activations: Activations, watch: Watch | None = None) -> Autoencoder:
     """Train in SAELens, and read what it leaves."""
-    return reading(saelens_module(trial, activations))
+    return reading(saelens_module(trial, activations, watch))
 
 
-def saelens_module(trial: Trial, activations: Activations) -> Any:
+def saelens_module(trial: Trial, activations: Activations, watch: Watch | None = None) -> Any:
     """SAELens: SAETrainer.step, which clips the gradient's norm at 1, read as it saves it for use.
 
     Decoder rows start at norm 0.1 and are free; both biases start at 0. With L1 each activation is
@@ -153,15 +172,19 @@ def saelens_module(trial: Trial, activations: Activations) -> Any:
         lr_decay_steps=ramps.decay,
     )
     trainer = SAETrainer(training, sae, rows)
-    for x in rows:
+    for step, x in enumerate(rows, start=1):
         trainer.step(x)
         trainer.n_training_steps += 1
+        if watch and step % WATCHED == 0:
+            watch(step, reading(sae))
     with tempfile.TemporaryDirectory() as folder:
         sae.save_inference_model(folder)
         return sae_lens.SAE.load_from_disk(folder)
 
 
-def dictionary_learning(trial: Trial, activations: Activations) -> Autoencoder:
+def dictionary_learning(
+    trial: Trial, activations: Activations, watch: Watch | None = None
+) -> Autoencoder:
     """dictionary_learning: the trainer of the architecture, `update` for each batch.
 
     Decoder rows have unit norm, b_dec starts at the geometric median of the first batch (L1, Gated
@@ -209,6 +232,8 @@ def dictionary_learning(trial: Trial, activations: Activations) -> Autoencoder:
             assert_never(other)
     for step, x in enumerate(batches(trial, activations)):
         trainer.update(step, x * scale)
+        if watch and (step + 1) % WATCHED == 0:
+            watch(step + 1, reading(trainer.ae))
     found = reading(trainer.ae)
 
     def reconstruct(x: Tensor) -> Reconstruction:

@@ -29,7 +29,7 @@ from analysis.topics.next_runs import next_runs
 from analysis.topics.noise import detectable
 from analysis.topics.overview import Noted, extent
 from analysis.topics.pareto import on_front
-from analysis.topics.recommended import recommendations
+from analysis.topics.recommended import latents_link, recommendations
 from sae_sweep.records import METRICS, Metric, TrialRecord
 
 DETAILS = "details.md"
@@ -221,7 +221,7 @@ def _front(context: ReportContext) -> list[Block]:
             *(number(float(rows[name][uid])) for name in columns),
             str(int(rows["seeds"][uid])),
             failed.get(int(rows["configuration"][uid]), "0"),
-            uses.get(uid, ""),
+            _with_link(study, uid, uses.get(uid, "")),
         ]
         for uid in shown
     ]
@@ -229,6 +229,11 @@ def _front(context: ReportContext) -> list[Block]:
     parts: list[Block] = ["**Front**", on_front(study, front), table(header, lines, left=2)]
     others = [one for one in recommendations(study) if one.uid not in shown]
     return [*parts, *([] if target(study) else others[:2])]
+
+
+def _with_link(study: Study, uid: str, uses: str) -> str:
+    """What a configuration is picked for, and where its latents are shown, if they are."""
+    return ": ".join(one for one in (uses, latents_link(study, uid)) if one)
 
 
 def _shown_metrics(study: Study) -> list[str]:

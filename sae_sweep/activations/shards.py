@@ -36,8 +36,11 @@ def read_shard(path: Path) -> Rows:
     """Map a shard into memory: nothing is copied, pages are read when they are used.
 
     Origins stay in their own file: `read_origins`.
+
+    Raises:
+        FileNotFoundError: it is not there, or a bounded cache has just let it go.
     """
-    with edge(str(path), _again(path.parent)), safe_open(path, framework="pt") as file:
+    with safe_open(path, framework="pt") as file:
         return Rows(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
 

@@ -2,7 +2,7 @@
 
 from sae_sweep.records.metrics import METRICS, MOST_PREFIXES, Metric
 from sae_sweep.records.sparsity import COUNTS, L0_SETTINGS, PENALTIES, L0Setting, l0_setting
-from sae_sweep.records.trial import FINAL, STATUSES, Outcome, Row, Status, TrialRecord
+from sae_sweep.records.trial import FINAL, STATUSES, Outcome, Place, Row, Status, TrialRecord
 from sae_sweep.records.uid import canonical, digest
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "L0Setting",
     "Metric",
     "Outcome",
+    "Place",
     "Row",
     "Status",
     "TrialRecord",

@@ -41,9 +41,27 @@ class Outcome(NamedTuple):
     """The latents counted by `always_on`."""
 
 
+class Place(NamedTuple):
+    """Where and with what a trial runs: recorded, not part of its identity."""
+
+    host: str
+    device: str
+    threads: int
+    git: str | None
+    versions: dict[str, str]
+
+
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as the store keeps it."""
+    """One trial as the store keeps it.
+
+    Example:
+        >>> done = TrialRecord("68b9aef25c85", "k8", "done", {"sae": {"k": 8}}, {"fvu": 0.25})
+        >>> done.folder
+        'k8-68b9aef25c85'
+        >>> done.worse_than_mean
+        False
+    """
 
     uid: str
     label: str

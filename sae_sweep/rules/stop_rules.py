@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import gammaincinv
 
 FEWEST_REPORTS = 3
 """In a window from which a standard deviation is estimated."""
@@ -115,6 +114,8 @@ def upper_sd(
 
     For independent normal values. A trend counts as deviation.
     """
+    from scipy.special import gammaincinv  # 0.2 s, which whoever only reads settings can spare
+
     freedom = np.shape(values)[-1] - 1
     quantile = 2 * gammaincinv(freedom / 2, 1 - confidence)
     return np.std(values, axis=-1, ddof=1) * math.sqrt(freedom / quantile)

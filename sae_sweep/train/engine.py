@@ -242,22 +242,19 @@ class Engine:
         if uid not in self._members:
             trial, state = self._waiting[uid]
             require_device(trial, self._device)
-            training: Solo | Packed
-            if trial.train.kernels == "fused":
-                training = self._pack(trial).join(trial)
-            else:
-                training = self._solo(trial, state)
+            training = self._training(trial, resumes=state is not None)
+            if state is not None and not state.fits(training.tensors()):
+                logger.warning(
+                    "the checkpoint of trial %s is of another version: it starts afresh", uid
+                )
+                self._release(training)
+                training, state = self._training(trial, resumes=False), None
             member = Member(trial, training, self._activations, self._trials, self._folders[uid])
             try:
-                if state is not None and state.fits(training.tensors()):
+                if state is not None:
                     member.state = state
-                elif state is not None:
-                    logger.warning(
-                        "the checkpoint of trial %s is of another version: it starts afresh", uid
-                    )
             except Exception:
-                if not isinstance(training, Solo):
-                    training.pack.leave(training)
+                self._release(training)
                 raise
             if isinstance(training, Solo):
                 self._solos[uid] = training
@@ -267,13 +264,16 @@ class Engine:
             del self._waiting[uid]
         return self._members[uid]
 
-    def _solo(self, trial: Trial, state: State | None) -> Solo:
-        """A training by plain operations; one that goes on is not fitted to its first batch."""
-        if state is not None:
-            training = Solo(trial, self._activations, self._device, resumes=True)
-            if state.fits(training.tensors()):
-                return training
-        return Solo(trial, self._activations, self._device)
+    def _training(self, trial: Trial, *, resumes: bool) -> "Solo | Packed":
+        """A trial's training, by the kernels it asks for; one that resumes awaits a state."""
+        if trial.train.kernels == "fused":
+            return self._pack(trial).join(trial, resumes=resumes)
+        return Solo(trial, self._activations, self._device, resumes=resumes)
+
+    def _release(self, training: "Solo | Packed") -> None:
+        """Free what a training that nobody has holds of others."""
+        if not isinstance(training, Solo):
+            training.pack.leave(training)
 
     def _pack(self, trial: Trial) -> "Pack":
         """The pack that a trial can join."""

@@ -7,8 +7,7 @@ from typing import NamedTuple, Protocol
 from sae_sweep.activations import Wanted
 from sae_sweep.config import Trial
 from sae_sweep.evaluate import Source
-from sae_sweep.records import Outcome, Row
-from sae_sweep.records.store import Place
+from sae_sweep.records import Outcome, Place, Row
 
 
 class Job(NamedTuple):

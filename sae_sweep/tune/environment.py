@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from sae_sweep.records.store import Place
+from sae_sweep.records import Place
 
 PACKAGES = ("sae-sweep", "torch", "ray", "optuna", "numpy", "safetensors", "transformers")
 

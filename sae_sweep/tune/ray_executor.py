@@ -14,7 +14,9 @@ import socket
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,14 @@ SETTINGS = {
 }
 """Read by Ray when it is imported."""
 
+PRIVATE_SETTINGS = {
+    # Tune's actors do not use the processes that Ray starts in advance, one for each core
+    "RAY_prestart_worker_first_driver": "0",
+    # Tune would start its next slot only when the one before has loaded everything
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+}
+"""Of a cluster of our own; on another, slots that wait for their turn would keep trials waiting."""
+
 LOOPBACK = "127.0.0.1"
 
 FOLDER, OWNER = "sae-ray-", "owner.json"
@@ -52,7 +62,7 @@ THREADS_PER_CORE = 40
 """What a local Ray starts, threads and processes together, with some to spare."""
 
 ANSWER_SECONDS = 300.0
-"""How long Ray may take to start its first actor; on a busy machine it takes a minute."""
+"""How long Ray may take to start its first slot; on a busy machine it takes a minute."""
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """How often an extractor looks for work."""
@@ -69,6 +79,8 @@ def _prepare_environment(address: str | None) -> None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux too: loopback only
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        for name, value in PRIVATE_SETTINGS.items():
+            os.environ.setdefault(name, value)
         orphans.mark()
 
 
@@ -117,28 +129,34 @@ def _cores(config: ExecutorConfig) -> int:
 
 
 @contextmanager
-def cluster(config: ExecutorConfig) -> Iterator[None]:
+def cluster(config: ExecutorConfig) -> Iterator[Future[None]]:
     """Start a private cluster, or join the one at executor.address, and leave it at the end.
 
+    It starts in a thread, beside what the caller does meanwhile; the result of the future waits for
+    it, and raises BadInput where no cluster is at the address, or none can be started here.
     Within another `cluster` it is that one.
-
-    Raises:
-        BadInput: no cluster at the address, or none can be started here.
     """
     _prepare_environment(config.address)
     import ray
 
     if ray.is_initialized():
-        yield
+        started: Future[None] = Future()
+        started.set_result(None)
+        yield started
         return
-    with _private_folder() if config.address is None else nullcontext() as folder:
-        with _own_signal_handlers():
-            _connect(config.address, folder, num_cpus=_cores(config))
+    # from another thread Ray leaves Ctrl-C and SIGTERM as they are, and would warn of it
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # the thread stays until Ray is left: Linux kills Ray's processes with the thread they are of
+    with (
+        ThreadPoolExecutor(1, "ray") as thread,
+        _private_folder() if config.address is None else nullcontext() as folder,
+    ):
+        started = thread.submit(_connect, config, folder)
         try:
-            yield
+            yield started
         finally:
-            with _own_signal_handlers():
-                ray.shutdown()
+            wait([started])
+            ray.shutdown()
 
 
 @contextmanager
@@ -168,19 +186,6 @@ def _remove_abandoned(place: Path) -> None:
             found = json.loads((folder / OWNER).read_text()) if mine else None
             if isinstance(found, dict) and owner.state(found, 0.0) == "dead":
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _own_signal_handlers() -> Iterator[None]:
-    """Keep what Ctrl-C and SIGTERM do: Ray puts handlers of its own in their place."""
-    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except SystemExit:  # Ray's answer to SIGTERM
-        raise KeyboardInterrupt from None
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 @contextmanager
@@ -248,18 +253,21 @@ class Extractor:
                 supplier.close()
 
 
-def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
+def execute(driver: Driver, config: ExecutorConfig, scratch: Path, started: Future[None]) -> None:
     """Run the driver's slots on the cluster until it has no more.
 
     Args:
         driver: what to run; its slots are set from the cluster.
-        config: how many slots; one a GPU, else one a core, where it does not say.
+        config: how many slots; one per GPU, else one per core, where it does not say.
         scratch: folder for Tune's own files, removed at the end.
+        started: the cluster's start.
     """
     import ray
-    from ray import tune
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    from ray import tune  # takes as long as the cluster does to start
 
+    started.result()
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put handlers of its own over them
+        signal.signal(number, signal.getsignal(number))
     resources = ray.cluster_resources()
     cores = len(os.sched_getaffinity(0)) if config.address is None else int(resources["CPU"])
     extractors = config.extractors if driver.bounded else 0  # else they have done their work
@@ -267,22 +275,19 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
     if not config.extractor_gpus:
         cores = max(1, cores - extractors)
     driver.slots = config.slots or gpus or cores
-    # beside the driver: Ray would put it on any node, and it must not be lost with another
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
-    _await_answer(mailbox)
+    mailbox, answer = Mailbox(), Answer(there=config.address is not None)
     # Tune logs tracebacks of files that nobody needs; what befalls a slot the driver hears and says
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         tuner = tune.Tuner(
-            tune.with_resources(_trainable(mailbox), {"GPU": 1} if gpus else {"CPU": 1}),
+            tune.with_resources(_trainable(mailbox.name), {"GPU": 1} if gpus else {"CPU": 1}),
             tune_config=tune.TuneConfig(
-                search_alg=_slot_starter(driver, mailbox), num_samples=-1, reuse_actors=True
+                search_alg=_slot_starter(driver, mailbox, answer), num_samples=-1, reuse_actors=True
             ),
             run_config=tune.RunConfig(
                 name="slots",
                 storage_path=str(scratch),
-                callbacks=[_listener(driver, mailbox)],
+                callbacks=[_listener(driver, mailbox, answer)],
                 verbose=0,
             ),
         )
@@ -293,19 +298,21 @@ def execute(driver: Driver, config: ExecutorConfig, scratch: Path) -> None:
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        mailbox.clear()
 
 
-def _connect(address: str | None, folder: Path | None, num_cpus: int) -> None:
+def _connect(config: ExecutorConfig, folder: Path | None) -> None:
     import ray
 
+    address = config.address
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         assert folder is not None
         way_out = "mend that, or train in this process with executor=inline"
-        with edge("executor.kind=ray: Ray", way_out, "does not start here"):
+        with _without_services(), edge("executor.kind=ray: Ray", way_out, "does not start here"):
             ray.init(
                 address="local",
-                num_cpus=num_cpus,
+                num_cpus=_cores(config),
                 include_dashboard=False,
                 _node_ip_address=LOOPBACK,  # what listens, listens there only
                 _temp_dir=str(folder / "ray"),
@@ -318,15 +325,24 @@ def _connect(address: str | None, folder: Path | None, num_cpus: int) -> None:
         ray.init(address=address, **quiet)
 
 
-def _await_answer(mailbox: Any) -> None:
-    import ray
+@contextmanager
+def _without_services() -> Iterator[None]:
+    """Start a cluster without dashboard, autoscaler and reader of logs, which nobody asks here.
 
-    answered, _ = ray.wait([mailbox.take.remote(-1)], timeout=ANSWER_SECONDS)
-    if not answered:
-        raise CutShort(
-            f"executor.kind=ray: Ray has started no actor for {ANSWER_SECONDS:.0f} s: look for "
-            "limits of memory or processes, or use executor=inline; the same command continues"
-        )
+    Each is a Python process that takes a second of processor time, and Ray waits for the first. Ray
+    has no setting for it: where a version names these methods otherwise, it starts as it does.
+    """
+    from ray._private.node import Node
+
+    services = ("start_api_server", "start_monitor", "start_log_monitor")
+    found = {name: vars(Node)[name] for name in services if name in vars(Node)}
+    for name in found:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in found.items():
+            setattr(Node, name, method)
 
 
 def _knock(address: str) -> None:
@@ -336,39 +352,79 @@ def _knock(address: str) -> None:
         socket.create_connection((host.rpartition("/")[2], int(port)), timeout=5).close()
 
 
-class Mailbox:
-    """Orders on their way from the driver to the slots; an actor that takes no core."""
+class Answer:
+    """Ray's answer to the first slot it is asked for: at a limit it would wait without end."""
 
-    def __init__(self) -> None:
-        self._jobs: dict[int, Job] = {}
-        self._orders: dict[int, Orders] = {}
+    def __init__(self, *, there: bool) -> None:
+        """Wait for none where it is `there`: on another's cluster a slot may wait for its turn."""
+        self.there = there
+        self._since: float | None = None
 
-    def open(self, job: Job) -> None:
-        """Announce a slot."""
-        self._jobs[job.slot] = job
+    def asked(self) -> None:
+        """A slot was asked for."""
+        self._since = self._since or time.monotonic()
 
-    def job(self, slot: int) -> Job:
-        """What a slot needs to begin."""
-        return self._jobs[slot]
+    def require(self) -> None:
+        """Give up after `ANSWER_SECONDS`.
 
-    def put(self, slot: int, orders: Orders) -> None:
-        """Add orders to those not fetched yet."""
-        waiting = self._orders.get(slot, Orders([], []))
-        self._orders[slot] = Orders(
-            waiting.stop + orders.stop, waiting.add + orders.add, waiting.drop or orders.drop
+        Raises:
+            CutShort: then.
+        """
+        if self.there or self._since is None or time.monotonic() - self._since < ANSWER_SECONDS:
+            return
+        raise CutShort(
+            f"executor.kind=ray: Ray has started no slot for {ANSWER_SECONDS:.0f} s: look for "
+            "limits of memory or processes, or use executor=inline; the same command continues"
         )
 
-    def take(self, slot: int) -> Orders:
-        """Fetch a slot's orders."""
-        return self._orders.pop(slot, Orders([], []))
+
+class Mailbox:
+    """The driver's messages to its slots: numbered for each, in the key-value store of the cluster.
+
+    A slot is inside Tune while it trains, where no call reaches it. The values are pickled as Ray
+    pickles what is given to an actor.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"sae_sweep-{secrets.token_hex(8)}"
+        self._sent: Counter[int] = Counter()
+
+    def put(self, slot: int, message: Job | Orders) -> None:
+        """Add a message to those not fetched yet."""
+        from ray import cloudpickle
+        from ray.experimental import internal_kv
+
+        key = f"{slot}-{self._sent[slot]}"
+        internal_kv._internal_kv_put(key, cloudpickle.dumps(message), namespace=self.name)
+        self._sent[slot] += 1
+
+    def clear(self) -> None:
+        """Remove what nobody has fetched."""
+        from ray.experimental import internal_kv
+
+        internal_kv._internal_kv_del("", del_by_prefix=True, namespace=self.name)
 
 
 class RayChannel:
-    """A slot's side: rows go up as Tune results, orders come down through the mailbox."""
+    """A slot's side: rows go up as Tune results, messages come down through the mailbox."""
 
-    def __init__(self, mailbox: Any, slot: int) -> None:
+    def __init__(self, mailbox: str, slot: int) -> None:
         self._mailbox = mailbox
         self._slot = slot
+        self._read = 0
+
+    def next(self) -> Any:
+        """Fetch the next message, None where there is none."""
+        from ray import cloudpickle
+        from ray.experimental import internal_kv
+
+        key = f"{self._slot}-{self._read}"
+        message = internal_kv._internal_kv_get(key, namespace=self._mailbox)
+        if message is None:
+            return None
+        internal_kv._internal_kv_del(key, namespace=self._mailbox)
+        self._read += 1
+        return cloudpickle.loads(message)
 
     def push(self, items: list[Item]) -> None:
         """Report; Tune resumes the slot after the driver has acted."""
@@ -378,34 +434,33 @@ class RayChannel:
 
     def pull(self) -> Orders:
         """Fetch orders."""
-        import ray
+        orders = Orders([], [])
+        while (more := self.next()) is not None:
+            orders = Orders(
+                orders.stop + more.stop, orders.add + more.add, orders.drop or more.drop
+            )
+        return orders
 
-        return ray.get(self._mailbox.take.remote(self._slot))
 
-
-def _trainable(mailbox: Any) -> Any:
+def _trainable(mailbox: str) -> Any:
     def slot(config: dict[str, Any]) -> None:
-        import ray
-
         from sae_sweep.tune.slot import train_slot
 
-        job = ray.get(mailbox.job.remote(config["slot"]))
-        train_slot(job, RayChannel(mailbox, job.slot))
+        channel = RayChannel(mailbox, config["slot"])
+        train_slot(channel.next(), channel)
 
     return slot
 
 
-def _deliver(driver: Driver, mailbox: Any, slot: int) -> None:
-    """Put a slot's orders where it finds them, before it runs on."""
-    import ray
+def _deliver(driver: Driver, mailbox: Mailbox, *slots: int) -> None:
+    """Put slots' orders where they find them, before they run on."""
+    for slot in slots:
+        orders = driver.pull(slot)
+        if orders.stop or orders.add or orders.drop:
+            mailbox.put(slot, orders)
 
-    orders = driver.pull(slot)
-    if orders.stop or orders.add or orders.drop:
-        ray.get(mailbox.put.remote(slot, orders))
 
-
-def _slot_starter(driver: Driver, mailbox: Any) -> Any:
-    import ray
+def _slot_starter(driver: Driver, mailbox: Mailbox, answer: Answer) -> Any:
     from ray.tune.search import Searcher
 
     class SlotStarter(Searcher):  # type: ignore[misc]  # Ray is not followed
@@ -415,7 +470,8 @@ def _slot_starter(driver: Driver, mailbox: Any) -> Any:
             job = driver.next_job()
             if job is None:
                 return Searcher.FINISHED if driver.finished else None
-            ray.get(mailbox.open.remote(job))
+            answer.asked()
+            mailbox.put(job.slot, job)
             _deliver(driver, mailbox, job.slot)
             return {"slot": job.slot}
 
@@ -434,7 +490,7 @@ def _slot_starter(driver: Driver, mailbox: Any) -> Any:
     return SlotStarter()
 
 
-def _listener(driver: Driver, mailbox: Any) -> Any:
+def _listener(driver: Driver, mailbox: Mailbox, answer: Answer) -> Any:
     from ray.tune import Callback
 
     class Listener(Callback):  # type: ignore[misc]
@@ -442,6 +498,9 @@ def _listener(driver: Driver, mailbox: Any) -> Any:
 
         def __init__(self) -> None:
             self._reminded = 0.0
+
+        def on_trial_start(self, **_: Any) -> None:
+            answer.there = True
 
         def on_trial_result(self, **info: Any) -> None:
             slot, items = info["trial"].config["slot"], info["result"].get("items")
@@ -453,21 +512,25 @@ def _listener(driver: Driver, mailbox: Any) -> Any:
             driver.left(info["trial"].config["slot"])
 
         def on_trial_error(self, **info: Any) -> None:
-            text = info["trial"].get_error() or "the process died"
-            memory = "OutOfMemory" in text or "low on memory" in text
-            slot = info["trial"].config["slot"]
-            driver.died(slot, _reason(text), out_of_memory=memory)
+            _slot_died(driver, info["trial"])
 
         def on_step_begin(self, **_: Any) -> None:
+            answer.require()
             if driver.leaving and time.monotonic() - self._reminded > REMIND_SECONDS:
                 self._reminded = time.monotonic()
-                for slot in driver.open_slots:
-                    _deliver(driver, mailbox, slot)
+                _deliver(driver, mailbox, *driver.open_slots)
 
         def __reduce__(self) -> tuple[Any, ...]:
             return (Callback, ())
 
     return Listener()
+
+
+def _slot_died(driver: Driver, trial: Any) -> None:
+    """Tell the driver what befell a slot's process."""
+    text = trial.get_error() or "the process died"
+    memory = "OutOfMemory" in text or "low on memory" in text
+    driver.died(trial.config["slot"], _reason(text), out_of_memory=memory)
 
 
 def _reason(text: str) -> str:

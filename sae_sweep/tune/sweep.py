@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -76,8 +77,14 @@ class Start(NamedTuple):
         return self.store.trials([trial.uid for trial in self.expansion.trials])
 
 
-def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) -> Result:
-    """Train what is not done, and record it.
+def run(
+    expansion: Expansion,
+    config: RunConfig,
+    outputs: Path,
+    command: str,
+    also: Sequence[Watcher] = (),
+) -> Result:
+    """Train what is not done, record it, and tell the watchers in `also` of it.
 
     Raises:
         BadInput: before any trial starts.
@@ -106,7 +113,7 @@ def run(expansion: Expansion, config: RunConfig, outputs: Path, command: str) ->
             if not todo and not Stopping(store, run_id, config).closed:
                 todo = proposals.ask(1)
             with _mirrored(start) as mirrors:
-                interrupted = bool(todo) and _train(start, todo, proposals, mirrors)
+                interrupted = bool(todo) and _train(start, todo, proposals, [*mirrors, *also])
         except ClaimLost as error:
             lost = _what_is_lost(start, todo, error)
         finally:
@@ -227,7 +234,7 @@ def _mirrored(start: Start) -> Iterator[list[Watcher]]:
         mirror.close()
 
 
-def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[Watcher]) -> bool:
+def _train(start: Start, todo: list[Trial], proposals: Proposals, also: list[Watcher]) -> bool:
     """Extract what is missing, then run the driver; returns whether it was interrupted."""
     config, outputs, expansion = start.config, start.outputs, start.expansion
     coming = expansion.planned[len(expansion.members) :]
@@ -243,24 +250,19 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, mirrors: list[
         evaluate.require(config.search.objective or [], one)
     planned = len(expansion.members) + len(coming)
     with _extractors(config.executor, passes, outputs) as end_extractors:
-        extracted = _extract(start, passes)
-        if not extracted.bounded:
+        bounded = _extract(start, passes)
+        if not bounded:
             end_extractors()
-        with SweepDisplay(config.sweep.name, planned, expansion.trials, start.records()) as display:
-            watchers = [display, *mirrors]
-            driver = Driver(start.store, start.run, outputs, config, watchers, extracted)
-            driver.add(todo)
-            driver.take_from(proposals)
-            if config.executor.kind == "inline":
+        with _executor(start) as execute:
+            extracted = Extracted(bounded, _verify(start, passes))
+            records = start.records()
+            with SweepDisplay(config.sweep.name, planned, expansion.trials, records) as display:
+                watchers = [display, *also]
+                driver = Driver(start.store, start.run, outputs, config, watchers, extracted)
+                driver.add(todo)
+                driver.take_from(proposals)
                 with _stopping_on_signals(driver, display):
-                    inline_executor.execute(driver)
-            else:
-                # imported here: a sweep with nothing to train must not pay for Ray
-                from sae_sweep.tune import ray_executor
-
-                scratch = outputs / "cache" / f"ray-{start.run}"
-                with ray_executor.cluster(config.executor), _stopping_on_signals(driver, display):
-                    ray_executor.execute(driver, config.executor, scratch)
+                    execute(driver)
     if driver.trouble is not None:
         raise CutShort(f"{driver.trouble}; the same command continues")
     if driver.lost is not None:
@@ -278,11 +280,10 @@ def _extractors(
         return
     from sae_sweep.tune import ray_executor
 
-    with (
-        ray_executor.cluster(config),
-        ray_executor.extracting(config, passes, outputs) as end,
-    ):
-        yield end
+    with ray_executor.cluster(config) as started:
+        started.result()
+        with ray_executor.extracting(config, passes, outputs) as end:
+            yield end
 
 
 def _passes(start: Start, trials: list[Trial]) -> list[list[activations.Wanted]]:
@@ -294,8 +295,15 @@ def _passes(start: Start, trials: list[Trial]) -> list[list[activations.Wanted]]
     )
 
 
-def _extract(start: Start, passes: list[list[activations.Wanted]]) -> Extracted:
-    """Write what is missing of the activations that trials need, and of the clean passes."""
+def _extract(
+    start: Start, passes: list[list[activations.Wanted]]
+) -> dict[str, list[activations.Wanted]]:
+    """Write what is missing of the activations that trials need.
+
+    Returns:
+        By fingerprint, the sources whose shards a cache bounds, each followed by those that the
+        same pass of the model can serve.
+    """
     bounded: dict[str, list[activations.Wanted]] = {}
     for together in passes:
         for one in together:
@@ -304,6 +312,15 @@ def _extract(start: Start, passes: list[list[activations.Wanted]]) -> Extracted:
                 bounded[one.source.fingerprint] = [one, *others]
         what = f"extracting activations {', '.join(one.source.fingerprint for one in together)}"
         follow_extraction(activations.prepare(together, start.outputs), what)
+    return bounded
+
+
+def _verify(start: Start, passes: list[list[activations.Wanted]]) -> dict[str, evaluate.Source]:
+    """Check what is there of the activations, and write what is missing of the clean passes.
+
+    Returns:
+        By fingerprint, the sources on which trials are evaluated in the model.
+    """
     everything = list(itertools.chain(*passes))
     notes = list(start.expansion.resolver.notes)
     for one in everything:
@@ -318,7 +335,22 @@ def _extract(start: Start, passes: list[list[activations.Wanted]]) -> Extracted:
     }
     for source in evaluated.values():
         evaluate.prepare(source)
-    return Extracted(bounded, evaluated)
+    return evaluated
+
+
+@contextmanager
+def _executor(start: Start) -> Iterator[Callable[[Driver], None]]:
+    """What runs a driver's slots; Ray begins to start here, beside what is still to be prepared."""
+    config = start.config.executor
+    if config.kind == "inline":
+        yield inline_executor.execute
+        return
+    # imported here: a sweep with nothing to train must not pay for Ray
+    from sae_sweep.tune import ray_executor
+
+    scratch = start.outputs / "cache" / f"ray-{start.run}"
+    with ray_executor.cluster(config) as started:
+        yield partial(ray_executor.execute, config=config, scratch=scratch, started=started)
 
 
 def _require_cluster(config: RunConfig) -> None:
@@ -327,8 +359,8 @@ def _require_cluster(config: RunConfig) -> None:
 
     ray_executor.require_threads(config.executor)
     if config.executor.address is not None:
-        with ray_executor.cluster(config.executor):
-            pass
+        with ray_executor.cluster(config.executor) as started:
+            started.result()
 
 
 @contextmanager

@@ -405,6 +405,21 @@ def test_the_first_positions_of_a_decoder_that_are_sinks_are_named_and_dropped(
     assert (dropped.validation_origins().position > 0).all()
 
 
+def test_a_damaged_file_beside_the_shards_or_in_the_cache_is_named(
+    model_config: Callable[..., ActivationsConfig], tmp_path: Path
+) -> None:
+    folder = prepared(tmp_path, model_config("gpt2", max_norm=10.0))
+    (folder / "kept.safetensors").write_bytes(b"not whole")
+    again = rf"\): delete the folder {folder} and run again"
+    with pytest.raises(BadInput, match=rf"kept\.safetensors cannot be read \(.+{again}"):
+        open_activations(folder)
+    [plan] = (tmp_path / "cache" / "texts").iterdir()
+    for path in plan.rglob("*.npy"):
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(BadInput, match=rf"{plan} is damaged \(.+\): delete this folder and run"):
+        prepared(tmp_path, model_config("gpt2", layer=1))
+
+
 def test_a_bound_of_the_norm_needs_one_window() -> None:
     with pytest.raises(ValueError, match=r"activations\.max_norm=10 needs all rows in one window"):
         ActivationsConfig(files="x", max_norm=10, train_tokens=2000, window_rows=1000)

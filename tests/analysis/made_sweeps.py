@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from sae_sweep.records import Outcome, Row, TrialRecord, digest
+from sae_sweep.records import Outcome, Place, Row, TrialRecord, digest
 from sae_sweep.records.store import Reader, Store, Sweep, writer
-from sae_sweep.records.store.writer import Place
 
 START = 1_750_000_000.0
 D = 64

@@ -1,16 +1,19 @@
 """What was guessed stands on the first page: how inputs were read, and rows that carry the fvu."""
 
+import dataclasses
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from made_sweeps import Load, grid
 
 from analysis import contents, report
 from analysis.cli import main
 from analysis.foreign import Request, import_sweep
+from analysis.study.table import load as to_study
+from analysis.topics.groups import specific
+from sae_sweep.errors import BadInput
 from sae_sweep.records.store import NOTES, Reader, Store
-
-DATA = Path(__file__).parents[1] / "data" / "inputs"
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +98,19 @@ def test_an_empty_run_folder_is_no_done_run_on_the_first_page(tmp_path: Path) ->
     assert main(words) == 0
     page = (tmp_path / "out" / "found" / "report.md").read_text()
     assert "3 rows taken as done, 1 without any metric as failed" in page
+
+
+def test_a_damaged_table_in_a_trials_folder_is_named(load: Load, tmp_path: Path) -> None:
+    sweep, _ = load(grid())
+    study = dataclasses.replace(to_study(sweep), trials_folder=tmp_path / "trials")
+    uid = str(study.trials.index[0])
+    path = tmp_path / "trials" / study.member(uid).trial.folder / "groups.parquet"
+    assert specific.figures(study, uid) is None
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1 and no more")
+    again = r"\): delete it, or train the trial again with rerun=all"
+    with pytest.raises(BadInput, match=rf"groups\.parquet cannot be read \(.+{again}"):
+        specific.figures(study, uid)
+    pd.DataFrame({"group": ["en"], "tokens": [3]}).to_parquet(path)
+    with pytest.raises(BadInput, match=rf"it lacks dead_features, fvu, l0{again}"):
+        specific.figures(study, uid)

@@ -15,8 +15,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from sae_sweep.errors import BadInput, CutShort, without_passwords
-from sae_sweep.records import Outcome, Row, TrialRecord
-from sae_sweep.records.store import ClaimLost, Place, Reader, Store, locks
+from sae_sweep.records import Outcome, Place, Row, TrialRecord
+from sae_sweep.records.store import ClaimLost, Reader, Store, locks
 from sae_sweep.records.store import owner as owners
 from sae_sweep.records.store.tables import METADATA
 

@@ -1,13 +1,22 @@
 """Small real sweeps for tests: run in a process of their own, as a user runs them."""
 
 import hashlib
+import multiprocessing
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+from sae_sweep import process
+from sae_sweep.cli.main import main
+
+FORKS = multiprocessing.get_context("forkserver")
+"""Its server loads once what each inline sweep would load anew, 5 s each: it trains nothing."""
+FORKS.set_forkserver_preload(["sae_sweep.cli.compose", "sae_sweep.cli.run", "analysis.report"])
 
 TINY = [
     "activations=synthetic",
@@ -30,13 +39,38 @@ def command(outputs: Path, executor: str, *overrides: str) -> list[str]:
 
 def run(outputs: Path, executor: str, *overrides: str, code: int = 0) -> str:
     """Run a sweep to its end; returns what it printed."""
-    ran = subprocess.run(
-        command(outputs, executor, *overrides), capture_output=True, text=True, timeout=240
-    )
-    text = ran.stdout + ran.stderr
-    assert ran.returncode == code, text
+    words = command(outputs, executor, *overrides)
+    if executor == "inline":
+        found, text = forked(words[3:])
+    else:
+        ran = subprocess.run(words, capture_output=True, text=True, timeout=240)
+        found, text = ran.returncode, ran.stdout + ran.stderr
+    assert found == code, text
     assert "Traceback" not in text, text
     return text
+
+
+def forked(arguments: list[str]) -> tuple[int | None, str]:
+    """Run `python -m sae_sweep` in a fork of a process that has loaded it; exit code and output."""
+    with tempfile.NamedTemporaryFile("r") as output:
+        given = (arguments, output.name, dict(os.environ), str(Path.cwd()))
+        child = FORKS.Process(target=_command, args=given)
+        child.start()
+        child.join(240)
+        if child.exitcode is None:
+            child.kill()
+        return child.exitcode, output.read()
+
+
+def _command(arguments: list[str], output: str, environment: dict[str, str], folder: str) -> None:
+    written = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(written, 1)
+    os.dup2(written, 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = ["sae_sweep", *arguments]
+    process.run(main)
 
 
 def start(outputs: Path, executor: str, *overrides: str) -> subprocess.Popen[str]:
@@ -62,7 +96,7 @@ def rows(outputs: Path, query: str) -> list[tuple]:
         connection.close()
 
 
-def wait_until(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_until(condition, process: subprocess.Popen[str], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[0]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sae_sweep.config import RunConfig, Source, TopKConfig, TrainConfig, Trial
-from sae_sweep.records import Outcome, Row, TrialRecord
-from sae_sweep.records.store import Place, Reader, Store
+from sae_sweep.records import Outcome, Place, Row, TrialRecord
+from sae_sweep.records.store import Reader, Store
 from sae_sweep.tune.channel import Orders, Returned, Room, Started
 from sae_sweep.tune.driver import Driver
 

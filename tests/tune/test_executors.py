@@ -86,7 +86,9 @@ def test_a_diverging_and_a_failing_trial_leave_the_others_untouched(
     assert sweeps.results(tmp_path) == reference
 
 
-@pytest.mark.parametrize("moment", ["first report", "first end"])
+@pytest.mark.parametrize(
+    "moment", ["first report", pytest.param("first end", marks=pytest.mark.slow)]
+)
 def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) -> None:
     process = sweeps.start(tmp_path, executor, "train.checkpoint_every=20")
     seen = {
@@ -105,14 +107,16 @@ def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) ->
     assert sweeps.times_done(tmp_path) == [1] * 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_an_interrupt_checkpoints_and_says_how_to_continue(
     executor, tmp_path, reference, number
 ) -> None:
     process = sweeps.start(tmp_path, executor)
     sweeps.wait_until(lambda: sweeps.rows(tmp_path, "SELECT 1 FROM sweep_metric LIMIT 1"), process)
     os.kill(process.pid, number)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=240)
     assert process.returncode == 130, text
     assert "to continue: python -m sae_sweep" in text
     assert "interrupted" in sweeps.statuses(tmp_path).values()
@@ -131,7 +135,7 @@ def test_a_killed_slot_is_retried_from_its_checkpoint(executor, tmp_path, refere
     assert slots
     for slot in slots:
         os.kill(slot, signal.SIGKILL)
-    text, _ = process.communicate(timeout=120)
+    text, _ = process.communicate(timeout=240)
     assert process.returncode == 0, text
     assert sweeps.rows(tmp_path, "SELECT 1 FROM sweep_event WHERE kind = 'slot_died'")
     assert sweeps.results(tmp_path) == reference
@@ -150,6 +154,7 @@ def test_a_local_cluster_is_open_to_nobody_else(executor, tmp_path) -> None:
         if one.status == psutil.CONN_LISTEN
     }
     words = " ".join(word for member in family for word in member.cmdline())
+    assert not re.search(r"/(dashboard|monitor|log_monitor)\.py\b", words)  # nobody asks them
     [folder] = {Path(found) for found in re.findall(r"/[^\s=:]*/sae-ray-\w+", words)}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert listeners == {"127.0.0.1"}

@@ -65,7 +65,7 @@ def figures(study: Study, uid: str) -> pd.DataFrame | None:
 
 def latents(study: Study, uid: str) -> pd.DataFrame | None:
     """A trial's latents: id, frequency, max_activation and a `frequency_<group>` each."""
-    return _table(study, uid, "latents.parquet", {"id", "frequency", "max_activation"})
+    return _table(study, uid, "latents.parquet", {"id"})
 
 
 def _table(study: Study, uid: str, name: str, columns: Set[str]) -> pd.DataFrame | None:

@@ -51,7 +51,13 @@ def decode_kernel(
     latents, w_dec, rows, first, counts, target, factors, error, squared, b, r, d, target_factor,
     TOKENS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Write factor (latents w_dec - target_factor target), and the squares' sums over a block."""
+    """Write factor (latents w_dec - target_factor target), and the squares' sums over a block.
+
+    The sum over latents is not split among programs. How it is split may not depend on the company,
+    or bits would; a fixed split in two fills a device that one small trial leaves half empty, and
+    costs its partial sums a write and a read in every pack (d 768, 8,192 latents, 1,024 tokens on
+    an H100, estimated: 33 us gained alone, 35 us lost by eight trials).
+    """
     member = tl.program_id(2)
     count = tl.load(counts + member)
     if count == 0:

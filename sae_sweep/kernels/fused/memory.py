@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from sae_sweep.config import Trial
-from sae_sweep.kernels.fused.table import MOST_STEPS, PAGE, SPARSE_UP_TO
+from sae_sweep.kernels.fused.table import MOST_STEPS, PAGE, sparse_up_to
 
 CHUNK, ROWS, WIDEST, BLOCK = 64, 8, {2: 4096, 4: 2048}, {2: 128, 4: 64}
 """As in `gradients`, `update` and `dense`, which need Triton; the planner has none."""
@@ -36,7 +36,7 @@ def packed_memory(trial: Trial) -> Memory:
     operand = 2 if trial.train.precision == "bf16" else 4
     mean = told.k or told.batch_k or n
     active = 0  # of a token, for which there is room in lists
-    if mean <= SPARSE_UP_TO * n:
+    if mean <= sparse_up_to(batch, d, n) * n:
         active = mean * (ROOM if told.batch_k else 1)
     losses = told.aux_coeff + told.usage_coeff + told.often_coeff > 0
     rows = -(-n // PAGE) * PAGE

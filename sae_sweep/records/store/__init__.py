@@ -6,7 +6,7 @@ A trial is written only by the driver that holds it (claims), by the clock of th
 from sae_sweep.records.store.claims import ClaimLost
 from sae_sweep.records.store.place import OUTPUTS, add_options, chosen_url, default_url
 from sae_sweep.records.store.reader import NOTES, Event, Member, Reader, Run, Sweep
-from sae_sweep.records.store.writer import Place, Store
+from sae_sweep.records.store.writer import Store
 
 __all__ = [
     "NOTES",
@@ -14,7 +14,6 @@ __all__ = [
     "ClaimLost",
     "Event",
     "Member",
-    "Place",
     "Reader",
     "Run",
     "Store",

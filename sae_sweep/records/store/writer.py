@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from sqlalchemy import Connection, Engine, select, update
@@ -36,19 +36,9 @@ from sae_sweep.records.store.reader import (
     read_trials,
 )
 from sae_sweep.records.store.tables import EVENT, MEMBER, METRIC, METRIC_NAME, RUN, STATE, TRIAL
-from sae_sweep.records.trial import Outcome, Row, TrialRecord
+from sae_sweep.records.trial import Outcome, Place, Row, TrialRecord
 
 HEARTBEAT_SECONDS = 5.0
-
-
-class Place(NamedTuple):
-    """Where and with what a trial runs: recorded, not part of its identity."""
-
-    host: str
-    device: str
-    threads: int
-    git: str | None
-    versions: dict[str, str]
 
 
 class Store:
