@@ -37,7 +37,7 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
     objectives: Sequence[Sequence[str]] = (),
     thresholds: Thresholds | None = None,
 ) -> Path:
-    """Write report.md, details.md, figures/ and data/ into a folder; returns the page's path.
+    r"""Write report.md, details.md, figures/ and data/ into a folder; returns the page's path.
 
     With `html` also report.html, the same in one file, its trials to explore.
 
@@ -56,6 +56,15 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
     Raises:
         BadInput: a file stands where the folder should be; a library that html needs is missing;
             no trial has an objective.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from analysis.foreign import Request, import_sweep
+        >>> _ = Path("mine.csv").write_text("k,fvu,l0\n8,0.4,8\n16,0.3,16\n32,0.2,32\n")
+        >>> sweep, _ = import_sweep(Request(Path("mine.csv"), "mine"))
+        >>> page = render(sweep, Path("reports", "mine"))
+        >>> page.name, page.read_text().partition("\n")[0]
+        ('report.md', '# mine')
     """
     if html:
         web.require()

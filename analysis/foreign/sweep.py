@@ -56,10 +56,17 @@ class Request:
 
 
 def import_sweep(request: Request) -> tuple[Sweep, Imported]:
-    """Read a foreign table as a sweep; no row is dropped.
+    r"""Read a foreign table as a sweep; no row is dropped.
 
     Raises:
         BadInput: the name, the file, an override or a cell cannot be used.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("mine.csv").write_text("k,fvu,l0\n8,0.4,8\n16,0.3,16\n32,0.2,32\n")
+        >>> sweep, imported = import_sweep(Request(Path("mine.csv"), "mine"))
+        >>> [trial.final["fvu"] for trial in sweep.trials]
+        [0.4, 0.3, 0.2]
     """
     checked_name(request.name, "--name")
     ignored = {theirs for theirs, ours in request.overrides.items() if ours == terms.IGNORE}

@@ -10,7 +10,13 @@ MOST_PREFIXES = 10
 
 
 class Metric(NamedTuple):
-    """What a metric is and how to read it."""
+    """What a metric is and how to read it; `METRICS` holds them by name.
+
+    Example:
+        >>> fvu = METRICS["fvu"]
+        >>> fvu.unit, fvu.direction, fvu.scale
+        ('ratio', 'down', 'log')
+    """
 
     name: str
     unit: str
