@@ -32,6 +32,7 @@ from analysis.topics import (
     reproducibility,
     right_l0,
     searching,
+    stability,
     switches,
     tradeoffs,
 )
@@ -61,6 +62,7 @@ TOPICS = (
     Topic(pareto.pareto_front, pareto.draw),
     Topic(in_model.in_model, in_model.draw),
     Topic(right_l0.right_l0),
+    Topic(stability.stability),
     Topic(equal_l0.equal_sparsity, equal_l0.draw),
     Topic(best.top_tables, best.draw),
     Topic(noise.noise_floor),
