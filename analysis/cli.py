@@ -90,6 +90,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "uids", nargs="+", metavar="UID", help="the beginning of a uid, or a label"
     )
     compare.set_defaults(outputs=None)  # figures are drawn where it is given
+    latents = add(_latents, "Write a trial's page of latents.", takes_sweep=False)
+    latents.add_argument("trial", metavar="UID", help="the beginning of a uid, or a label")
+    latents.add_argument(
+        "--filter", choices=["always_on", "dead"], help="print the ids of such latents instead"
+    )
     export = add(_export, "Write a sweep's trials as a table.")
     export.add_argument("--format", choices=["csv", "parquet"], default="csv", help="default: csv")
     export.add_argument("--to", metavar="FILE", type=Path, help="default: the standard output")
@@ -145,7 +150,7 @@ def _import(arguments: argparse.Namespace) -> None:
     )
     sweep, imported = import_sweep(request)
     sys.stdout.write(options.shown(imported) + "\n")
-    _write(arguments, sweep, imported=imported)
+    _write(arguments, sweep, history=imported.history, imported=imported)
 
 
 def _write(arguments: argparse.Namespace, sweep: Sweep, **more: Any) -> None:
@@ -197,6 +202,17 @@ def _compare(arguments: argparse.Namespace, reader: Reader) -> None:
     if arguments.outputs is not None:
         for path in draw(chosen, reader, arguments.outputs):
             sys.stdout.write(f"figure: {path}\n")
+
+
+def _latents(arguments: argparse.Namespace, reader: Reader) -> None:
+    from analysis.latents import filtered, write_page
+
+    trial = reader.find(arguments.trial)
+    folder = (arguments.outputs or Path("outputs")) / "trials" / trial.folder
+    if arguments.filter is not None:
+        sys.stdout.writelines(f"{one}\n" for one in filtered(folder, arguments.filter))
+        return
+    sys.stdout.write(f"page: {write_page(trial, folder)}\n")
 
 
 def _suggest(arguments: argparse.Namespace, reader: Reader) -> None:

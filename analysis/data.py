@@ -32,7 +32,17 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def runs(study: Study) -> pd.DataFrame:
-    """One row a trial: who, how it went, settings, final metrics, cost, error."""
+    r"""One row per trial: uid, label, status, settings by dotted key, final metrics, error.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from analysis.foreign import Request, import_sweep
+        >>> _ = Path("mine.csv").write_text("k,fvu,l0\n8,0.4,8\n16,0.3,16\n32,0.2,32\n")
+        >>> sweep, _ = import_sweep(Request(Path("mine.csv"), "mine"))
+        >>> table = runs(load(sweep))
+        >>> table["sae.k"].tolist(), table["fvu"].tolist()
+        ([8, 16, 32], [0.4, 0.3, 0.2])
+    """
     axes = dict.fromkeys(key for member in study.members for key in member.assignment)
     settings = dict.fromkeys([*axes, *RESOLVED])
     rows = []

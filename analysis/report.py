@@ -9,6 +9,7 @@ from pathlib import Path
 from analysis import contents, data, web
 from analysis.context import REPORT_VERSION, ReportContext
 from analysis.findings.fronts import refuse_unknown
+from analysis.findings.ranking import picks
 from analysis.findings.thresholds import Thresholds
 from analysis.foreign.imported import Imported
 from analysis.page.blocks import Blocks, markdown
@@ -17,6 +18,7 @@ from analysis.study.table import History, Study, load, no_history, remembered
 from analysis.topics import summary
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge
+from sae_sweep.records import TrialRecord
 from sae_sweep.records.store import Sweep
 
 PAGE, DETAILS = Path("report.md"), Path("details.md")
@@ -35,7 +37,7 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
     objectives: Sequence[Sequence[str]] = (),
     thresholds: Thresholds | None = None,
 ) -> Path:
-    """Write report.md, details.md, figures/ and data/ into a folder; returns the page's path.
+    r"""Write report.md, details.md, figures/ and data/ into a folder; returns the page's path.
 
     With `html` also report.html, the same in one file, its trials to explore.
 
@@ -54,6 +56,15 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
     Raises:
         BadInput: a file stands where the folder should be; a library that html needs is missing;
             no trial has an objective.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from analysis.foreign import Request, import_sweep
+        >>> _ = Path("mine.csv").write_text("k,fvu,l0\n8,0.4,8\n16,0.3,16\n32,0.2,32\n")
+        >>> sweep, _ = import_sweep(Request(Path("mine.csv"), "mine"))
+        >>> page = render(sweep, Path("reports", "mine"))
+        >>> page.name, page.read_text().partition("\n")[0]
+        ('report.md', '# mine')
     """
     if html:
         web.require()
@@ -81,6 +92,12 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
             (fresh / WEB_PAGE).write_text(whole, encoding="utf-8")
         _replace(fresh, folder)
     return folder / PAGE
+
+
+def recommended(sweep: Sweep) -> list[TrialRecord]:
+    """The trials that the report will recommend, each once."""
+    study = load(sweep)
+    return [study.member(uid).trial for uid in dict.fromkeys(pick.uid for pick in picks(study))]
 
 
 def page(first: Blocks, sections: Sequence[Blocks]) -> str:

@@ -39,7 +39,7 @@ from sae_sweep.config import (
 )
 from sae_sweep.records import TrialRecord
 from sae_sweep.records.store import Reader, default_url
-from sae_sweep.search import Point, Surroundings, Told, build_search
+from sae_sweep.search import Point, SearchContext, Told, build_search
 
 HERE = Path(__file__).parent
 CURVES = HERE / "results" / "response_curves.csv"
@@ -140,7 +140,7 @@ def searched(
     base["sae"] |= {"n_latents": case.n_latents}
     sweep = SweepConfig(space={"sae.l1_alpha": {"loguniform": [*AXIS]}})
     config = SearchConfig(target=case.target, trials=BUDGET, seed=seed, **search)
-    around = Surroundings(partial(make_trial, case.layer), lambda: past)
+    around = SearchContext(partial(make_trial, case.layer), lambda: past)
     asks = build_search(base, sweep, config, around)
     while points := asks.ask(1):
         [point] = points

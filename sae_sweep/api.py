@@ -1,7 +1,9 @@
 """A sweep from Python, as the command line runs it: the same settings, store, trials and report."""
 
+import base64
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,8 +93,17 @@ class Sweep:
         return (self.outputs / self.name / "report.md").read_text(encoding="utf-8")
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows."""
-        return self.report()
+        """What a notebook shows: the report with its figures inside."""
+        folder = self.outputs / self.name / "figures"
+        return re.sub(
+            r"\]\(figures/(\w+\.png)\)",
+            lambda found: f"](data:image/png;base64,{_encoded(folder / found[1])})",
+            self.report(),
+        )
+
+
+def _encoded(picture: Path) -> str:
+    return base64.b64encode(picture.read_bytes()).decode()
 
 
 def run(

@@ -47,7 +47,9 @@ def test_weights_load_by_record_and_by_name(sweep) -> None:
 
 def test_a_notebook_shows_the_report(sweep) -> None:
     assert sweep.report().startswith("# smoke")
-    assert sweep._repr_markdown_() == sweep.report()
+    shown = sweep._repr_markdown_()
+    assert "](figures/" not in shown
+    assert shown.count("](data:image/png;base64,iVBOR") == sweep.report().count("](figures/") > 0
 
 
 def test_the_same_call_trains_nothing_again(sweep, capsys) -> None:

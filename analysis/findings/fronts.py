@@ -49,7 +49,21 @@ class Chances(NamedTuple):
 
 
 def fronts(study: Study) -> list[Front]:
-    """Reconstruction against sparsity, then against dead latents and width: what of it varies."""
+    r"""Reconstruction against sparsity, then against dead latents and width: what of it varies.
+
+    A configuration is on a front when no other is as good in every objective and better in one, by
+    their means over seeds.
+
+    Example:
+        >>> from analysis.study.table import load
+        >>> from pathlib import Path
+        >>> from analysis.foreign import Request, import_sweep
+        >>> _ = Path("mine.csv").write_text("k,fvu,l0\n8,0.4,8\n16,0.3,16\n32,0.2,32\n")
+        >>> sweep, _ = import_sweep(Request(Path("mine.csv"), "mine"))
+        >>> front = fronts(load(sweep))[0]
+        >>> front.name, len(front.uids)
+        ('fvu down, l0 down', 3)
+    """
     if study.configurations.empty:
         return []
     second = "l0" if study.l0_varies else "dead_features"

@@ -185,10 +185,21 @@ def once(compute: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[St
 
 
 def load(sweep: Sweep) -> Study:
-    """Bring a sweep's records into a table; nothing is dropped, `ranked` says what counts.
+    r"""Bring a sweep's records into a table; nothing is dropped, `ranked` says what counts.
 
     Ranked are trials that are done with a finite fvu below 1, which is what predicting the mean
     scores.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from analysis.foreign import Request, import_sweep
+        >>> _ = Path("mine.csv").write_text("k,fvu,l0\n8,0.4,8\n16,0.3,16\n32,0.2,32\n")
+        >>> sweep, _ = import_sweep(Request(Path("mine.csv"), "mine"))
+        >>> study = load(sweep)
+        >>> study.trials["fvu"].tolist()
+        [0.4, 0.3, 0.2]
+        >>> [one.name for one in study.hyperparameters]
+        ['k']
     """
     records = [member.trial for member in sweep.members]
     names = {name for record in records for name in record.final}

@@ -1,6 +1,7 @@
 """Whole configurations to start from, what cannot be said, and what to run next."""
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from analysis.context import ReportContext
 from analysis.findings.ranking import lowest, picks, tied_with_first, whole
@@ -9,6 +10,7 @@ from analysis.page.markdown import MISSING, code, counted, number, table
 from analysis.study.table import Study
 from analysis.topics.in_model import headline
 from sae_sweep.records import METRICS
+from sae_sweep.records.names import LATENTS_PAGE
 
 
 @dataclass(frozen=True)
@@ -102,15 +104,24 @@ def recommended(context: ReportContext) -> list[Block]:
     return [*parts, table([*header, *names], _rows(study), left=7)]
 
 
+def latents_link(study: Study, uid: str) -> str:
+    """A link to the page of what a trial's latents fire on; nothing where it is not there."""
+    folder = study.member(uid).trial.folder
+    if study.trials_folder is None or not (study.trials_folder / folder / LATENTS_PAGE).exists():
+        return ""
+    return f"[what its latents fire on](../trials/{quote(folder)}/{LATENTS_PAGE})"
+
+
 def _rows(study: Study) -> list[list[str]]:
     rows: list[list[str]] = []
     titles: dict[str, str] = {}
     for pick in picks(study):
         trial = study.member(pick.uid).trial
         same = f"same run as “{titles[pick.uid]}”" if pick.uid in titles else ""
+        note = "; ".join(one for one in (same, latents_link(study, pick.uid)) if one)
         titles.setdefault(pick.uid, pick.title)
         words = [pick.title, pick.criterion, code(trial.label), code(pick.uid)]
         folder = code(f"../trials/{trial.folder}/") if study.imported is None else MISSING
         values = [number(value) for _, value in _values(study, pick.uid)]
-        rows.append([*words, pick.undominated_in, folder, same, *values])
+        rows.append([*words, pick.undominated_in, folder, note, *values])
     return rows

@@ -5,14 +5,18 @@ import os
 import shlex
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sae_sweep.cli import exit_codes
+from sae_sweep.cli.latents import page
 from sae_sweep.config import RunConfig
-from sae_sweep.errors import without_passwords
-from sae_sweep.records import Status
+from sae_sweep.errors import BadInput, without_passwords
+from sae_sweep.records import Status, TrialRecord
+from sae_sweep.records.names import LATENTS_PAGE
 from sae_sweep.records.store import Reader, default_url
+from sae_sweep.sae import WEIGHTS_FILE
 from sae_sweep.search import warnings
 from sae_sweep.sinks import require
 from sae_sweep.sinks.process import SinkProcesses
@@ -124,14 +128,30 @@ def _say_how_it_ended(result: sweep.Result, expansion: Expansion, arguments: lis
         sys.stderr.write(f"to retry what failed: {again} rerun=failed\n")
 
 
+def _write_latents(trials: Sequence[TrialRecord], config: RunConfig, outputs: Path) -> None:
+    """Write the pages that the report links to: what the latents of recommended trials fire on."""
+    if config.evaluate.windows == 0:
+        return
+    for trial in trials:
+        folder = outputs / "trials" / trial.folder
+        settings = trial.config["activations"]
+        of_tokens = "model" in settings and settings.get("pooling") == "token"
+        if of_tokens and (folder / WEIGHTS_FILE).exists() and not (folder / LATENTS_PAGE).exists():
+            try:
+                page(trial, outputs)
+            except BadInput as error:  # the report comes all the same
+                sys.stderr.write(f"note: no page of latents: {error}\n")
+
+
 def _render(config: RunConfig, outputs: Path) -> None:
     # imported here: matplotlib reads MPLCONFIGDIR when it is imported
-    from analysis.report import is_current, render
+    from analysis.report import is_current, recommended, render
 
     folder = outputs / config.sweep.name
     with Reader(config.store.url or default_url(outputs)) as reader:
         records = reader.sweep(config.sweep.name)
         if not is_current(records, folder):
+            _write_latents(recommended(records), config, outputs)
             render(records, folder, reader.history)
     shown = Path(os.path.relpath(folder / "report.md"))
     sys.stdout.write(f"report: {shown} (figures/ and data/ beside it)\n")

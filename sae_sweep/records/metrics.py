@@ -10,7 +10,13 @@ MOST_PREFIXES = 10
 
 
 class Metric(NamedTuple):
-    """What a metric is and how to read it."""
+    """What a metric is and how to read it; `METRICS` holds them by name.
+
+    Example:
+        >>> fvu = METRICS["fvu"]
+        >>> fvu.unit, fvu.direction, fvu.scale
+        ('ratio', 'down', 'log')
+    """
 
     name: str
     unit: str
@@ -135,6 +141,16 @@ _TABLE = (
         "down",
         "linear",
         "mean over alive latents of the largest cosine between its decoder row and another's",
+    ),
+    Metric(
+        "decoder_cosine",
+        "cosine",
+        "none",
+        "log",
+        "mean over pairs of alive latents of the absolute cosine between their decoder rows "
+        "(c_dec of arXiv:2508.16560): at one width it is lowest "
+        "where L0 is right",
+        "diagnostic",
     ),
     Metric(
         "dead_train",

@@ -12,6 +12,11 @@ RESERVED_ENDS = ("-wal", "-shm", "-journal")
 LONGEST_NAME = 255
 """Bytes of one path component on common file systems."""
 
+CONTEXTS_FILE = "contexts.json.gz"
+"""In a trial's folder: where each of its latents fires, for the page of its latents."""
+LATENTS_PAGE = "latents.html"
+"""In a trial's folder: the page itself."""
+
 
 def checked_name(name: str, setting: str = "sweep.name") -> str:
     """Return the name if it can be a folder of outputs.

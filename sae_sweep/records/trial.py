@@ -53,7 +53,15 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as the store keeps it."""
+    """One trial as the store keeps it.
+
+    Example:
+        >>> done = TrialRecord("68b9aef25c85", "k8", "done", {"sae": {"k": 8}}, {"fvu": 0.25})
+        >>> done.folder
+        'k8-68b9aef25c85'
+        >>> done.worse_than_mean
+        False
+    """
 
     uid: str
     label: str

@@ -9,8 +9,15 @@ from typing import Any
 def canonical(value: Any) -> str:
     """Write JSON that is equal for equal settings: keys sorted, 1.0 as 1, floats by shortest form.
 
+    Args:
+        value: nested dicts, lists and tuples of numbers, strings, booleans and None.
+
     Raises:
         ValueError: for NaN, infinities and anything that JSON does not know.
+
+    Example:
+        >>> canonical({"lr": 1e-3, "k": 32.0})
+        '{"k":32,"lr":0.001}'
     """
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -31,5 +38,17 @@ def _plain(value: Any) -> Any:
 
 
 def digest(settings: Any) -> str:
-    """First 12 hex digits of sha256 over the canonical JSON."""
+    """Compute an identity: the first 12 hex digits of SHA-256 over the canonical JSON.
+
+    A trial's uid is the digest of its resolved, active settings.
+
+    Raises:
+        ValueError: as `canonical` does.
+
+    Example:
+        >>> digest({"sae": {"k": 32}}) == digest({"sae": {"k": 32.0}})
+        True
+        >>> len(digest({}))
+        12
+    """
     return hashlib.sha256(canonical(settings).encode()).hexdigest()[:12]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sae_sweep.rules.stop_rules import FEWEST_REPORTS, Plateau, Subject, upper_sd
-from sae_sweep.rules.stopping import Judge, Policy, Verdict
+from sae_sweep.rules.stopping import Policy, Pruner, Verdict
 
 
 class Course(NamedTuple):
@@ -26,7 +26,7 @@ def replay(policy: Policy, courses: Sequence[Course]) -> dict[str, Verdict]:
     Trials move on together, by share of their training; of several that report at once the earlier
     in the sequence comes first. A trial's reports end with its verdict.
     """
-    judge = Judge(policy)
+    pruner = Pruner(policy)
     reports = []
     for place, course in enumerate(courses):
         heard = np.flatnonzero(_matters(policy, course))
@@ -40,7 +40,7 @@ def replay(policy: Policy, courses: Sequence[Course]) -> dict[str, Verdict]:
         if subject.uid in found:
             continue
         seen = {name: float(of[i]) for name, of in values.items()}
-        verdict = judge.observe(subject, int(steps[i]), seen)
+        verdict = pruner.observe(subject, int(steps[i]), seen)
         if verdict is not None:
             found[subject.uid] = verdict
     return found

@@ -1,6 +1,6 @@
-"""When a trial is not worth going on with, judged by what it reports.
+"""When to prune a trial, by what it reports.
 
-Pure: no clock, no store. A judge's state is plain JSON, so that a sweep that is continued goes on
+Pure: no clock, no store. A pruner's state is plain JSON, so that a sweep that is continued goes on
 with what it knew.
 """
 
@@ -50,7 +50,7 @@ class Verdict(NamedTuple):
     reason: str
 
 
-class Judge:
+class Pruner:
     """Applies a policy to reports as they come; one that is repeated changes nothing."""
 
     def __init__(self, policy: Policy, state: dict[str, Any] | None = None) -> None:
@@ -73,7 +73,7 @@ class Judge:
 
     @property
     def state(self) -> dict[str, Any]:
-        """All that a judge who goes on from here must know, as plain JSON."""
+        """What a pruner that continues from here must know, as plain JSON."""
         return {
             "verdicts": {uid: list(one) for uid, one in self._verdicts.items()},
             "warned": self._warned,
@@ -115,7 +115,7 @@ class Judge:
             self._course[uid] = [first - last, 0, tokens]
 
     def observe(self, subject: Subject, step: int, values: Mapping[str, float]) -> Verdict | None:
-        """Judge a trial by a report; the last one of a trial is not judged: it ends anyway."""
+        """Decide on a trial by a report; the last one decides nothing: the trial ends anyway."""
         uid = subject.uid
         self.start(subject, 0)
         if step > self.step(uid):
@@ -129,7 +129,7 @@ class Judge:
         reason = next((one for one in reasons if one is not None), self.used_up())
         if reason is None:
             return None
-        return self.condemn(uid, step, reason)
+        return self.prune(uid, step, reason)
 
     def _warning(self, subject: Subject, step: int, values: Mapping[str, float]) -> str | None:
         passed = self._warned.get(subject.uid, [])
@@ -167,8 +167,8 @@ class Judge:
         reached[subject.uid] = values[rule.metric]
         return rule.reason(values[rule.metric], list(reached.values()), key)
 
-    def condemn(self, uid: str, step: int, reason: str) -> Verdict:
-        """Pass a verdict."""
+    def prune(self, uid: str, step: int, reason: str) -> Verdict:
+        """Record that a trial is stopped after a step, and why."""
         self._verdicts[uid] = Verdict(step, reason)
         return self._verdicts[uid]
 

@@ -78,7 +78,15 @@ class SaelensForm(NamedTuple):
 
 
 class Normalisation(NamedTuple):
-    """How raw activations become the module's input: (x - mean) * scale."""
+    """How raw activations become the module's input: (x - mean) * scale.
+
+    Example:
+        >>> centred = Normalisation(torch.tensor([1.0, 2.0]), 0.5)
+        >>> centred.apply(torch.tensor([[3.0, 2.0]]))
+        tensor([[1., 0.]])
+        >>> centred.invert(torch.tensor([[1.0, 0.0]]))
+        tensor([[3., 2.]])
+    """
 
     mean: Float[Tensor, " d"]
     scale: float

@@ -23,10 +23,27 @@ from sae_sweep.sae.topk import TopKSae
 
 
 def build(config: AnySae, d: int, seed: int) -> AbstractSae:
-    """Make a new module of resolved settings (n_latents set), on the CPU.
+    """Make a new module of resolved settings, on the CPU in float32.
 
-    Decoder rows are random unit directions, the encoder is tied to them, biases are 0; `calibrate`
-    then fits the scale. Equal seeds give equal bits, whatever else draws random numbers.
+    Decoder rows are random unit directions, the encoder is their transpose (Gao et al. 2024,
+    arXiv:2406.04093, section 2.1), biases are 0; `calibrate` then fits the scale. Equal seeds give
+    equal bits, whatever else draws random numbers.
+
+    Args:
+        config: settings of one architecture, n_latents set.
+        d: width of the activations.
+        seed: of the decoder's directions.
+
+    Returns:
+        A module in training mode with w_enc [m, d], w_dec [m, d], b_enc [m], b_dec [d].
+
+    Example:
+        >>> import torch
+        >>> sae = build(TopKConfig(n_latents=16, k=2), d=4, seed=0)
+        >>> x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+        >>> latents, x_hat = sae.read(x)
+        >>> x_hat.shape, bool(((latents > 0).sum(dim=1) <= 2).all())
+        (torch.Size([5, 4]), True)
     """
     sae = _module(config, d, torch.Generator().manual_seed(seed))
     sae.b_dec.requires_grad_(config.decoder_bias)

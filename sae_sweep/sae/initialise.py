@@ -30,6 +30,22 @@ def calibrate(
     JumpReLU's thresholds stay where they are, so its c is of the latents at scale 1.
     A transcoder starts at the scale for its input, of which nothing says yet what becomes of it;
     its bias is the target's.
+
+    Args:
+        sae: a module that `build` has just made.
+        x: normalised activations.
+        b_dec_init: where the decoder's bias starts.
+        target: what a transcoder reconstructs; None for `x` itself.
+
+    Example:
+        >>> from sae_sweep.config import TopKConfig
+        >>> from sae_sweep.sae import build
+        >>> x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)) + 3
+        >>> sae = build(TopKConfig(n_latents=16, k=2), d=4, seed=0)
+        >>> before = (sae.read(x).x_hat - x).norm()
+        >>> calibrate(sae, x, "geometric_median")
+        >>> bool((sae.read(x).x_hat - x).norm() < before)
+        True
     """
     if b_dec_init == "geometric_median":
         sae.b_dec.copy_(geometric_median(x if target is None else target))
@@ -41,7 +57,19 @@ def calibrate(
 
 
 def geometric_median(x: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
-    """Find the point with the least sum of distances to all tokens, by Weiszfeld's iteration."""
+    """Find the point with the least sum of Euclidean distances to all rows.
+
+    Weiszfeld's iteration, until a step is 1e-6 of the mean distance; the start for b_dec of
+    Bricken et al. 2023 (transformer-circuits.pub/2023/monosemantic-features).
+
+    Args:
+        x: at least one row.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [0.0], [0.0], [100.0]])
+        >>> abs(geometric_median(x).item()) < 1e-3
+        True
+    """
     median = x.mean(dim=0)
     for _ in range(WEISZFELD_STEPS):
         distances = (x - median).norm(dim=1).clamp_min(1e-12)

@@ -39,6 +39,16 @@ def save(folder: Path, sae: AbstractSae, config: dict[str, Any]) -> None:
         folder: the trial's; made where it is missing.
         sae: its `normalisation` is stored beside the parameters as `mean` [d] and `scale`.
         config: plain settings of the trial; `config["sae"]` is what `load` builds from.
+
+    Example:
+        >>> import tempfile
+        >>> from sae_sweep.config import TopKConfig
+        >>> sae = build(TopKConfig(n_latents=8, k=2), 4, seed=0)
+        >>> sae.normalisation = Normalisation(torch.zeros(4), 1.0)
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     save(Path(name), sae, {"sae": {"kind": "topk", "n_latents": 8, "k": 2}})
+        ...     print(*sorted(path.name for path in Path(name).iterdir()))
+        config.json sae.safetensors
     """
     outputs = sae.target_normalisation
     tensors = {
@@ -70,6 +80,16 @@ def load(path: str | Path) -> AbstractSae:
     Raises:
         BadInput: where the folder holds no weights, they are not those that were written, or do
             not fit its settings.
+
+    Example:
+        >>> import tempfile
+        >>> from sae_sweep.config import TopKConfig
+        >>> sae = build(TopKConfig(n_latents=8, k=2), 4, seed=0)
+        >>> sae.normalisation = Normalisation(torch.zeros(4), 1.0)
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     save(Path(name), sae, {"sae": {"kind": "topk", "n_latents": 8, "k": 2}})
+        ...     load(name).w_dec.equal(sae.w_dec)
+        True
     """
     folder = Path(path)
     config = read_config(folder)
@@ -109,6 +129,12 @@ def wrong_with(folder: Path, *, every_byte: bool = False) -> str | None:
     Args:
         folder: the trial's.
         every_byte: compare the checksum too, not only header and size of the file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     wrong_with(Path(name))
+        'gone'
     """
     path = folder / WEIGHTS_FILE
     if not path.exists():

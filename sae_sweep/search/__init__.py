@@ -5,7 +5,7 @@ from sae_sweep.search.build import LISTED, build_search, definition, examples, w
 from sae_sweep.search.objective import Objective, read_objective
 from sae_sweep.search.protocol import Search, Told
 from sae_sweep.search.space import expand
-from sae_sweep.search.target import Surroundings
+from sae_sweep.search.target import SearchContext
 
 __all__ = [
     "LISTED",
@@ -13,7 +13,7 @@ __all__ = [
     "Objective",
     "Point",
     "Search",
-    "Surroundings",
+    "SearchContext",
     "Told",
     "build_search",
     "definition",

@@ -9,7 +9,7 @@ from sae_sweep.search.objective import degenerate, read_objective
 from sae_sweep.search.protocol import Listed, Search
 from sae_sweep.search.sampled import SampledSearch
 from sae_sweep.search.space import expand
-from sae_sweep.search.target import Surroundings, TargetProposer, refuse_space
+from sae_sweep.search.target import SearchContext, TargetProposer, refuse_space
 
 LISTED = ("grid", "random")
 """Kinds of search whose points depend on no outcome."""
@@ -27,7 +27,7 @@ def examples(base: dict[str, Any], sweep: SweepConfig, search: SearchConfig) -> 
 
 
 def build_search(
-    base: dict[str, Any], sweep: SweepConfig, search: SearchConfig, around: Surroundings
+    base: dict[str, Any], sweep: SweepConfig, search: SearchConfig, around: SearchContext
 ) -> Search:
     """Make the search of a sweep.
 

@@ -30,7 +30,7 @@ NARROWEST = 0.01
 QUANTILES = 32
 
 
-class Surroundings(NamedTuple):
+class SearchContext(NamedTuple):
     """What a search may ask of the world around it."""
 
     resolve: Callable[[Point], Trial]
@@ -42,7 +42,7 @@ class Surroundings(NamedTuple):
 class TargetProposer:
     """Proposes where the fitted curve meets the target."""
 
-    def __init__(self, space: Space, search: SearchConfig, around: Surroundings) -> None:
+    def __init__(self, space: Space, search: SearchConfig, around: SearchContext) -> None:
         self._space = space
         self._search = search
         self._around = around

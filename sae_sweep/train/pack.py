@@ -123,11 +123,13 @@ class Packed:
 
     def load(self, state: State) -> None:
         """Take over a checkpoint's tensors."""
-        counters, tensors = self.pack.steps.counters, state.tensors
-        pages.put(self.pack.table, self.slot, tensors)
+        counters, tensors, buffers = self.pack.steps.counters, state.tensors, self._buffers()
+        # a threshold of all latents is no parameter of each
+        rows = {name: each for name, each in tensors.items() if name not in buffers}
+        pages.put(self.pack.table, self.slot, rows)
         counters.last_half[self.slot] = tensors["last_half"].to(self.pack.device)
         counters.diverged_at[self.slot] = tensors["diverged_at"].to(self.pack.device)
-        for name, buffer in self._buffers().items():
+        for name, buffer in buffers.items():
             buffer.copy_(tensors[name])
         if self.trial.controlled:
             counters.control[self.slot] = tensors["l0_controller"].to(self.pack.device)

@@ -19,7 +19,7 @@ from sae_sweep.errors import BadInput, NoStore
 from sae_sweep.inputs import heard
 from sae_sweep.records import TrialRecord, canonical
 from sae_sweep.records.store import Reader, default_url
-from sae_sweep.search import Point, Search, Surroundings, build_search, examples
+from sae_sweep.search import Point, Search, SearchContext, build_search, examples
 from sae_sweep.tune.stopping import refuse_idle_rules
 
 
@@ -106,7 +106,7 @@ def expand_sweep(settings: dict[str, Any], config: RunConfig, outputs: Path) -> 
         BadInput: for the first point that cannot be trained, naming it.
     """
     resolver = Resolver(config, outputs)
-    around = Surroundings(resolver.trial, partial(_past, config.store.url or default_url(outputs)))
+    around = SearchContext(resolver.trial, partial(_past, config.store.url or default_url(outputs)))
     search = build_search(settings, config.sweep, config.search, around)
     members: dict[str, Member] = {}
     merged = []

@@ -1,4 +1,4 @@
-"""The stop policy at work: rows are judged, verdicts kept, and only what precedes them counts."""
+"""The stop policy of a run: decisions are kept, and only rows before them count."""
 
 import time
 from collections import Counter
@@ -12,14 +12,14 @@ from sae_sweep.records import FINAL, Outcome, Row, TrialRecord
 from sae_sweep.records.store import Store
 from sae_sweep.rules.stop_rules import FEWEST_REPORTS, Moment, Subject
 from sae_sweep.rules.stop_settings import build_policy, subject
-from sae_sweep.rules.stopping import Judge, Policy
+from sae_sweep.rules.stopping import Policy, Pruner
 from sae_sweep.tune.channel import Item, Room, Started
 
 STATE = "stop"
-"""Under which a run keeps its policy and what its judge knows."""
+"""Under which a run keeps its policy and what its pruner knows."""
 
 SECONDS_BETWEEN_KEEPS = 15.0
-"""How often the judge's clock is kept, where nothing else changes: what a kill can lose of it."""
+"""How often the pruner's clock is kept, where nothing else changes: what a kill can lose of it."""
 
 
 def ended(
@@ -38,11 +38,11 @@ def ended(
     if not stopped or not _policy(config).active:
         return found
     ours = [one["judge"] for one in states(STATE) if one["policy"] == definition(config)]
-    return found | {uid for judge in ours for uid in judge["verdicts"] if uid in stopped}
+    return found | {uid for pruner in ours for uid in pruner["verdicts"] if uid in stopped}
 
 
 class Stopping:
-    """Judges what slots report. The driver asks; nobody else changes a verdict."""
+    """Applies the stop policy to what slots report; the driver alone asks it."""
 
     def __init__(self, store: Store, run: int, config: RunConfig) -> None:
         policy = _policy(config)
@@ -52,39 +52,39 @@ class Stopping:
         self._store, self._run = store, run
         kept = store.kept(config.sweep.name, STATE) if policy.active else None
         alike = kept is not None and kept[1]["policy"] == self._definition
-        self._judge = Judge(policy, kept[1]["judge"] if kept is not None and alike else None)
+        self._pruner = Pruner(policy, kept[1]["judge"] if kept is not None and alike else None)
         self._clock: float | None = None
         self._kept = time.monotonic()
 
     def restart(self, uids: Iterable[str]) -> None:
         """Trials are to be trained from their beginning: earlier verdicts do not count."""
         for uid in uids:
-            self._judge.forget(uid)
+            self._pruner.forget(uid)
         self.keep()
 
     def begin(self, uid: str) -> None:
         """A slot is given a trial."""
         self._clock = self._clock or time.monotonic()
-        self._judge.begin(uid)
+        self._pruner.begin(uid)
 
     @property
     def closed(self) -> bool:
         """Whether no new trial may begin."""
-        return self._judge.refusal() is not None
+        return self._pruner.refusal() is not None
 
     def refusal(self, uid: str) -> Outcome | None:
         """How a trial that waits ends without training; None where it may train."""
-        reason = self._judge.refusal(uid) if self._active else None
+        reason = self._pruner.refusal(uid) if self._active else None
         if reason is None:
             return None
-        verdict = self._judge.verdicts.get(uid) or self._judge.condemn(
-            uid, self._judge.step(uid), reason
+        verdict = self._pruner.verdicts.get(uid) or self._pruner.prune(
+            uid, self._pruner.step(uid), reason
         )
         self.keep()
         return Outcome(uid, "stopped", verdict.step, {}, verdict.reason)
 
     def read(self, items: list[Item], trials: Mapping[str, Trial]) -> list[Item]:
-        """Judge what a slot reports.
+        """Pruner what a slot reports.
 
         Returns:
             What counts: no rows after a verdict, and `stopped` however a trial with one has ended.
@@ -102,13 +102,13 @@ class Stopping:
         """An item as it is to be recorded; None for a row that comes after a verdict."""
         if isinstance(item, Room):
             return item
-        verdict = self._judge.verdicts.get(item.uid)
+        verdict = self._pruner.verdicts.get(item.uid)
         match item:
             case Started():
-                self._judge.start(self._subject(trials[item.uid]), item.step)
+                self._pruner.start(self._subject(trials[item.uid]), item.step)
             case Row() if verdict is None:
                 subject = self._subject(trials[item.uid])
-                self._judge.observe(subject, item.step, item.values)
+                self._pruner.observe(subject, item.step, item.values)
             case Row() if verdict is not None and item.step > verdict.step:
                 return None
             case Outcome() if verdict is not None:
@@ -117,28 +117,28 @@ class Stopping:
         return item
 
     def to_stop(self, uids: Iterable[str]) -> list[str]:
-        """Which of the trials that train are to be let go: all, where the budget is used up."""
+        """Which of the trials in training to release: all, where the budget is used up."""
         if not self._active:
             return []
-        reason, training = self._judge.used_up(), list(uids)
-        fresh = [uid for uid in training if reason and uid not in self._judge.verdicts]
+        reason, training = self._pruner.used_up(), list(uids)
+        fresh = [uid for uid in training if reason and uid not in self._pruner.verdicts]
         for uid in fresh:
-            self._judge.condemn(uid, self._judge.step(uid), reason or "")
+            self._pruner.prune(uid, self._pruner.step(uid), reason or "")
         if fresh:
             self.keep()
-        return [uid for uid in training if uid in self._judge.verdicts]
+        return [uid for uid in training if uid in self._pruner.verdicts]
 
     def _spend_time(self) -> None:
         now = time.monotonic()
         if self._clock is not None:
-            self._judge.seconds += now - self._clock
+            self._pruner.seconds += now - self._clock
         self._clock = now
 
     def keep(self) -> None:
-        """Write down the policy and what the judge knows."""
+        """Write down the policy and what the pruner knows."""
         if self._active:
             self._kept = time.monotonic()
-            value = {"policy": self._definition, "judge": self._judge.state}
+            value = {"policy": self._definition, "judge": self._pruner.state}
             self._store.keep(self._run, STATE, value)
 
 

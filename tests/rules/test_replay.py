@@ -1,11 +1,11 @@
-"""Rules replayed on finished trials: the judge's own verdicts, without the idle reports."""
+"""Rules replayed on finished trials: the pruner's own verdicts, without the idle reports."""
 
 import numpy as np
 import pytest
 
 from sae_sweep.rules.replay import Course, replay
 from sae_sweep.rules.stop_rules import Condition, Halving, Moment, Plateau, Subject, Warning
-from sae_sweep.rules.stopping import Judge, Policy, Verdict
+from sae_sweep.rules.stopping import Policy, Pruner, Verdict
 
 WARNING = Policy(
     warnings=(
@@ -33,8 +33,8 @@ def courses(seed: int, n: int = 40) -> list[Course]:
 
 
 def every_report(policy: Policy, trained: list[Course]) -> dict[str, Verdict]:
-    """The judge, shown all there is in the same order."""
-    judge, found = Judge(policy), {}
+    """The pruner, shown all there is in the same order."""
+    pruner, found = Pruner(policy), {}
     reports = [
         (step / one.subject.steps, place, i)
         for place, one in enumerate(trained)
@@ -44,7 +44,7 @@ def every_report(policy: Policy, trained: list[Course]) -> dict[str, Verdict]:
         subject, steps, values = trained[place]
         if subject.uid not in found:
             seen = {name: float(of[i]) for name, of in values.items()}
-            if (verdict := judge.observe(subject, int(steps[i]), seen)) is not None:
+            if (verdict := pruner.observe(subject, int(steps[i]), seen)) is not None:
                 found[subject.uid] = verdict
     return found
 

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from sae_sweep.config import SearchConfig, SweepConfig
 from sae_sweep.errors import BadInput
-from sae_sweep.search import Search, Surroundings, Told, build_search, optuna
+from sae_sweep.search import Search, SearchContext, Told, build_search, optuna
 from sae_sweep.search.cells import read_space
 from sae_sweep.search.objective import read_objective
 from sae_sweep.search.optuna import OptunaProposer
@@ -19,7 +19,7 @@ SAMPLERS = ["tpe", "gp", "nsga2", "qmc", "random"]
 BASE = {"activations": {"d": 32}, "sae": {"kind": "l1", "n_latents": 64}, "train": {}}
 ALPHA = {"sae.l1_alpha": {"loguniform": [0.01, 100]}}
 TWO = {**ALPHA, "train.lr": {"loguniform": [1e-4, 1e-2]}}
-AROUND = Surroundings(lambda point: pytest.fail("not asked"), list)
+AROUND = SearchContext(lambda point: pytest.fail("not asked"), list)
 
 
 def make_search(space: dict[str, Any] = ALPHA, **settings: Any) -> Search:

@@ -8,7 +8,7 @@ import pytest
 from sae_sweep.config import SearchConfig, Source, SweepConfig, TrialConfig, resolve, validate
 from sae_sweep.errors import BadInput
 from sae_sweep.records import TrialRecord
-from sae_sweep.search import Point, Search, Surroundings, Told, build_search
+from sae_sweep.search import Point, Search, SearchContext, Told, build_search
 
 BASE = {
     "activations": {"synthetic": {}, "d": 32},
@@ -28,7 +28,7 @@ def make_search(past: list[TrialRecord] | None = None, **settings: Any) -> Searc
     sweep = SweepConfig(space=space, seeds=settings.pop("seeds", 1))
     if "target_count" not in settings:
         settings.setdefault("target", 0.05)
-    around = Surroundings(make_trial, lambda: past or [])
+    around = SearchContext(make_trial, lambda: past or [])
     return build_search(BASE, sweep, SearchConfig(kind="target", **settings), around)
 
 

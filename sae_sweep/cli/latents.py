@@ -1,0 +1,51 @@
+"""`python -m sae_sweep latents TRIAL`: what each latent fires on, as a page; or lists of ids."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sae_sweep.inputs import edge
+from sae_sweep.records import TrialRecord
+from sae_sweep.records.names import CONTEXTS_FILE
+from sae_sweep.records.store import Reader, add_options, chosen_url
+
+
+def latents(arguments: list[str]) -> int:
+    """Collect a trial's contexts where they are missing, and write its page of latents.
+
+    Raises:
+        BadInput: no such trial, no weights of it, or activations that do not know their tokens.
+    """
+    from analysis.latents import FILTERS, filtered
+
+    parser = argparse.ArgumentParser(prog="python -m sae_sweep latents")
+    parser.add_argument("trial", help="label, folder name or beginning of a uid")
+    parser.add_argument("--filter", choices=FILTERS, help="print the ids of such latents instead")
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    with Reader(chosen_url(options)) as reader:
+        trial = reader.find(options.trial)
+    folder = options.outputs / "trials" / trial.folder
+    if options.filter is not None:
+        sys.stdout.writelines(f"{one}\n" for one in filtered(folder, options.filter))
+        return 0
+    sys.stdout.write(f"page: {page(trial, options.outputs)}\n")
+    return 0
+
+
+def page(trial: TrialRecord, outputs: Path) -> Path:
+    """Write a trial's page of latents, from contexts that are there or collected now.
+
+    Raises:
+        BadInput: without weights, or where its activations do not know their tokens.
+    """
+    from analysis.latents import write_page
+
+    folder = outputs / "trials" / trial.folder
+    if not (folder / CONTEXTS_FILE).exists():
+        # imported here: a page of contexts that are there needs no torch
+        from sae_sweep.evaluate import contexts
+
+        contexts.write(folder, outputs)
+    with edge(str(folder), "check its permissions", "cannot be written"):
+        return write_page(trial, folder)
