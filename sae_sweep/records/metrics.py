@@ -143,6 +143,16 @@ _TABLE = (
         "mean over alive latents of the largest cosine between its decoder row and another's",
     ),
     Metric(
+        "decoder_cosine",
+        "cosine",
+        "none",
+        "log",
+        "mean over pairs of alive latents of the absolute cosine between their decoder rows "
+        "(c_dec of arXiv:2508.16560): at one width it is lowest "
+        "where L0 is right",
+        "diagnostic",
+    ),
+    Metric(
         "dead_train",
         "share",
         "down",

@@ -12,9 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from scipy.optimize import least_squares
-from scipy.special import expit
 
 Array = Float[np.ndarray, " n"]
 
@@ -108,6 +105,8 @@ class Posterior(NamedTuple):
 
     def exponent(self, target: float) -> tuple[float, float, float]:
         """Power of the width by which l1_alpha changes at a fixed share: 2.5 %, median, 97.5 %."""
+        from scipy.special import expit  # as below
+
         y0, _, log_s, log_w, p, q = self.shapes.T
         s, w = np.exp(log_s), np.exp(log_w)
         drop = np.maximum((y0 - math.log(target)) / (s * w), 1e-6)
@@ -129,6 +128,10 @@ def fit(
         n_latents: width that is asked about.
         bounds: range of l1_alpha in which curves are wanted.
     """
+    # half a second, which commands without such a search can spare
+    from scipy.linalg import cho_factor, cho_solve, solve_triangular
+    from scipy.optimize import least_squares
+
     x = np.array([math.log(one.l1_alpha) for one in observations])
     u = np.array([math.log(one.n_latents / n_latents) for one in observations])
     y = np.array([math.log(max(one.l0_fraction, 1e-9)) for one in observations])

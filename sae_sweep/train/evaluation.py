@@ -132,8 +132,7 @@ def evaluate(sae: AbstractSae, activations: ActivationSource) -> Evaluation:
     """
     n_groups = len(activations.group_names)
     found = _evaluate(sae, activations, activations.n_validation, n_groups, whole=True)
-    similarity = _similarity(sae.w_dec[found.frequency > 0])
-    return found._replace(metrics=found.metrics | {"similarity": similarity})
+    return found._replace(metrics=found.metrics | _cosines(sae.w_dec[found.frequency > 0]))
 
 
 def _evaluate(
@@ -239,16 +238,21 @@ def _metrics(sums: _Sums, tokens: int) -> dict[str, float]:
     }
 
 
-def _similarity(rows: Float[Tensor, "alive d"]) -> float:
-    """Mean over rows of the largest cosine with another row; not a number for fewer than two."""
+def _cosines(rows: Float[Tensor, "alive d"]) -> dict[str, float]:
+    """Metrics of the cosines between rows; not a number for fewer than two."""
     if len(rows) < 2:
-        return float("nan")
+        return dict.fromkeys(("similarity", "decoder_cosine"), float("nan"))
     unit = torch.nn.functional.normalize(rows, dim=1)
-    nearest = []
+    nearest, absolute = [], 0.0
     for start in range(0, len(unit), chunk_rows(len(unit))):
         chunk = unit[start : start + chunk_rows(len(unit))]
         cosine = cpu.linear(chunk, unit) if unit.device.type == "cpu" else chunk @ unit.T
         own = torch.arange(len(chunk), device=rows.device)
+        cosine[own, own + start] = 0
+        absolute += cosine.abs().sum(dtype=torch.float64).item()
         cosine[own, own + start] = -torch.inf
         nearest.append(cosine.amax(dim=1))
-    return torch.cat(nearest).mean(dtype=torch.float64).item()
+    return {
+        "similarity": torch.cat(nearest).mean(dtype=torch.float64).item(),
+        "decoder_cosine": absolute / (len(rows) * (len(rows) - 1)),
+    }

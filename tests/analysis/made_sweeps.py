@@ -149,3 +149,13 @@ def in_model() -> list[Ran]:
                 "kl": increase / 3,
             }
     return trials
+
+
+def right_l0(cosines: Sequence[float] = (0.09, 0.07, 0.05, 0.06, 0.08)) -> list[Ran]:
+    """k from 4 up in doublings; decoder rows are least alike where the cosine is lowest."""
+    return [
+        Ran({"sae.k": k, "train.lr": lr}, {"fvu": 0.8 * k**-0.5, "l0": float(k)} | measured)
+        for k, cosine in zip((4, 8, 16, 32, 64), cosines, strict=False)
+        for lr in (1e-3, 2e-3)
+        for measured in [{"dead_features": 0.1, "decoder_cosine": cosine * (1 + 10 * lr)}]
+    ]

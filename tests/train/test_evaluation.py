@@ -46,6 +46,8 @@ def naive(sae: AbstractSae, activations) -> dict[str, float]:
         "max_activation": f.max(),
         "diversity": len(set(f[strongest_tokens].argmax(axis=1))),
         "similarity": cosine.max(axis=1).mean(),
+        "decoder_cosine": np.abs(rows @ rows.T - np.eye(len(rows))).sum()
+        / (len(rows) * (len(rows) - 1)),
     }
 
 
