@@ -150,7 +150,7 @@ def _import(arguments: argparse.Namespace) -> None:
     )
     sweep, imported = import_sweep(request)
     sys.stdout.write(options.shown(imported) + "\n")
-    _write(arguments, sweep, imported=imported)
+    _write(arguments, sweep, history=imported.history, imported=imported)
 
 
 def _write(arguments: argparse.Namespace, sweep: Sweep, **more: Any) -> None:

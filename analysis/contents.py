@@ -58,7 +58,7 @@ TOPICS = (
     Topic(recommended.recommended),
     Topic(failures.failure_section),
     Topic(searching.search),
-    Topic(response.l1_response, response.draw),
+    Topic(response.penalty_response, response.draw),
     Topic(pareto.pareto_front, pareto.draw),
     Topic(in_model.in_model, in_model.draw),
     Topic(right_l0.right_l0),

@@ -2,11 +2,13 @@
 
     python -m benchmarks.claims
 
-No training: final metrics are drawn (`benchmarks/planted.py`). The table stands in
-benchmarks/README.md.
+No training: final metrics are drawn (`benchmarks/planted.py`, `claims_null.py`,
+`claims_planted.py`). The tables stand in benchmarks/README.md; counts by kind in
+`results/claims.jsonl`, so that kinds can be run in parts.
 """
 
 import argparse
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +22,14 @@ from analysis.statistics.multiplicity import CLAIMED
 from analysis.topics.effects.claims import Goes
 from analysis.topics.interactions import Interacts
 from benchmarks import readme
-from benchmarks.claims_kinds import NOTHING, PLANTED, Kind, outside, said, study_of
+from benchmarks.claims_kinds import Kind, is_of_others, outside, said, study_of
+from benchmarks.claims_null import NOTHING
+from benchmarks.claims_planted import PLANTED
 from benchmarks.planted import Planted, any_noise, claimed, sweep
 from benchmarks.step_table import markdown
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "claims.jsonl"
 
 
 class Case(NamedTuple):
@@ -98,23 +103,50 @@ def _share(count: int, n: int) -> str:
     return f"{100 * count / n:.1f} % [{100 * bounds.low:.1f}, {100 * bounds.high:.1f}]"
 
 
-def run_kind(kind: Kind, sweeps: int) -> list[str]:
-    """A row of a misleading kind: found, contradicted; false claims in and outside the families."""
+class Counted(NamedTuple):
+    """Sweeps of one kind, and in how many of them something happened."""
+
+    kind: str
+    date: str
+    sweeps: int
+    found: int
+    """What was planted is told."""
+    wrong: int
+    """A claim contradicts it."""
+    false: int
+    """Something is claimed of a setting that does not matter."""
+    beside: int
+    """Something false is stated outside the families of tests; counted where nothing matters."""
+
+
+def run_kind(kind: Kind, sweeps: int) -> Counted:
+    """Draw, import and read the sweeps of one kind."""
     found = wrong = false = beside = 0
     for seed in range(sweeps):
         study = study_of(kind.make(np.random.default_rng(seed)))
         told = said(study)
+        false += any(is_of_others(one, kind.settings) for one in told)
         if kind.found is None:
-            false += bool(told)
             beside += bool(outside(study))
         else:
             found += any(map(kind.found, told))
             wrong += any(map(kind.wrong, told))
-    if kind.found is None:
-        cells = ["", "", _share(false, sweeps), _share(beside, sweeps)]
-    else:
-        cells = [_share(found, sweeps), _share(wrong, sweeps), "", ""]
-    return [kind.name, f"{sweeps:,}", *cells]
+    return Counted(kind.name, _today(), sweeps, found, wrong, false, beside)
+
+
+def known() -> dict[str, Counted]:
+    """The counts of each kind's last run."""
+    if not RESULTS.exists():
+        return {}
+    rows = map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
+    return {row["kind"]: Counted(**row) for row in rows}
+
+
+def keep(counts: Counted) -> None:
+    """Put a kind's counts in the place of its last ones."""
+    rows = {**known(), counts.kind: counts}
+    text = "".join(f"{json.dumps(one._asdict())}\n" for one in rows.values())
+    RESULTS.write_text(text, encoding="utf-8")
 
 
 def render(rows: list[list[str]], options: str) -> str:
@@ -126,15 +158,38 @@ def render(rows: list[list[str]], options: str) -> str:
     )
 
 
-def render_kinds(rows: list[list[str]], options: str) -> str:
+def render_kinds(options: str) -> str:
     """Write the section of the kinds that mislead."""
-    header = ["kind", "sweeps", "found", "contradicted", "false claim", "false statement beside"]
-    return f"{_stated(options)}.\n\n{markdown(header, rows)}"
+    rows = known()
+    nothing = [
+        [one.name, f"{got.sweeps:,}", _share(got.false, got.sweeps), _share(got.beside, got.sweeps)]
+        for one in NOTHING
+        if (got := rows.get(one.name))
+    ]
+    planted = [
+        [
+            one.name,
+            f"{got.sweeps:,}",
+            *(_share(count, got.sweeps) for count in (got.found, got.wrong, got.false)),
+        ]
+        for one in PLANTED
+        if (got := rows.get(one.name))
+    ]
+    heads = (
+        ["nothing matters", "sweeps", "false claim", "false statement beside"],
+        ["planted", "sweeps", "found", "contradicted", "another setting claimed"],
+    )
+    return "\n\n".join(
+        [f"{_stated(options)}.", markdown(heads[0], nothing), markdown(heads[1], planted)]
+    )
 
 
 def _stated(options: str) -> str:
-    today = datetime.now(UTC).date().isoformat()
-    return f"`python -m benchmarks.claims{options}`, {today}; in brackets 95 % Wilson intervals"
+    return f"`python -m benchmarks.claims{options}`, {_today()}; in brackets 95 % Wilson intervals"
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 def main() -> None:
@@ -144,25 +199,26 @@ def main() -> None:
     )
     parser.add_argument("--noise-sweeps", type=int, default=600)
     parser.add_argument("--sweeps", type=int, default=60, help="of each other row")
+    parser.add_argument("--kinds", nargs="*", help="only these, by name, and none of the others")
     parser.add_argument("--readme", type=Path, default=HERE / "README.md", help="gets the table")
-    parser.add_argument("--null-sweeps", type=int, default=200, help="of each misleading kind")
-    parser.add_argument("--planted-sweeps", type=int, default=40, help="of each planted kind")
+    parser.add_argument("--null-sweeps", type=int, default=200, help="of each kind without effects")
+    parser.add_argument("--planted-sweeps", type=int, default=40, help="of each kind with one")
     arguments = parser.parse_args()
     given = [
         f" --{name.replace('_', '-')} {value}"
         for name, value in vars(arguments).items()
-        if value != parser.get_default(name)
+        if value != parser.get_default(name) and name not in ("kinds", "readme")
     ]
-    kinds, rows = [], []
     for kind in [*NOTHING, *PLANTED]:
-        n = arguments.null_sweeps if kind.found is None else arguments.planted_sweeps
-        kinds.append(run_kind(kind, n))
-        print(kinds[-1], flush=True)
-    for case in cases(arguments.noise_sweeps, arguments.sweeps):
-        if case.sweeps:
-            rows.append(run(case))
-            print(rows[-1], flush=True)
-    readme.replace(arguments.readme, "claims-kinds", render_kinds(kinds, "".join(given)))
+        if not arguments.kinds or kind.name in arguments.kinds:
+            n = arguments.null_sweeps if kind.found is None else arguments.planted_sweeps
+            keep(run_kind(kind, n))
+            print(known()[kind.name], flush=True)
+    readme.replace(arguments.readme, "claims-kinds", render_kinds("".join(given)))
+    rows = []
+    for case in [] if arguments.kinds else cases(arguments.noise_sweeps, arguments.sweeps):
+        rows.append(run(case))
+        print(rows[-1], flush=True)
     if rows:
         readme.replace(arguments.readme, "claims", render(rows, "".join(given)))
 

@@ -322,6 +322,7 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
             str(line["doubled"]),
             "yes" if line["equal"] else "no",
             "passed" if not line["problems"] else "; ".join(line["problems"]),
+            line["date"],
         ]
         for line in lines
     ]
@@ -329,9 +330,9 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
     head = ["fault", "executor", "struck", "exit code", "reruns", "lost", "doubled", "equal bits"]
     return "\n\n".join(
         [
-            f"`python -m benchmarks.faults`, {lines[-1]['date']}: {passed} of {len(lines)} strikes "
-            f"passed, on {lines[-1]['cores']} cores.",
-            markdown([*head, "verdict"], rows),
+            f"`python -m benchmarks.faults`, {max(line['date'] for line in lines)}: {passed} of "
+            f"{len(lines)} strikes passed, on {lines[-1]['cores']} cores.",
+            markdown([*head, "verdict", "date"], rows),
         ]
     )
 

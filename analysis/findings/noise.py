@@ -49,6 +49,10 @@ class Floor(NamedTuple):
     """Each configuration's own sd, or that of one of its levels, by its number."""
     shift: float
     """Sd of what seeds do to all configurations that share them."""
+    shift_df: int
+    """Its degrees of freedom."""
+    sets: "pd.Series[int]"
+    """By a configuration's number; equal: the same seeds."""
 
     @property
     def detectable(self) -> float:
@@ -78,11 +82,17 @@ class Floor(NamedTuple):
             for each in (rows, others)
         )
         inverse, their_inverse = (1 / each["seeds"].to_numpy() for each in (rows, others))
-        sd = np.maximum(own[:, None], their[None, :])
-        # where one has more seeds than the other, the seeds' common shifts do not cancel
-        unlike = rows["seeds"].to_numpy()[:, None] != others["seeds"].to_numpy()[None, :]
-        sd = np.where(unlike, np.hypot(sd, self.shift), sd)
-        return self.errors * sd * np.sqrt(inverse[:, None] + their_inverse[None, :])
+        gap = self.errors * np.maximum(own[:, None], their[None, :])
+        # where two have other seeds, the seeds' common shifts do not cancel
+        sets, their_sets = (
+            self.sets.reindex(each["configuration"]).to_numpy() for each in (rows, others)
+        )
+        unlike = sets[:, None] != their_sets[None, :]
+        if self.shift and unlike.any():
+            level = LEVEL / max(self.metrics, 1)
+            shifts = least_gap(max(self.sets.nunique(), 2), self.shift_df, level) * self.shift
+            gap = np.where(unlike, np.hypot(gap, shifts), gap)
+        return gap * np.sqrt(inverse[:, None] + their_inverse[None, :])
 
 
 @once
@@ -135,7 +145,9 @@ def _pooled(
         len(study.configurations),
         len(measured),
         pd.Series(_spreads(study, one), index=numbers),
-        float(np.std(seen.shifts, ddof=1)) if len(seen.shifts) > 1 else 0.0,
+        seen.shift,
+        seen.shift_df,
+        pd.Series(seen.sets, index=numbers),
     )
 
 

@@ -19,6 +19,9 @@ MOST_EMPTY = 0.2
 """Share of the pair's cells without an observation above which only its bend is tested."""
 FEWEST_PER_PARAMETER = 3
 """Configurations beyond the parameters, interaction included, that a test without seeds needs."""
+FEWEST_PER_CELL = 3
+"""Configurations of every cell that a test of all cells without seeds needs: the variance of a cell
+is not seen in fewer."""
 LEVEL = 0.05
 
 
@@ -76,7 +79,7 @@ def of_metric(one: Sample, design: Design) -> Iterator[Pair]:
         a, b = _ordered(a, b)
         fits = [
             _fitted(design, columns, one.seen, balanced=balanced)
-            for columns in _candidates(design, a, b)
+            for columns in _candidates(design, a, b, replicated=bool(one.seen.df))
         ]
         tested = [each for each in fits if each is not None]
         results = [_test(design, each) for each in tested]
@@ -86,7 +89,8 @@ def of_metric(one: Sample, design: Design) -> Iterator[Pair]:
         p, f, df = min(known)
         gain = max(less - residual_squares(tested[0].x, one.y), 0.0) / total
         found = [_moved(design, one.metric, a, b, each) for each in tested]
-        moves, best = next((each for each in found if each[0]), found[0])
+        # what all cells say needs no form; that of the places alone may bend where there is none
+        moves, best = found[0]
         yield Pair(
             a.hyperparameter,
             b.hyperparameter,
@@ -113,8 +117,10 @@ def _ordered(a: Factor, b: Factor) -> tuple[Factor, Factor]:
     return (a, b) if place(a) <= place(b) else (b, a)
 
 
-def _candidates(design: Design, a: Factor, b: Factor) -> Iterator[Float[np.ndarray, "n c"]]:
-    if _empty(a, b) <= MOST_EMPTY:
+def _candidates(
+    design: Design, a: Factor, b: Factor, *, replicated: bool
+) -> Iterator[Float[np.ndarray, "n c"]]:
+    if _empty(a, b) <= MOST_EMPTY and (replicated or _fewest(a, b) >= FEWEST_PER_CELL):
         yield products(design, a, b)
     places = [_places(one) for one in (a, b)]
     if all(one is not None for one in places) and max(len(a.levels), len(b.levels)) > 2:
@@ -141,6 +147,12 @@ def products(design: Design, a: Factor, b: Factor) -> Float[np.ndarray, "n c"]:
     """The columns of a pair's interaction: every column of one by every one of the other."""
     left, right = design.x[:, a.columns], design.x[:, b.columns]
     return (left[:, :, None] * right[:, None, :]).reshape(len(left), -1)
+
+
+def _fewest(a: Factor, b: Factor) -> int:
+    """Observations of the pair's rarest cell that has one."""
+    _, counts = np.unique(np.stack([a.codes, b.codes]), axis=1, return_counts=True)
+    return int(counts.min())
 
 
 def _empty(a: Factor, b: Factor) -> float:

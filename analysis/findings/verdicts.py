@@ -13,7 +13,7 @@ from analysis.statistics.adjusted import Adjusted, Best
 from analysis.statistics.correlations import Correlation
 from analysis.statistics.design import Design
 from analysis.statistics.fits import Fit
-from analysis.statistics.multiplicity import CLAIMED, q_values
+from analysis.statistics.multiplicity import CLAIMED, holm, q_values
 from analysis.study import samples
 from analysis.study.hyperparameters import Hyperparameter
 from analysis.study.samples import Sample
@@ -88,7 +88,7 @@ class Effects(NamedTuple):
     pairs: list[Pair]
     """Interactions, the largest share of variance first."""
     failing: list[Failing]
-    """Of the runs that came to nothing; empty where none did."""
+    """Of the runs that came to nothing, settings and pairs; empty where none did."""
     adaptive: tuple[str, ...]
     """Settings whose draws follow the results: nothing is claimed of a design then."""
     samples: dict[str, Sample]
@@ -134,7 +134,7 @@ def judge(study: Study) -> Effects:
     Trials that a search chose by earlier results are no design: nothing is tested there.
     """
     taken = {one.name: samples.sample(study, one) for one in outcomes(study)}
-    designs = {name: design.design(study.hyperparameters, one.rows) for name, one in taken.items()}
+    designs = {name: _design(study, one) for name, one in taken.items()}
     chosen = adaptive(study)
     found = [
         effect
@@ -150,7 +150,7 @@ def judge(study: Study) -> Effects:
         failing = failures.of_settings(study)
     raw_q = q_values(np.array([one.correlation.p for one in found]))
     q = q_values(np.array([one.q for one in found] + [one.p for one in pairs]))
-    lost = q_values(np.array([one.p for one in failing]))
+    lost = holm(np.array([one.p for one in failing]))
     own, others = q[: len(found)], q[len(found) :]
     judged = [
         _judged(one._replace(raw_q=float(a), q=float(b)))
@@ -161,6 +161,11 @@ def judge(study: Study) -> Effects:
     pairs.sort(key=lambda one: -one.gain)
     raw_tests, n_tests = (int((~np.isnan(values)).sum()) for values in (raw_q, q))
     return Effects(judged, raw_tests, n_tests, pairs, failing, chosen, taken, designs)
+
+
+def _design(study: Study, one: Sample) -> Design:
+    islands = one.seen.islands if one.seen.is_divided else None
+    return design.design(study.hyperparameters, one.rows, islands)
 
 
 def _of_metric(study: Study, one: Sample, columns: Design, chosen: tuple[str, ...]) -> list[Effect]:
@@ -203,6 +208,8 @@ def _reason(columns: Design, i: int) -> str:
     if columns.is_too_small:
         return "too few configurations"
     if factor.aliased:
+        if factor.hyperparameter.name in columns.by_seeds:
+            return "changes together with the seeds"
         others = [name for name in columns.aliased if name != factor.hyperparameter.name]
         return f"changes together with {', '.join(others)}"
     if not factor.columns:

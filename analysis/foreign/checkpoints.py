@@ -18,6 +18,8 @@ class Checkpoints(NamedTuple):
 
     kept: list[int]
     """The last row of each run, in the file's order."""
+    runs: list[str]
+    """The run of each row."""
     step: str | None
     """The column that orders the rows of a run; None where only their order in the file does."""
     id: str | None
@@ -41,8 +43,8 @@ def find(
     step = next((one.theirs for one in columns if _is_step(one, rows, given)), None)
     for one in columns:
         if one.ours == "id" and one.values == len(rows) and one.distinct < len(rows):
-            kept = _last([str(row[one.theirs]) for row in rows], rows, step)
-            return Checkpoints(kept, step, one.theirs)
+            runs = [str(row[one.theirs]) for row in rows]
+            return Checkpoints(_last(runs, rows, step), runs, step, one.theirs)
     if step is None:
         return None
     settings = [
@@ -58,7 +60,7 @@ def find(
     several = sum(len(one) > 1 for one in steps.values())
     if 2 * several <= len(steps):
         return None
-    return Checkpoints(_last(runs, rows, step), step, None)
+    return Checkpoints(_last(runs, rows, step), runs, step, None)
 
 
 def _is_step(one: Column, rows: Sequence[Mapping[str, Any]], given: Mapping[str, str]) -> bool:

@@ -1,7 +1,10 @@
 """What a report says of records that come from elsewhere."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import numpy as np
 
 from analysis.foreign.mapping import Column
 from analysis.foreign.reading import Source
@@ -39,6 +42,12 @@ class Imported:
     """Rows with a published score, where its bounds were given."""
     seeds: bool
     """Whether the file names seeds."""
+    curves: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
+    """By uid and metric: steps and values of a run's checkpoints."""
+
+    def history(self, uids: Iterable[str], metric: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The course of a metric, where the file has checkpoints."""
+        return {uid: self.curves[uid][metric] for uid in uids if metric in self.curves.get(uid, {})}
 
 
 @dataclass(frozen=True)

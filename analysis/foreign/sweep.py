@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analysis.foreign import cells, checkpoints, score, terms
 from analysis.foreign.imported import (
     Folded,
@@ -81,7 +83,7 @@ def import_sweep(request: Request) -> tuple[Sweep, Imported]:
     found = checkpoints.find(table.rows, columns, request.overrides)
     pairs = zip(table.rows, table.places, strict=True)
     runs = [read_run(row, columns, place) for row, place in pairs]
-    rows = len(runs)
+    every, rows = list(zip(table.rows, runs, strict=True)), len(runs)
     if found is not None:
         runs = [runs[i] for i in found.kept]
         table = table._replace(
@@ -101,10 +103,41 @@ def import_sweep(request: Request) -> tuple[Sweep, Imported]:
     seeds = any(key in run.settings for run in runs for key in SEED_KEYS)
     definitions = _definitions(columns, runs)
     imported = Imported(
-        table.source, command, columns, definitions, [*notes, *scored[0]], scored[1], seeds
+        table.source,
+        command,
+        columns,
+        definitions,
+        [*notes, *scored[0]],
+        scored[1],
+        seeds,
+        {} if found is None else _curves(every, found, [one.trial.uid for one in members]),
     )
     run = SweepRun(0, request.name, request.question, 0.0, 0.0, {}, command, "", {}, alive=False)
     return Sweep(run, members), imported
+
+
+def _curves(
+    rows: Sequence[tuple[Mapping[str, Any], Run]], found: checkpoints.Checkpoints, uids: list[str]
+) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """The checkpoints of each run by metric, in the order of their steps."""
+    if found.step is None:
+        return {}
+    points: dict[str, list[tuple[float, dict[str, float]]]] = {}
+    for of, (row, run) in zip(found.runs, rows, strict=True):
+        step = cells.number(row.get(found.step))
+        points.setdefault(of, []).append((float(step or 0), run.final))
+    curves = {}
+    for uid, i in zip(uids, found.kept, strict=True):
+        ordered = sorted(points[found.runs[i]], key=lambda point: point[0])
+        names = dict.fromkeys(name for _, final in ordered for name in final)
+        curves[uid] = {
+            name: (
+                np.array([step for step, final in ordered if name in final]),
+                np.array([final[name] for _, final in ordered if name in final]),
+            )
+            for name in names
+        }
+    return curves
 
 
 def _axes(runs: Sequence[Run]) -> list[str]:

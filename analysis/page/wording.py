@@ -70,6 +70,8 @@ def percent_interval(metric: Metric, interval: Interval | None) -> str:
     """The interval of such a change, with a space before it."""
     if interval is None:
         return ""
+    if metric.scale == "log" and max(map(abs, interval)) > math.log10(3):
+        return change_interval(metric, interval)
     return f" [{percent(metric, interval[0])}, {percent(metric, interval[1])}]"
 
 

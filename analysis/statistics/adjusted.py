@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from analysis.statistics import resampling
 from analysis.statistics.design import Design, Factor
 from analysis.statistics.fits import Fit, fit
-from analysis.statistics.multiplicity import CLAIMED
+from analysis.statistics.multiplicity import CLAIMED, holm
 from analysis.statistics.replicates import Replicates
 from analysis.statistics.resampling import Interval
-from analysis.statistics.shapes import Shape, holm, shape
+from analysis.statistics.shapes import Shape, shape
 from analysis.study.hyperparameters import INACTIVE
 
 

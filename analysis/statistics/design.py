@@ -41,6 +41,8 @@ class Design(NamedTuple):
     factors: list[Factor]
     wanted: int
     """Columns before those were left out that others can stand for."""
+    by_seeds: frozenset[str]
+    """Names of the hyperparameters that are told apart from all others, but not from the seeds."""
 
     def without(self, factor: Factor) -> Float[np.ndarray, "n q"]:
         """The design of the other factors."""
@@ -62,21 +64,39 @@ class Design(NamedTuple):
         return self.x.shape[0] - self.x.shape[1]
 
 
-def design(hyperparameters: list[Hyperparameter], rows: Int[np.ndarray, " n"]) -> Design:
-    """Code the hyperparameters over some of the trials, given by their places."""
+def design(
+    hyperparameters: list[Hyperparameter],
+    rows: Int[np.ndarray, " n"],
+    islands: Int[np.ndarray, " n"] | None = None,
+) -> Design:
+    """Code the hyperparameters over some of the trials, given by their places.
+
+    Args:
+        hyperparameters: those of the sweep.
+        rows: a trial of each configuration.
+        islands: groups of configurations that differ by what their seeds add, held as a factor
+            without a name.
+    """
     factors = _factors(hyperparameters, rows)
     parts = [_expanded(one) for one in factors]
-    x = np.hstack([np.ones((len(rows), 1)), *parts])
+    plain = np.hstack([np.ones((len(rows), 1)), *parts])
+    x = plain
+    if islands is not None:
+        groups = np.eye(islands.max() + 1)[islands]
+        x = np.hstack([plain, (groups - groups.mean(axis=0))[:, 1:]])
     rank = _rank(x)
     starts = np.cumsum([1, *(part.shape[1] for part in parts)])
     kept = _independent(x, rank)
-    found = []
+    found, by_seeds = [], set()
     for factor, start, part in zip(factors, starts, parts, strict=False):
         span = range(start, start + part.shape[1])
         aliased = _rank(np.delete(x, list(span), axis=1)) + part.shape[1] > rank
+        if aliased and islands is not None:
+            others = _rank(np.delete(plain, list(span), axis=1)) + part.shape[1]
+            by_seeds |= {factor.hyperparameter.name} if others == _rank(plain) else set()
         columns = [kept.index(column) for column in span if column in kept]
         found.append(factor._replace(columns=columns, aliased=aliased))
-    return Design(x[:, kept], found, x.shape[1])
+    return Design(x[:, kept], found, x.shape[1], frozenset(by_seeds))
 
 
 def _factors(hyperparameters: list[Hyperparameter], rows: Int[np.ndarray, " n"]) -> list[Factor]:

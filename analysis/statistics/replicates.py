@@ -9,10 +9,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import stats
+from scipy.sparse.csgraph import connected_components
 
 TOLERANCE = 1e-9
+DOUBT = 0.25
+"""p of the shared seeds' shifts below which they may be real."""
 
 
 class Replicates(NamedTuple):
@@ -35,8 +38,17 @@ class Replicates(NamedTuple):
     """Of `left`, the sum."""
     df: int
     """Degrees of freedom of `squares`."""
-    shifts: Float[np.ndarray, " seeds"]
-    """Of the shared seeds: what each adds to all configurations, 0 for the first."""
+    plain_squares: float
+    """Of what the configurations alone leave of each trial, the sum."""
+    shift: float
+    """Sd of what the shared seeds add to all configurations; 0 where no configuration shows it."""
+    shift_df: int
+    """Its degrees of freedom."""
+    sets: Int[np.ndarray, " configurations"]
+    """Equal numbers: the same seeds."""
+    islands: Int[np.ndarray, " configurations"]
+    """Configurations that shared seeds link, directly or through others, have one number, from 1;
+    those linked to none have 0. Where seeds shift all, islands differ by their seeds too."""
     spreads: Float[np.ndarray, " configurations"]
     """Each configuration's own sd within the blocks; NaN with a single trial."""
 
@@ -44,6 +56,21 @@ class Replicates(NamedTuple):
     def variance(self) -> float | None:
         """Of the noise, pooled; None without replicates."""
         return self.squares / self.df if self.df else None
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether seeds may pass for settings: islands, and no evidence that seeds shift nothing.
+
+        The shifts count as nothing where an F-test against the noise within blocks does not come
+        near them.
+        """
+        if self.islands.max(initial=0) < 1 or len(np.unique(self.islands)) < 2:
+            return False
+        if not (self.df and self.shift_df):
+            return True
+        added = self.plain_squares - self.squares
+        f = added / self.shift_df / max(self.squares / self.df, 1e-300)
+        return float(stats.f.sf(f, self.shift_df, self.df)) < DOUBT
 
 
 def replicates(
@@ -59,19 +86,34 @@ def replicates(
     if not len(y):
         nothing, none = np.zeros(0), np.zeros(0, dtype=np.int64)
         return Replicates(
-            y, none, np.zeros((0, 0)), nothing, none, nothing, 0.0, 0, nothing, nothing
+            y=y,
+            cluster=none,
+            blocks=np.zeros((0, 0)),
+            means=nothing,
+            counts=none,
+            left=nothing,
+            squares=0.0,
+            df=0,
+            plain_squares=0.0,
+            shift=0.0,
+            shift_df=0,
+            sets=none,
+            islands=none,
+            spreads=nothing,
         )
     counts = np.bincount(cluster)
     _, places = np.unique(seeds, return_inverse=True)
-    dummies = np.eye(places.max() + 1)[places]
-    users = [len(np.unique(cluster[places == seed])) for seed in range(places.max() + 1)]
-    dummies = dummies[:, np.array(users) > 1]
+    used = np.zeros((len(counts), places.max() + 1), dtype=bool)
+    used[cluster, places] = True
+    dummies = np.eye(used.shape[1])[places][:, used.sum(axis=0) > 1]
     within = dummies - _means(dummies, cluster)[cluster]
     chosen = _independent(within)
-    # about their average: a configuration that lacks a seed is brought to the average of all
-    blocks, within = dummies[:, chosen] - dummies[:, chosen].mean(axis=0), within[:, chosen]
     plain = _means(y[:, None], cluster)[:, 0]
     centred = y - plain[cluster]
+    # the shortest of all solutions: the shifts of an island sum to 0
+    all_shifts = np.linalg.lstsq(within, centred, rcond=None)[0] if within.size else np.zeros(0)
+    # about their average: a configuration that lacks a seed is brought to the average of all
+    blocks, within = dummies[:, chosen] - dummies[:, chosen].mean(axis=0), within[:, chosen]
     shifts = np.linalg.lstsq(within, centred, rcond=None)[0] if within.size else np.zeros(0)
     left = centred - within @ shifts
     means = _means((y - blocks @ shifts)[:, None], cluster)[:, 0]
@@ -84,17 +126,30 @@ def replicates(
     kept = df / max(len(y) - len(counts), 1)
     free = np.where(counts > 1, (counts - 1) * (kept if kept > 0 else np.nan), np.nan)
     return Replicates(
-        y,
-        cluster,
-        blocks,
-        means,
-        counts,
-        left,
-        squares,
-        df,
-        np.append(0.0, shifts),
-        np.sqrt(own / free),
+        y=y,
+        cluster=cluster,
+        blocks=blocks,
+        means=means,
+        counts=counts,
+        left=left,
+        squares=squares,
+        df=df,
+        plain_squares=float((centred**2).sum()),
+        shift=float(np.sqrt((all_shifts**2).sum() / max(len(chosen), 1))),
+        shift_df=len(chosen),
+        sets=np.unique(used, axis=0, return_inverse=True)[1].reshape(-1),
+        islands=_islands(used),
+        spreads=np.sqrt(own / free),
     )
+
+
+def _islands(used: Bool[np.ndarray, "configurations seeds"]) -> Int[np.ndarray, " configurations"]:
+    """The configurations that shared seeds link, numbered from 1; 0 for those linked to none."""
+    linked = (used.astype(np.int64) @ used.T) > 0
+    _, found = connected_components(linked, directed=False)
+    sizes = np.bincount(found)
+    numbers = np.cumsum(sizes > 1) * (sizes > 1)
+    return numbers[found].astype(np.int64)
 
 
 def _means(values: Float[np.ndarray, "n c"], cluster: Int[np.ndarray, " n"]) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.statistics.fits import Fit
+from analysis.statistics.multiplicity import holm
 
 LEVEL = 0.05
 FLAT = 0.25
@@ -39,18 +40,6 @@ class Shape(NamedTuple):
 
 
 NONE = Shape("none", ())
-
-
-def holm(p: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-    """Holm's adjustment of p-values that are tested together.
-
-    As statsmodels' multipletests, which runs the garbage collector at every call.
-    """
-    order = np.argsort(p, kind="stable")
-    raised = p[order] * np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
-    return adjusted
 
 
 def shape(

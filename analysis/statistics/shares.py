@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from statsmodels.stats.proportion import proportion_confint
 
 PERMUTATIONS = 9_999
+LARGEST = 8_000_000
+"""Numbers drawn for one test; of many configurations there are fewer permutations."""
 
 
 class Share(NamedTuple):
@@ -29,32 +31,51 @@ def share(lost: int, n: int) -> Share:
     return Share(lost, n, (float(low), float(high)))
 
 
+def permuted(
+    shares: Float[np.ndarray, " configurations"],
+    strata: Int[np.ndarray, " configurations"] | None = None,
+) -> Float[np.ndarray, "permutations configurations"]:
+    """Permute the shares at random, within `strata` where another setting is held."""
+    n = len(shares)
+    held = np.zeros(n, dtype=np.int64) if strata is None else strata
+    rng = np.random.default_rng(0)
+    order = np.lexsort((np.arange(n), held))
+    keys = rng.random((min(PERMUTATIONS, LARGEST // max(n, 1)), n)) + held[order]
+    drawn = np.empty(keys.shape)
+    drawn[:, order] = shares[order][np.argsort(keys, axis=1, kind="stable")]
+    return drawn
+
+
 def p_of_levels(
     shares: Float[np.ndarray, " configurations"],
     codes: Int[np.ndarray, " configurations"],
     strata: Int[np.ndarray, " configurations"] | None = None,
+    drawn: Float[np.ndarray, "permutations configurations"] | None = None,
 ) -> float:
     """Permutation test that a configuration's share does not depend on its level.
 
     The statistic is the sum of squares between the levels. Configurations are permuted whole, since
     the seeds of one are no independent evidence; within `strata`, where another setting is held.
     NaN where all shares are equal.
+
+    Args:
+        shares: of the runs of each configuration that were lost.
+        codes: the level of each.
+        strata: the level of each in the setting that is held.
+        drawn: `permuted` shares of the same strata, where several tests share them.
     """
     if np.ptp(shares) == 0:
         return float("nan")
-    levels = np.eye(codes.max() + 1)[codes]
-    levels = levels[:, levels.sum(axis=0) > 0]
+    _, places = np.unique(codes, return_inverse=True)
+    levels = np.eye(places.max() + 1)[places]
     held = np.zeros(len(codes), dtype=np.int64) if strata is None else strata
     for one in np.unique(held):
         levels[held == one] -= levels[held == one].mean(axis=0)
+    if drawn is None:
+        drawn = permuted(shares, strata)
     # squares of the levels' sums within strata, weighted by the inverse of their information
     weight = np.linalg.pinv(levels.T @ levels, hermitian=True)
-    rng = np.random.default_rng(0)
-    order = np.lexsort((np.arange(len(codes)), held))
-    keys = rng.random((PERMUTATIONS, len(codes))) + held[order]
-    drawn = np.empty((PERMUTATIONS, len(codes)))
-    drawn[:, order] = shares[order][np.argsort(keys, axis=1, kind="stable")]
     seen, chance = shares @ levels, drawn @ levels
-    own = float(seen @ weight @ seen)
-    others = np.einsum("ij,jk,ik->i", chance, weight, chance)
-    return float((1 + (others >= own * (1 - 1e-9)).sum()) / (1 + PERMUTATIONS))
+    own, rounding = float(seen @ weight @ seen), 1e-12 * float(shares @ shares)
+    others = np.einsum("ij,ij->i", chance @ weight, chance)
+    return float((1 + (others >= own * (1 - 1e-9) - rounding).sum()) / (1 + len(drawn)))

@@ -1,14 +1,17 @@
 """The answer to the question that a sweep states, from the settings and metrics that it is about.
 
 A sweep names them in `sweep.about`; without it they are everything that varies and the main
-metrics. What is answered depends on the sweep: the l1_alpha of a target, the kinds at equal L0,
-else what each setting changes.
+metrics. What is answered depends on the sweep: the setting of a target L0 and the trial nearest to
+it, the kinds at equal L0, else what each setting changes.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from analysis.context import ReportContext
 from analysis.findings import verdicts
@@ -22,12 +25,16 @@ from analysis.study.table import Study
 from analysis.topics import failures, interactions
 from analysis.topics.effects import claims
 from analysis.topics.equal_l0 import at_equal_l0
-from analysis.topics.failures import FailuresBySetting
-from analysis.topics.response.section import alphas_for_target, width_laws
+from analysis.topics.failures import FailuresBySetting, FailuresOfPair
+from analysis.topics.response.section import AlphaForTarget, alphas_for_target, width_laws
 from analysis.topics.searching import Established, established
-from sae_sweep.records import METRICS, Metric
+from analysis.topics.tradeoffs import PRICES
+from sae_sweep.records import METRICS, PENALTIES, Metric, l0_setting
 
 WIDTHS = ("sae.n_latents", "sae.expansion_factor")
+PENALTY = {f"sae.{one}" for one in PENALTIES}
+ASKED = {"sae.target_l0", "train.l0_target"}
+"""Settings that ask for an L0 which training then comes near."""
 SAME = {"explained_variance": "fvu", "l0_fraction": "l0"}
 """Metrics that say what another says, of which effects are known."""
 MOST = 6
@@ -99,22 +106,21 @@ class BestOf:
 
 @dataclass(frozen=True)
 class ByLevel:
-    """Means of a metric at the levels of a setting, of which no effect can be tested."""
+    """Means of a metric at the levels of a setting."""
 
     hyperparameter: str
     metric: str
     means: tuple[tuple[str, float], ...]
     """Level and mean over its ranked trials, in the metric's unit."""
-    reason: str
+    reason: str | None
+    """Why there is no test; None where another sentence has it."""
 
     @property
     def words(self) -> str:
         """Each level's mean, and why there is no test."""
         parts = ", ".join(f"{escaped(level)}: {number(mean, 3)}" for level, mean in self.means)
-        return (
-            f"**{escaped(self.hyperparameter)}**: mean {self.metric} at {parts}; not tested "
-            f"({escaped(self.reason)})."
-        )
+        untested = "" if self.reason is None else f"; not tested ({escaped(self.reason)})"
+        return f"**{escaped(self.hyperparameter)}**: mean {self.metric} at {parts}{untested}."
 
 
 @dataclass(frozen=True)
@@ -132,37 +138,132 @@ class NotVaried:
 
 
 @dataclass(frozen=True)
+class OneConfiguration:
+    """All that a sweep with one ranked configuration can say."""
+
+    label: str
+    seeds: int
+    values: tuple[tuple[str, float], ...]
+    """Metrics and their means."""
+
+    @property
+    def words(self) -> str:
+        """Its metrics."""
+        values = ", ".join(f"{name} {number(value)}" for name, value in self.values)
+        return (
+            f"One configuration is ranked, {code(self.label)} ({counted(self.seeds, 'seed')}): "
+            f"{values}. Nothing can be compared with it."
+        )
+
+
+@dataclass(frozen=True)
 class LargestChange:
-    """The setting that moves a metric most."""
+    """The setting that moves a metric most, and those that do not move it detectably."""
 
     hyperparameter: str
     metric: str
+    best: str
+    """Its best level."""
     span: float
     """Between its best and its worst level, the other settings held, on the metric's scale."""
-    second: str
-    second_span: float
+    second: str | None
+    """The next whose effect is claimed."""
+    second_best: str | None
+    second_span: float | None
+    undetected: tuple[str, ...]
+    price: str | None
+    """What the first costs by construction."""
 
     @property
     def words(self) -> str:
         """The two largest spans."""
-        metric = METRICS[self.metric]
+        metric, name = METRICS[self.metric], escaped(self.hyperparameter)
+        first = wording.percent(metric, self.span)
+        held = "other settings held"
+        held += "" if self.price is None else f", at the price of {self.price}"
+        none = escaped(listed(list(self.undetected)))
+        if self.second is None or self.second_span is None:
+            rest = f"; no change by {none} is detected" if none else ""
+            return (
+                f"**Only {name} is worth changing for {self.metric}:** {first} between its worst "
+                f"level and its best, {escaped(self.best)}, {held}{rest}."
+            )
+        rest = f"; not detectably {none}" if none else ""
         return (
-            f"Of the settings, **{escaped(self.hyperparameter)}** moves {self.metric} most: "
-            f"{wording.percent(metric, self.span)} between its best and its worst level, other "
-            f"settings held; next {escaped(self.second)}, "
-            f"{wording.percent(metric, self.second_span)}."
+            f"**{name} is worth most for {self.metric}:** {first} between its worst level and its "
+            f"best, {escaped(self.best)}, {held}; next {escaped(self.second)}, "
+            f"{wording.percent(metric, self.second_span)}, best {escaped(str(self.second_best))}"
+            f"{rest}."
+        )
+
+
+@dataclass(frozen=True)
+class NothingMoves:
+    """Settings of which none has a claimed effect on a metric."""
+
+    metric: str
+    settings: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """Which."""
+        names = escaped(listed(list(self.settings)))
+        return f"**No change of {names} is worth anything detectable for {self.metric}.**"
+
+
+@dataclass(frozen=True)
+class NoInteraction:
+    """Two settings of the question that were tested for an interaction."""
+
+    first: str
+    second: str
+    metric: str
+    q: float
+
+    @property
+    def words(self) -> str:
+        """What was not detected."""
+        return (
+            f"No dependence of the effect of {escaped(self.first)} on {escaped(self.second)} is "
+            f"detected ({self.metric}, q {wording.equals(self.q)})."
+        )
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The L0 of the trials that asked for one."""
+
+    setting: str
+    levels: tuple[tuple[float, float, float, int], ...]
+    """Asked for, the lowest and the highest L0 reached, trials."""
+    worst: float
+    """The largest relative deviation."""
+
+    @property
+    def words(self) -> str:
+        """Each level's range."""
+        parts = [
+            f"{number(asked)}: {number(low, 3)} to {number(high, 3)}"
+            for asked, low, high, _ in self.levels
+        ]
+        n = sum(trials for *_, trials in self.levels)
+        return (
+            f"**L0 reached for each {self.setting}** ({counted(n, 'trial')}): {'; '.join(parts)}; "
+            f"at most {100 * self.worst:.2g} % off."
         )
 
 
 @dataclass(frozen=True)
 class NearestTrial:
-    """The trial whose sparsity is nearest to a target."""
+    """The trial whose L0 is nearest to a target."""
 
     metric: str
     target: float
     label: str
     uid: str
-    l1_alpha: float | None
+    setting: str | None
+    """What sets the L0 of its kind."""
+    value: float | None
     reached: float
     within: bool
     """Whether it lies within the tolerance of the search."""
@@ -172,14 +273,14 @@ class NearestTrial:
 
     @property
     def words(self) -> str:
-        """The trial, its l1_alpha, and by how much it misses."""
+        """The trial, the setting of its L0, and by how much it misses."""
         off = 100 * (self.reached / self.target - 1)
         met = "within" if self.within else "outside"
-        alpha = "" if self.l1_alpha is None else f" at l1_alpha {number(self.l1_alpha)}"
+        at = "" if self.value is None else f" at {self.setting} {number(self.value)}"
         fvu = "" if self.fvu is None else f", fvu {number(self.fvu)}"
         return (
             f"Nearest of {counted(self.trials, 'trial')} to {self.metric} {number(self.target)}: "
-            f"{code(self.label)} ({code(self.uid)}){alpha}, {self.metric} {number(self.reached)} "
+            f"{code(self.label)} ({code(self.uid)}){at}, {self.metric} {number(self.reached)} "
             f"({off:+.3g} %, {met} the tolerance of {100 * self.tolerance:g} %){fvu}."
         )
 
@@ -189,6 +290,7 @@ class NothingRanked:
     """No trial can be compared."""
 
     trials: int
+    statuses: tuple[tuple[str, int], ...]
     without_fvu: bool
     """Whether it is for want of an fvu that no trial is ranked."""
     measured: tuple[str, ...]
@@ -203,9 +305,10 @@ class NothingRanked:
                 f"to take it from; there are {listed(list(self.measured)) or 'no metrics'}. Where "
                 "an imported file has it under another name: `--map COLUMN=fvu`."
             )
+        ended = listed([f"{n:,} {status}" for status, n in self.statuses])
         return (
-            f"No trial of {self.trials:,} is ranked: none ended with a finite fvu below 1, which "
-            "is what predicting the mean scores."
+            f"No trial of {self.trials:,} is ranked ({ended}): none ended with a finite fvu below "
+            "1, which is what predicting the mean scores."
         )
 
 
@@ -214,46 +317,66 @@ def answer(context: ReportContext) -> list[Claim]:
     study = context.study
     if study.ranked.empty:
         finished = bool(study.where("done").any())
+        statuses = tuple(Counter(study.trials["status"]).most_common())
         missing = finished and bool(np.isnan(study.trials.get("fvu", np.array([np.nan]))).all())
         return (
-            [NothingRanked(len(study.trials), missing, _measured(study))]
+            [NothingRanked(len(study.trials), statuses, missing, _measured(study))]
             if len(study.trials)
             else []
         )
     settings, metrics, fixed = about(study)
-    found: list[Claim] = [*_target(study), *established(study), *_moving(study, settings, metrics)]
-    if {"sae.l1_alpha", *WIDTHS} >= {one.key for one in settings} > {"sae.l1_alpha"}:
+    found: list[Claim] = [*_target(study)]
+    found += [] if found else established(study)
+    found += _joint(study, settings, metrics)
+    keys = {one.key for one in settings}
+    if keys & PENALTY and keys <= {*PENALTY, *WIDTHS} and keys & set(WIDTHS):
         found += width_laws(study)
-    if "sae.kind" in {one.key for one in settings}:
-        found += at_equal_l0(study)
-    said = {"sae.kind", "sae.l1_alpha"} if any(map(_is_direct, found)) else set()
+    if "sae.kind" in keys:
+        found += at_equal_l0(study, [one.name for one in metrics])
+    found += [*_reached(study, "target_l0"), *_reached(study, "l0_target")]
+    said = {"sae.kind", *ASKED, *PENALTY} if any(map(_is_direct, found)) else set()
     effects = [one for one in settings if one.key not in said]
     found += _effects(study, effects, metrics)
-    lost = [one for one in failures.sentences(study) if isinstance(one, FailuresBySetting)]
+    lost = [
+        one
+        for one in failures.sentences(study)
+        if isinstance(one, FailuresBySetting | FailuresOfPair)
+    ]
+    if len(study.configurations) == 1:
+        found = [_only(study)]
     return [*lost, *found[:MOST], *([NotVaried(tuple(fixed))] if fixed else [])]
+
+
+def _only(study: Study) -> Claim:
+    uid = str(study.configurations.index[0])
+    row = study.configurations.iloc[0]
+    values = tuple((one.name, float(row[one.name])) for one in study.main_metrics)
+    values += (("l0", float(row["l0"])),) if "l0" in row and not study.l0_varies else ()
+    return OneConfiguration(study.member(uid).trial.label, int(row["seeds"]), values)
 
 
 def _measured(study: Study) -> tuple[str, ...]:
     return tuple(one.name for one in study.metrics if study.trials[one.name].notna().any())
 
 
-def _moving(study: Study, settings: list[Hyperparameter], metrics: list[Metric]) -> Iterator[Claim]:
-    """The interactions that decide which level is best, of settings and metrics of the question."""
+def _joint(study: Study, settings: list[Hyperparameter], metrics: list[Metric]) -> Iterator[Claim]:
+    """The interactions that decide which level is best, then those within the question."""
     judged = verdicts.judge(study)
     keys, names = {one.key for one in settings}, {one.name for one in metrics}
     for one in judged.claimed_pairs:
-        if one.moves and one.metric.name in names and keys & {one.first.key, one.second.key}:
+        pair = {one.first.key, one.second.key}
+        if one.metric.name in names and keys & pair and (one.moves or pair == keys):
             yield interactions.claim_of(one, judged)
 
 
 def _is_direct(claim: Claim) -> bool:
-    """Whether a sentence answers for l1_alpha or for the kinds by itself."""
+    """Whether a sentence answers for what sets the L0, or for the kinds, by itself."""
     return not isinstance(claim, Established | interactions.Interacts)
 
 
 def about(study: Study) -> tuple[list[Hyperparameter], list[Metric], list[str]]:
     """The settings and metrics of the question, and settings of it that did not vary."""
-    stated = study.run.config.get("sweep", {}).get("about") or {}
+    stated = _stated(study)
     wanted = stated.get("settings") or [one.key for one in study.hyperparameters]
     by_key = {one.key: one for one in study.hyperparameters}
     aliases = {"sae.n_latents": "sae.expansion_factor", "sae.expansion_factor": "sae.n_latents"}
@@ -269,32 +392,79 @@ def about(study: Study) -> tuple[list[Hyperparameter], list[Metric], list[str]]:
     return found, [known[name] for name in wanted_metrics if name in known], fixed
 
 
-def _target(study: Study) -> Iterator[Claim]:
-    """The l1_alpha that meets the target of a search, and the trial nearest to it."""
+class Target(NamedTuple):
+    """What a search was to reach, and the trial nearest to it."""
+
+    metric: str
+    """l0_fraction or l0."""
+    value: float
+    tolerance: float
+    uid: str
+    reached: float
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the trial lies within the tolerance."""
+        return abs(self.reached / self.value - 1) <= self.tolerance
+
+
+def target(study: Study) -> Target | None:
+    """The target of a search for an L0; None without one, or without a trial that has an L0."""
     search = study.run.config.get("search", {})
     metric = "l0_fraction" if search.get("target") is not None else "l0"
-    target = search.get("target") or search.get("target_count")
-    if target is None or metric not in study.trials:
+    wanted = search.get("target") or search.get("target_count")
+    values = study.ranked.get(metric, pd.Series(dtype=float)).dropna()
+    if wanted is None or values.empty:
+        return None
+    uid = str((values / wanted - 1).abs().idxmin())
+    tolerance = float(search.get("tolerance", 0.1))
+    return Target(metric, float(wanted), tolerance, uid, float(values[uid]))
+
+
+def _stated(study: Study) -> dict[str, Any]:
+    return study.run.config.get("sweep", {}).get("about") or {}
+
+
+def _target(study: Study) -> Iterator[Claim]:
+    """The penalty that meets the target of a search, and the trial nearest to it."""
+    found = target(study)
+    if found is None:
         return
-    yield from alphas_for_target(study)
-    values = study.ranked[metric].dropna()
-    if values.empty:
-        return
-    uid = str((values / target - 1).abs().idxmin())
-    reached, tolerance = float(values[uid]), float(search.get("tolerance", 0.1))
-    trial, fvu = study.member(uid).trial, study.value(uid, "fvu")
+    weights = alphas_for_target(study)
+    yield from (one for one in weights if isinstance(one, AlphaForTarget))
+    trial, fvu = study.member(found.uid).trial, study.value(found.uid, "fvu")
+    moves = l0_setting({"kind": "l1", **trial.config.get("sae", {})})
     yield NearestTrial(
-        metric,
-        float(target),
+        found.metric,
+        found.value,
         trial.label,
-        uid,
-        trial.config.get("sae", {}).get("l1_alpha"),
-        reached,
-        abs(reached / target - 1) <= tolerance,
-        tolerance,
+        found.uid,
+        None if moves is None else moves.name,
+        None if moves is None else moves.value,
+        found.reached,
+        found.is_met,
+        found.tolerance,
         None if np.isnan(fvu) else fvu,
         len(study.trials),
     )
+    yield from (one for one in weights if not isinstance(one, AlphaForTarget))
+
+
+def _reached(study: Study, name: str) -> Iterator[Claim]:
+    """What came of an L0 that was asked for, as a count or as a share of the latents."""
+    section = "sae" if name == "target_l0" else "train"
+    if f"{section}.{name}" not in {one.key for one in study.hyperparameters}:
+        return
+    metric = "l0" if name == "target_l0" else "l0_fraction"
+    pairs: dict[float, list[float]] = {}
+    for uid, reached in study.ranked.get(metric, pd.Series(dtype=float)).dropna().items():
+        asked = study.member(str(uid)).trial.config.get(section, {}).get(name)
+        if asked:
+            pairs.setdefault(float(asked), []).append(float(reached))
+    if pairs:
+        levels = tuple((one, min(at), max(at), len(at)) for one, at in sorted(pairs.items()))
+        worst = max(abs(end / one - 1) for one, low, high, _ in levels for end in (low, high))
+        yield Reached(name, levels, worst)
 
 
 def _effects(
@@ -308,9 +478,20 @@ def _effects(
         for one in judged.of(metric)
         if any(one.hyperparameter is setting for setting in settings)
     ]
+    keys = {one.key for one in settings}
     for metric in metrics[:1]:
-        yield from _largest([one for one in effects if one.metric is metric and one.is_claimed])
-    ranked = sorted(settings, key=lambda one: -_weight(effects, one))
+        joint = any(
+            one.metric is metric and {one.first.key, one.second.key} & keys
+            for one in judged.claimed_pairs
+        )
+        yield from _largest(metric, [one for one in effects if one.metric is metric], joint=joint)
+    for pair in judged.pairs:
+        is_asked = {pair.first.key, pair.second.key} == keys
+        if is_asked and pair.metric is metrics[0] and not pair.is_claimed:
+            yield NoInteraction(pair.first.name, pair.second.name, pair.metric.name, pair.q)
+    ranked = settings
+    if not _stated(study).get("settings"):
+        ranked = sorted(settings, key=lambda one: -_weight(effects, one))
     for setting in ranked:
         own = [one for one in effects if one.hyperparameter is setting]
         shaped = [one for one in own if one.verdict in ("bent", "flat") or one.raw_disagrees]
@@ -319,6 +500,8 @@ def _effects(
         yield from _changes(setting, own, held=len(study.hyperparameters) > 1)
         for one in own:
             yield from _best_or_means(study, one)
+            if len(settings) == 1 and len(setting.order) > 2 and one.is_claimed:
+                yield from _by_level(study, setting, one.metric, None)
         tested = {one.metric.name for one in own}
         for metric in metrics:
             if metric.name not in tested and metric.name in study.scaled:
@@ -335,14 +518,40 @@ def _share(one: Effect) -> float:
     return one.adjusted.partial_eta_squared if one.adjusted is not None else 0.0
 
 
-def _largest(effects: list[Effect]) -> Iterator[Claim]:
-    spans = [(float(np.ptp(one.adjusted.means)), one) for one in effects if one.adjusted]
-    if len(spans) < 2:
+def _largest(metric: Metric, effects: list[Effect], *, joint: bool) -> Iterator[Claim]:
+    """Which of several settings is worth changing; `joint`: whether two of them interact."""
+    tested = [one for one in effects if not one.reason and one.adjusted is not None]
+    if len(tested) < 2:
         return
-    spans.sort(key=lambda pair: -pair[0])
-    (span, first), (other, second) = spans[:2]
-    names = first.hyperparameter.name, second.hyperparameter.name
-    yield LargestChange(names[0], first.metric.name, span, names[1], other)
+    claimed = [
+        (float(np.ptp(one.adjusted.means)), one)
+        for one in tested
+        if one.adjusted and one.is_claimed
+    ]
+    claimed.sort(key=lambda pair: -pair[0])
+    none = tuple(one.hyperparameter.name for one in tested if not one.is_claimed)
+    if not claimed:
+        if not joint:
+            yield NothingMoves(metric.name, none)
+        return
+    sign = 1 if metric.direction == "up" else -1
+    (span, first), *others = claimed
+    second = others[0] if others else None
+    yield LargestChange(
+        first.hyperparameter.name,
+        metric.name,
+        _best_level(first),
+        sign * span,
+        None if second is None else second[1].hyperparameter.name,
+        None if second is None else _best_level(second[1]),
+        None if second is None else sign * second[0],
+        none,
+        PRICES.get(first.hyperparameter.key),
+    )
+
+
+def _best_level(one: Effect) -> str:
+    return "" if one.best is None else one.best.level
 
 
 def _changes(setting: Hyperparameter, effects: list[Effect], *, held: bool) -> Iterator[Claim]:
@@ -381,7 +590,9 @@ def _best_or_means(study: Study, one: Effect) -> Iterator[Claim]:
         )
 
 
-def _by_level(study: Study, one: Hyperparameter, metric: Metric, reason: str) -> Iterator[Claim]:
+def _by_level(
+    study: Study, one: Hyperparameter, metric: Metric, reason: str | None
+) -> Iterator[Claim]:
     means = _means(study, one, metric)
     if 1 < len(means) <= MOST_LEVELS:
         yield ByLevel(one.name, metric.name, means, reason)

@@ -16,6 +16,7 @@ from analysis.findings import noise
 from analysis.page import style
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import counted, escaped, listed, number, table
+from analysis.study import scales
 from analysis.study.table import Study
 from sae_sweep.records import METRICS
 
@@ -24,6 +25,8 @@ LEAST_POINTS = 3
 MOST_VALUES = 5
 """l0 at which classes are compared."""
 MOST_CLASSES = 12
+MOST_WIDTHS = 2
+"""Widths of which the first page names the best kind."""
 
 
 class Curve(NamedTuple):
@@ -37,6 +40,8 @@ class Curve(NamedTuple):
     """Distinct to two digits, ascending: the geometric mean of the trials that share it."""
     fvu: Float[np.ndarray, " points"]
     """Their geometric mean fvu."""
+    dead: Float[np.ndarray, " points"]
+    """Their mean dead_features; NaN where unknown."""
 
     @property
     def name(self) -> str:
@@ -52,6 +57,10 @@ class Curve(NamedTuple):
         curve = PchipInterpolator(np.log(self.l0), np.log(self.fvu))
         return math.exp(float(curve(math.log(l0))))
 
+    def dead_at(self, l0: float) -> float:
+        """dead_features at an l0 inside the range, linear between the points over log l0."""
+        return float(np.interp(math.log(l0), np.log(self.l0), self.dead))
+
 
 class Matched(NamedTuple):
     """What can be compared at equal l0."""
@@ -60,8 +69,10 @@ class Matched(NamedTuple):
     """By kind, then width; those with enough points."""
     refused: list[Curve]
     """Those with fewer than `LEAST_POINTS`."""
+    outside: list[Curve]
+    """Those that share no l0 with the others, where more of these share one than with them."""
     common: list[float]
-    """l0 inside every curve's range, ascending; empty where the ranges have none in common."""
+    """l0 inside every one of `curves`, ascending; empty where no two ranges overlap."""
 
 
 def matched(study: Study) -> Matched | None:
@@ -78,7 +89,8 @@ def matched(study: Study) -> Matched | None:
     table = pd.DataFrame(
         {"kind": kinds, "n_latents": study.trials["n_latents"].to_numpy()}, index=study.trials.index
     ).loc[ranked.index]
-    table = table.assign(l0=ranked["l0"], fvu=ranked["fvu"]).dropna()
+    dead = ranked.get("dead_features", pd.Series(np.nan, index=ranked.index))
+    table = table.assign(l0=ranked["l0"], fvu=ranked["fvu"]).dropna().assign(dead=dead)
     table = table[(table["l0"] > 0) & (table["fvu"] > 0)]
     number = table.groupby(["kind", "n_latents"], sort=True).ngroup()
     sizes = number.value_counts().sort_index().sort_values(ascending=False, kind="stable")
@@ -87,7 +99,16 @@ def matched(study: Study) -> Matched | None:
     refused = [one for one in found if len(one.l0) < LEAST_POINTS]
     if len(found) < 2 or not curves:
         return None
-    return Matched(curves, refused, _common(curves) if len(curves) > 1 else [])
+    inside = _overlapping(curves)
+    if len(inside) < 2:
+        return Matched(curves, refused, [], [])
+    return Matched(inside, refused, [one for one in curves if one not in inside], _common(inside))
+
+
+def _overlapping(curves: list[Curve]) -> list[Curve]:
+    """The most curves whose ranges of l0 have a value in common."""
+    found = [[one for one in curves if one.l0[0] <= at.l0[0] <= one.l0[-1]] for at in curves]
+    return max(found, key=len)
 
 
 def _curve(rows: pd.DataFrame) -> Curve:
@@ -98,7 +119,8 @@ def _curve(rows: pd.DataFrame) -> Curve:
     # exp(log(100)) is not 100: without its last digits the end of a range would not be inside it
     l0 = np.array([float(f"{math.exp(one):.10g}") for one in means["l0"]])
     kind, n_latents = str(rows["kind"].iloc[0]), int(rows["n_latents"].iloc[0])
-    return Curve(kind, n_latents, len(rows), l0, np.exp(means["fvu"].to_numpy()))
+    dead = rows["dead"].groupby(shared.to_numpy()).mean().to_numpy()
+    return Curve(kind, n_latents, len(rows), l0, np.exp(means["fvu"].to_numpy()), dead)
 
 
 def _common(curves: list[Curve]) -> list[float]:
@@ -143,6 +165,63 @@ class AtEqualL0:
             f"{number(self.lowest_fvu)} ({escaped(self.lowest)}), the highest "
             f"{number(self.highest_fvu)} ({escaped(self.highest)}), {percent} % above it{told}"
         )
+
+
+@dataclass(frozen=True)
+class BestKind:
+    """The kinds of one width in the order of a metric at one l0."""
+
+    metric: str
+    """fvu or dead_features."""
+    n_latents: int
+    l0: float
+    values: tuple[tuple[str, float], ...]
+    """Kind and value, the best first."""
+    first_at: int
+    """At how many of the l0 compared the same kind is best."""
+    compared: int
+    tied: tuple[str, ...] | None
+    """Other kinds that two single trials would not tell from the best; None: noise unknown."""
+
+    @property
+    def words(self) -> str:
+        """The order, and what the noise lets one say."""
+        (best, lowest), *_ = self.values
+        if all(value == lowest for _, value in self.values):
+            kinds = escaped(listed([kind for kind, _ in self.values]))
+            return (
+                f"At equal L0 (n_latents {self.n_latents:,}, l0 {number(self.l0)}) {kinds} have "
+                f"the same {self.metric}, {number(lowest, 3)}."
+            )
+        order = ", ".join(f"{escaped(kind)} {number(value, 3)}" for kind, value in self.values)
+        if self.tied is None:
+            told = "noise unknown"
+        elif self.tied:
+            told = f"not told apart from it: {escaped(listed(list(self.tied)))}"
+        else:
+            told = "told apart from every other"
+        better = "reconstructs best" if self.metric == "fvu" else "has the fewest dead latents"
+        return (
+            f"**At equal L0, {escaped(best)} {better}** (n_latents {self.n_latents:,}, l0 "
+            f"{number(self.l0)}: {self.metric} {order}; first at {self.first_at} of "
+            f"{self.compared} l0 compared; {told})."
+        )
+
+
+@dataclass(frozen=True)
+class ElsewhereInL0:
+    """Classes that are compared with none, since they share no l0."""
+
+    ranges: tuple[tuple[str, float, float], ...]
+
+    @property
+    def words(self) -> str:
+        """Their ranges."""
+        parts = [
+            f"{escaped(name)} (l0 {number(low)} to {number(high)})"
+            for name, low, high in self.ranges
+        ]
+        return f"Not compared, at no l0 of the others: {listed(parts)}."
 
 
 @dataclass(frozen=True)
@@ -220,8 +299,8 @@ def equal_sparsity(context: ReportContext) -> list[Block]:
     title = "## fvu at equal l0"
     shown = context.picture("matched", "fvu over l0 by kind and width")
     if not found.common:
-        ranges = tuple((one.name, float(one.l0[0]), float(one.l0[-1])) for one in found.curves)
-        return [title, note, NoCommonL0(ranges), *refused, *shown]
+        return [title, note, NoCommonL0(_ranges(found.curves)), *refused, *shown]
+    refused += [ElsewhereInL0(_ranges(found.outside))] if found.outside else []
     rows = [
         [
             f"{escaped(one.name)} ({one.n:,}, {len(one.l0):,})",
@@ -234,12 +313,61 @@ def equal_sparsity(context: ReportContext) -> list[Block]:
     return [title, note, table(header, rows), *claims, *refused, *shown]
 
 
-def at_equal_l0(study: Study) -> list[Claim]:
-    """The classes at the middle of the l0 that all of them cover, and kinds of one width."""
+def at_equal_l0(study: Study, metrics: list[str]) -> list[Claim]:
+    """The kinds of each width at the middle of the l0 that they share, metric by metric."""
     found = matched(study)
-    if found is None or not found.common:
+    if found is None:
         return []
-    return [_ends(study, found, found.common[len(found.common) // 2]), *_same_width(found)]
+    if not found.common:
+        return [NoCommonL0(_ranges(found.curves))]
+    widths = sorted({one.n_latents for one in found.curves})
+    claims = [
+        claim
+        for width in widths[:MOST_WIDTHS]
+        for metric in ("fvu", "dead_features")
+        if metric in metrics
+        for claim in _best_kind(study, found, width, metric)
+    ]
+    claims = claims or [_ends(study, found, found.common[len(found.common) // 2])]
+    claims += [ElsewhereInL0(_ranges(found.outside))] if found.outside else []
+    return claims + [TooFewPoints(one.name, one.n, len(one.l0)) for one in found.refused][:2]
+
+
+def _ranges(curves: list[Curve]) -> tuple[tuple[str, float, float], ...]:
+    return tuple((one.name, float(one.l0[0]), float(one.l0[-1])) for one in curves)
+
+
+def _best_kind(study: Study, found: Matched, n_latents: int, metric: str) -> list[Claim]:
+    curves = [one for one in found.curves if one.n_latents == n_latents]
+
+    def value(curve: Curve, l0: float) -> float:
+        return curve.at(l0) if metric == "fvu" else curve.dead_at(l0)
+
+    if len(curves) < 2 or any(np.isnan(value(one, found.common[0])) for one in curves):
+        return []
+    middle = found.common[len(found.common) // 2]
+    order = sorted(curves, key=lambda one: value(one, middle))
+    best, *others = order
+    lowest = [min(value(one, l0) for one in curves) for l0 in found.common]
+    at_best = [value(best, l0) == low for l0, low in zip(found.common, lowest, strict=True)]
+    floor = noise.floor(study, METRICS[metric])
+    tied = None
+    if floor is not None:
+        scale = METRICS[metric]
+        ends = [scales.onto(scale, np.array([value(one, middle)]))[0] for one in order]
+        near = [end - ends[0] <= floor.detectable for end in ends[1:]]
+        tied = tuple(one.kind for one, is_near in zip(others, near, strict=True) if is_near)
+    return [
+        BestKind(
+            metric,
+            n_latents,
+            middle,
+            tuple((one.kind, value(one, middle)) for one in order),
+            sum(at_best),
+            len(at_best),
+            tied,
+        )
+    ]
 
 
 def _same_width(found: Matched) -> list[Claim]:

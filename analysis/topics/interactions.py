@@ -90,7 +90,11 @@ class NoInteraction:
 
 def claim_of(one: Pair, judged: Effects) -> Interacts:
     """The sentence of one pair."""
-    best = tuple((each.at, each.level, scales.back(one.metric, each.mean)) for each in one.best)
+    # a fitted mean of zeros is zero but for its last digits
+    best = tuple(
+        (each.at, each.level, round(scales.back(one.metric, each.mean), 12) + 0.0)
+        for each in one.best
+    )
     names = one.first.name, one.second.name, one.metric.name
     return Interacts(*names, one.moves, best, one.gain, bool(judged.failing), one.q)
 

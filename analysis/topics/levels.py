@@ -198,7 +198,8 @@ class BestAtEdge:
             best = f"{self.there:,} of the best {self.top:,} trials (5 % and their equals)"
         return (
             f"**{escaped(self.hyperparameter)}:** its best level for {self.metric}, "
-            f"{escaped(self.level)}, is the {edge} tried, and {best} used it: widen the range."
+            f"{escaped(self.level)}, is the {edge} tried, and {best} used it: what lies beyond is "
+            "not known."
         )
 
 

@@ -10,6 +10,7 @@ from analysis.context import ReportContext
 from analysis.findings import noise
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import counted, escaped, listed
+from analysis.study.hyperparameters import INACTIVE
 from analysis.study.settings import device, distinct, versions
 from analysis.study.table import Study
 from sae_sweep.records import METRICS, TrialRecord
@@ -261,7 +262,7 @@ def _unbalanced(study: Study) -> Iterator[Claim]:
     place = study.trials["ranked"].to_numpy()
     found = []
     # a conditional setting lacks pairs by design, and a sampled axis has ranges, not levels
-    plain = [one for one in study.hyperparameters if one.kind != "conditional"]
+    plain = [one for one in study.hyperparameters if INACTIVE not in one.order]
     plain = [one for one in plain if len(set(map(str, one.given))) == len(one.order)]
     for one, other in itertools.combinations(plain, 2):
         seen = {(a, b) for a, b, in_ in zip(one.levels, other.levels, place, strict=True) if in_}

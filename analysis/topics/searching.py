@@ -12,10 +12,9 @@ from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import MISSING, code, counted, escaped, listed, number, table
 from analysis.study.settings import text
 from analysis.study.table import Study
-from sae_sweep.records import METRICS
+from sae_sweep.records import METRICS, PENALTIES
 from sae_sweep.records.store import Member
 
-ALPHA = "sae.l1_alpha"
 KINDS = ("optuna", "target")
 
 
@@ -252,12 +251,13 @@ def _diagnosis(member: Member, off: float | None, tolerance: float) -> str:
 
 def _decision(members: Sequence[Member], i: int, names: Sequence[str]) -> str:
     """What the search asked for next where all other axes are equal."""
-    fixed = [name for name in names if name != ALPHA]
+    moved = next((one for one in names if one.removeprefix("sae.") in PENALTIES), "")
+    fixed = [name for name in names if name != moved]
     here = members[i].assignment
     for later in members[i + 1 :]:
         if all(later.assignment.get(name) == here.get(name) for name in fixed):
-            before, after = here.get(ALPHA), later.assignment.get(ALPHA)
+            before, after = here.get(moved), later.assignment.get(moved)
             if not before or not after:
                 return "next"
-            return f"{number(after / before, 3)} times the l1_alpha"
+            return f"{number(after / before, 3)} times the {moved.removeprefix('sae.')}"
     return "end"

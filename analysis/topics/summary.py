@@ -21,8 +21,8 @@ from analysis.page.wording import probability
 from analysis.study.hyperparameters import Hyperparameter
 from analysis.study.table import Study
 from analysis.topics import failures
-from analysis.topics.answer import answer
-from analysis.topics.failures import FailuresBySetting
+from analysis.topics.answer import answer, target
+from analysis.topics.failures import FailuresBySetting, FailuresOfPair
 from analysis.topics.in_model import headline
 from analysis.topics.limitations import Lost, NoiseUnknown, limitations
 from analysis.topics.next_runs import next_runs
@@ -135,7 +135,7 @@ def _trust(study: Study) -> list[Claim]:
     if len(guesses) > len(shown):
         claims.append(MoreNoted(len(guesses) - len(shown)))
     lost = failures.sentences(study)
-    claims += [one for one in lost if not isinstance(one, FailuresBySetting)]
+    claims += [one for one in lost if not isinstance(one, FailuresBySetting | FailuresOfPair)]
     if study.ranked.empty:
         return claims
     if followed := adaptive(study):
@@ -228,7 +228,7 @@ def _front(context: ReportContext) -> list[Block]:
     header = ["#", "trial", *columns, "seeds", "failed seeds", "picked for"]
     parts: list[Block] = ["**Front**", on_front(study, front), table(header, lines, left=2)]
     others = [one for one in recommendations(study) if one.uid not in shown]
-    return [*parts, *others[:2]]
+    return [*parts, *([] if target(study) else others[:2])]
 
 
 def _with_link(study: Study, uid: str, uses: str) -> str:
@@ -255,7 +255,9 @@ def _short(label: str) -> str:
 
 
 def _uses(study: Study) -> dict[str, str]:
-    """What each recommended configuration is picked for, with its ties."""
+    """What each recommended configuration is picked for, with its ties; of a target the nearest."""
+    if (sought := target(study)) is not None:
+        return {sought.uid: "nearest to the target"}
     found: dict[str, list[str]] = {}
     for pick in picks(study):
         tied = ""
@@ -299,6 +301,8 @@ def _failures(study: Study) -> list[Block]:
         for record, ranked in zip(study.records, study.trials["ranked"], strict=True)
         if not ranked and record.status not in ("queued", "running", "interrupted")
     ]
+    # without any fvu it is the measurement that is missing, which the answer says
+    lost = [one for one in lost if one.status != "done" or "fvu" in one.final]
     if not lost:
         return []
     rows = [[code(_short(one.label)), one.status, _why(one)] for one in lost[:MOST_FAILURES]]
@@ -311,7 +315,7 @@ def _why(record: TrialRecord) -> str:
     if record.worse_than_mean:
         return "fvu not below 1: no better than predicting the mean"
     if record.error is None:
-        return "no finite fvu"
+        return "no finite fvu" if record.status == "done" else MISSING
     text = " ".join(record.error.split()[:12])
     return escaped(text if len(text) <= 100 else f"{text[:99]}…")
 

@@ -11,6 +11,9 @@ from analysis.page import wording
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import escaped, table
 
+PRICES = {"sae.k": "l0", "sae.n_latents": "n_latents", "sae.expansion_factor": "n_latents"}
+"""What grows with a setting by construction, and is paid for what it improves."""
+
 
 @dataclass(frozen=True)
 class TradeOff:
@@ -21,14 +24,17 @@ class TradeOff:
     worse: str
     q_better: float
     q_worse: float
+    price: str | None
+    """What a larger value costs by construction."""
 
     @property
     def words(self) -> str:
         """The sentence."""
+        price = "" if self.price is None else f", and by construction with more {self.price}"
         return (
             f"**{escaped(self.hyperparameter)}, a trade-off:** larger goes with better "
             f"{self.better} (q {wording.equals(self.q_better)}) and with worse {self.worse} "
-            f"(q {wording.equals(self.q_worse)})."
+            f"(q {wording.equals(self.q_worse)}){price}."
         )
 
 
@@ -43,14 +49,21 @@ class WinWin:
     second: str
     q_first: float
     q_second: float
+    price: str | None
+    """What a larger value costs by construction."""
 
     @property
     def words(self) -> str:
         """The sentence."""
+        price = ""
+        if self.price is not None:
+            price = (
+                f"; the price is more {self.price}" if self.larger else f", and less {self.price}"
+            )
         return (
             f"**{escaped(self.hyperparameter)}:** {'larger' if self.larger else 'smaller'} goes "
             f"with better {self.first} (q {wording.equals(self.q_first)}) and with better "
-            f"{self.second} (q {wording.equals(self.q_second)})."
+            f"{self.second} (q {wording.equals(self.q_second)}){price}."
         )
 
 
@@ -90,10 +103,10 @@ def _sign(one: Effect) -> int:
 
 def _claims(signed: list[Effect]) -> Iterator[Claim]:
     for a, b in combinations(signed, 2):
-        name = a.hyperparameter.name
+        name, price = a.hyperparameter.name, PRICES.get(a.hyperparameter.key)
         if _sign(a) == _sign(b):
             names = a.metric.name, b.metric.name
-            yield WinWin(name, _sign(a) > 0, *names, a.q, b.q)
+            yield WinWin(name, _sign(a) > 0, *names, a.q, b.q, price)
         else:
             better, worse = (a, b) if _sign(a) > 0 else (b, a)
-            yield TradeOff(name, better.metric.name, worse.metric.name, better.q, worse.q)
+            yield TradeOff(name, better.metric.name, worse.metric.name, better.q, worse.q, price)

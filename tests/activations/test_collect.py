@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from sae_sweep.activations import collect, texts
+from sae_sweep.activations import collect, pretrained, texts
 from sae_sweep.activations.collect import ModelReader, identify
 from sae_sweep.activations.reader import Rows, Split, joined
 from sae_sweep.activations.split import shuffled
@@ -237,7 +237,7 @@ def test_special_tokens_that_cannot_be_told_apart_are_refused(
     def tokenizer(text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
         return {"input_ids": [1, 2] if add_special_tokens else [3]}
 
-    monkeypatch.setattr(collect, "_tokenizer", lambda _folder, _config: tokenizer)
+    monkeypatch.setattr(pretrained, "load_tokenizer", lambda _folder, _config: tokenizer)
     message = r"its tokeniser turns 'a' into \[3\], but with special tokens into \[1, 2\]"
     with pytest.raises(BadInput, match=message):
         reader_of([model_config()])

@@ -169,8 +169,8 @@ class Oracle:
     def pair(self, a: str, b: str, metric: str) -> tuple[float, float] | None:
         """p and share of the variance; None where the pair cannot be tested."""
         trials, (base, _) = self.trials[metric], self.model(metric)
-        points, found = trials.points, []
-        for columns in self._candidates(a, b, points):
+        found = []
+        for columns in self._candidates(a, b, trials):
             x = base.x
             for column in columns.T:
                 wider = np.column_stack([x, column])
@@ -184,10 +184,11 @@ class Oracle:
         known = [p for p, _ in found if not np.isnan(p)]
         return (min(1.0, len(known) * min(known)), found[0][1]) if known else None
 
-    def _candidates(self, a: str, b: str, points: pd.DataFrame) -> list[np.ndarray]:
-        """All products of the levels where few cells are empty; the product of the places."""
+    def _candidates(self, a: str, b: str, trials: Trials) -> list[np.ndarray]:
+        """All products of the levels where cells tell their variance; the product of the places."""
+        points = trials.points
         found, cells = [], pd.crosstab(points[a], points[b]).to_numpy()
-        if (cells == 0).mean() <= 0.2:
+        if (cells == 0).mean() <= 0.2 and (trials.df or cells[cells > 0].min() >= 3):
             found.append(np.asarray(dmatrix(f"0 + C({a}):C({b})", points)))
         places = [_places(points[one]) for one in (a, b)]
         if all(one is not None for one in places) and max(cells.shape) > 2:

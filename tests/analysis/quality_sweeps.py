@@ -87,6 +87,7 @@ def write_tables(outputs: Path, trials: list[Ran], n_latents: int = 40) -> None:
         folder = outputs / "trials" / trial.record.folder
         folder.mkdir(parents=True)
         table = {"id": range(n_latents), "frequency": fired.sum(axis=1) / sizes.sum()}
+        table["max_activation"] = np.ones(n_latents)
         table |= {
             f"frequency_{name}": fired[:, i] / n for i, (name, n) in enumerate(GROUPS.items())
         }

@@ -142,10 +142,18 @@ def classes(page: Page) -> list[str]:
     return [f"{kind} {width}" for kind, width in pairs.index]
 
 
+def compared(page: Page) -> list[str]:
+    """The most classes with a curve that have an l0 in common."""
+    names = [name for name in classes(page) if len(curve(page, name)[0]) > 2]
+    ends = {name: (curve(page, name)[0][0], curve(page, name)[0][-1]) for name in names}
+    sharing = [
+        [name for name in names if ends[name][0] <= ends[at][0] <= ends[name][1]] for at in names
+    ]
+    return max(sharing, key=len)
+
+
 def equal_l0(page: Page, m: Claim) -> bool:
-    values = {
-        name: at(page, name, m["l0"]) for name in classes(page) if len(curve(page, name)[0]) > 2
-    }
+    values = {name: at(page, name, m["l0"]) for name in compared(page)}
     low, high = min(values, key=values.get), max(values, key=values.get)
     told = [m["lowest"].replace(",", ""), m["highest"].replace(",", ""), m["classes"]]
     return (
@@ -171,8 +179,20 @@ def no_common(page: Page, m: Claim) -> bool:
     ends = {name.replace(",", ""): (low, high) for name, low, high in m["ranges"]}
     expected = {name: (x[0], x[-1]) for name in classes(page) if len(x := curve(page, name)[0]) > 2}
     close = all(ends[name] == pytest.approx(expected[name], rel=1e-6) for name in expected)
-    apart = max(a for a, _ in ends.values()) > min(b for _, b in ends.values())
-    return close and ends.keys() == expected.keys() and (apart or len(ends) == 1)
+    return close and ends.keys() == expected.keys() and len(compared(page)) == 1
+
+
+def best_kind(page: Page, m: Claim) -> bool:
+    names = {kind: f"{kind} {m['n_latents']}" for kind, _ in m["values"]}
+    values = {kind: at(page, name, m["l0"]) for kind, name in names.items()}
+    right = m["metric"] != "fvu" or all(same(told, values[kind]) for kind, told in m["values"])
+    told = [value for _, value in m["values"]]
+    return right and told == sorted(told) and set(names.values()) <= set(compared(page))
+
+
+def elsewhere(page: Page, m: Claim) -> bool:
+    told = {name.replace(",", "") for name, _, _ in m["ranges"]}
+    return not told & set(compared(page)) and told <= set(classes(page))
 
 
 def graded(told: list[Any], values: dict[str, float]) -> bool:
@@ -336,6 +356,8 @@ KINDS: dict[str, Callable[[Page, Claim], bool]] = {
     "KindsOfOneWidth": one_width,
     "TooFewPoints": too_few,
     "NoCommonL0": no_common,
+    "BestKind": best_kind,
+    "ElsewhereInL0": elsewhere,
     "TrialGrades": trial_grades,
     "LayerGrades": layer_grades,
     "CarriesNoInformation": constant,
@@ -386,6 +408,7 @@ def test_every_sentence_is_what_the_data_say(tmp_path: Path) -> None:
         "jobs": published_jobs(),
         "few": l1_sweep((256,))[:3],
         "far": far,
+        "apart": [one for one in far if one.assignment["sae.n_latents"] == 256],
     }
     for name, trials in sweeps.items():
         (tmp_path / name).mkdir()

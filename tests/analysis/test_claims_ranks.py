@@ -80,9 +80,13 @@ class Runs:
         """What two configurations must differ by."""
         found = self.floors[name]
         sd = max(found.sd, *(found.spreads.get(one["uid"], 0.0) for one in (a, b)))
-        if a["n"] != b["n"]:
-            sd = np.hypot(sd, found.shift)
-        return float(self.errors(name) * sd * np.sqrt(1 / a["n"] + 1 / b["n"]))
+        gap = self.errors(name) * sd
+        if found.shift and found.sets[a["uid"]] != found.sets[b["uid"]]:
+            range_ = stats.studentized_range.ppf(
+                1 - 0.05 / len(self.metrics), max(found.sets.nunique(), 2), found.shift_df
+            )
+            gap = np.hypot(gap, range_ / np.sqrt(2) * found.shift)
+        return float(gap * np.sqrt(1 / a["n"] + 1 / b["n"]))
 
     def tied(self, name: str, among: pd.DataFrame) -> int | None:
         """Others than the first that are no farther from it than the detectable difference."""
@@ -119,6 +123,9 @@ class Floor(NamedTuple):
     """Each configuration's own, or that of one of its levels, by uid."""
     shift: float
     """Sd of the shared seeds' effects."""
+    shift_df: int
+    sets: "pd.Series[str]"
+    """Each configuration's seeds, by uid."""
 
 
 def floor(runs: Runs, name: str) -> Floor | None:
@@ -164,10 +171,17 @@ def floor(runs: Runs, name: str) -> Floor | None:
         spreads = spreads.where(degrees < 3, np.maximum(spreads, level))
     uid_of = runs.by_configuration(runs.ok)["uid"].transform("first")
     named = uid_of.set_axis(runs.ok["uid"])[rows["uid"][first]].to_numpy()
+    # about their average among the configurations that they link
+    share = (cells.T @ shared).to_numpy() > 0
+    near = np.linalg.matrix_power((share.T @ share + np.eye(shared.shape[1])) > 0, 50) > 0
     shifts = params[len(free) :]
-    shift = float(np.std(shifts, ddof=1)) if len(shifts) > 1 else 0.0
+    centred = shifts - near @ shifts / near.sum(axis=1)
+    shift_df = shared.shape[1] - len(np.unique(near, axis=0))
+    shift = float(np.sqrt((centred**2).sum() / shift_df)) if shift_df else 0.0
+    sets = seed.groupby(cell).agg(lambda one: str(sorted(set(one))))
     sd, degrees = max(pooled)
-    return Floor(float(sd), degrees, p, spreads[cell[first]].set_axis(named), shift)
+    spreads, sets = (each.loc[cell[first]].set_axis(named) for each in (spreads, sets))
+    return Floor(float(sd), degrees, p, spreads, shift, shift_df, sets)
 
 
 def levene(values: pd.Series, groups: pd.Series) -> float | None:

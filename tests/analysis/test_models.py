@@ -9,8 +9,9 @@ from statsmodels.stats.multitest import multipletests
 
 from analysis.statistics.draws import is_gathered
 from analysis.statistics.fits import fit
+from analysis.statistics.multiplicity import holm
 from analysis.statistics.replicates import least_gap, replicates
-from analysis.statistics.shapes import holm, shape
+from analysis.statistics.shapes import shape
 from analysis.statistics.shares import p_of_levels, share
 
 LEVELS = 5

@@ -1,4 +1,4 @@
-"""How l0 answers to l1_alpha in this sweep: a fit a width, what meets the target, or why not."""
+"""How l0 responds to a penalty in this sweep: one fit per width, and what meets the target."""
 
 import dataclasses
 import math
@@ -9,11 +9,13 @@ import numpy as np
 from analysis.study.settings import text
 from analysis.study.table import Study
 from analysis.topics.response.suggest import FARTHEST, LEAST_ALPHAS, estimable
-from sae_sweep.records import TrialRecord
+from sae_sweep.records import PENALTIES, TrialRecord, l0_setting
 from sae_sweep.rules import history, response
 from sae_sweep.rules.response import Observation, Posterior
 
 MOST_CURVES = 3
+LEAST_SEARCHED = 3
+"""Distinct weights from which a search's curve is fitted."""
 MOST_WIDTHS = 6
 MOST_FITTED = 60
 """Trials of a curve that are fitted; of more, so many at random: time grows with their cube."""
@@ -45,8 +47,13 @@ class Fit(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Trials that differ in l1_alpha, width and seeds alone."""
+    """Trials that differ in one penalty's weight, width and seeds alone.
 
+    An observation's `l1_alpha` is that weight, whatever its name.
+    """
+
+    setting: str
+    """The name of the penalty's weight: l1_alpha, l0_coeff."""
     name: str
     """What sets them apart from the sweep's other curves; empty where there is one."""
     known: list[Observation]
@@ -75,12 +82,15 @@ class Curves(NamedTuple):
 
 
 def curves(study: Study, most: int = MOST_CURVES) -> Curves:
-    """The sweep's curves, those of most trials first; none unless it varies l1_alpha."""
-    if "sae.l1_alpha" not in {one.key for one in study.hyperparameters}:
+    """The sweep's curves, those of most trials first; none unless it varies a penalty's weight."""
+    if not {f"sae.{one}" for one in PENALTIES} & {one.key for one in study.hyperparameters}:
         return Curves([], 0)
     groups = history.curves(filter(_is_usable, study.records))
+    # a search draws around its target, where its last trials say more than as many of a grid
+    least = LEAST_ALPHAS if target(study, 1) is None else LEAST_SEARCHED
     shown = [
-        _curve("" if len(groups) == 1 else _name(study, group), group) for group in groups[:most]
+        _curve("" if len(groups) == 1 else _name(study, group), group, least)
+        for group in groups[:most]
     ]
     return Curves(shown, max(0, len(groups) - most))
 
@@ -97,22 +107,23 @@ def _is_usable(record: TrialRecord) -> bool:
     """As for a search; an imported trial need not name its kind, since an l1_alpha says it."""
     sae = {"kind": "l1", **record.config.get("sae", {})}
     named = dataclasses.replace(record, config={**record.config, "sae": sae})
-    known = sae.get("l1_alpha") is not None and sae.get("n_latents") is not None
-    return known and history.is_usable(named)
+    return sae.get("n_latents") is not None and history.is_usable(named)
 
 
-def _curve(name: str, records: list[TrialRecord]) -> Curve:
+def _curve(name: str, records: list[TrialRecord], least: int) -> Curve:
     known = sorted(map(history.observation, records))
     rise = response.rise(known)
     fits = []
-    if rise is None and len({one.l1_alpha for one in known}) >= LEAST_ALPHAS:
+    if rise is None and len({one.l1_alpha for one in known}) >= least:
         ends = known[0].l1_alpha, known[-1].l1_alpha
         chosen = np.random.default_rng(0).permutation(len(known))[:MOST_FITTED]
         fitted = [known[i] for i in sorted(chosen)]
         for width in sorted({one.n_latents for one in known})[:MOST_WIDTHS]:
             own = [one for one in known if one.n_latents == width]
             fits.append(Fit(width, own, response.fit(fitted, width, ends)))
-    return Curve(name, known, fits, rise)
+    moves = l0_setting({"kind": "l1", **records[0].config.get("sae", {})})
+    assert moves is not None
+    return Curve(moves.name, name, known, fits, rise)
 
 
 def _name(study: Study, records: list[TrialRecord]) -> str:

@@ -1,4 +1,4 @@
-"""What an L1 sweep says of the l1_alpha for a wanted l0."""
+"""What a sweep of a penalty says of its weight for a wanted l0."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from analysis.context import ReportContext
 from analysis.page import style
 from analysis.page.blocks import Block, Claim
-from analysis.page.markdown import MISSING, counted, escaped, number, table
+from analysis.page.markdown import MISSING, counted, escaped, listed, number, table
 from analysis.study.table import Study
 from analysis.topics.response import fits
 from analysis.topics.response.fits import MOST_FITTED, Curve
@@ -28,8 +28,10 @@ def _of(curve: str) -> str:
 
 @dataclass(frozen=True)
 class AlphaForTarget:
-    """The l1_alpha that meets the sweep's target at one width."""
+    """The penalty's weight that meets the sweep's target at one width."""
 
+    setting: str
+    """The weight's name."""
     curve: str
     n_latents: int
     target: float
@@ -41,9 +43,9 @@ class AlphaForTarget:
     def words(self) -> str:
         """Median and interval."""
         return (
-            f"{_of(self.curve)}n_latents {self.n_latents:,}: l0_fraction {number(self.target)} is "
-            f"met at l1_alpha {number(self.middle, 3)}, 95 % interval {number(self.low, 3)} to "
-            f"{number(self.high, 3)}"
+            f"{_of(self.curve)}**{self.setting} {number(self.middle, 3)}** meets l0_fraction "
+            f"{number(self.target)} at n_latents {self.n_latents:,}, 95 % interval "
+            f"{number(self.low, 3)} to {number(self.high, 3)}"
         )
 
 
@@ -51,6 +53,7 @@ class AlphaForTarget:
 class TargetOutOfReach:
     """A target too far from what was trained."""
 
+    setting: str
     curve: str
     n_latents: int
     target: float
@@ -61,8 +64,8 @@ class TargetOutOfReach:
     def words(self) -> str:
         """What was trained."""
         return (
-            f"{_of(self.curve)}n_latents {self.n_latents:,}: no l1_alpha is named for l0_fraction "
-            f"{number(self.target)}, which lies more than {FARTHEST:g} decades of l1_alpha beyond "
+            f"{_of(self.curve)}n_latents {self.n_latents:,}: no {self.setting} is named for "
+            f"l0_fraction {number(self.target)}, which lies more than {FARTHEST:g} decades beyond "
             f"trials of l0_fraction {number(self.lowest)} to {number(self.highest)}"
         )
 
@@ -71,6 +74,7 @@ class TargetOutOfReach:
 class TooFewAlphas:
     """Why no curve is fitted: too few points."""
 
+    setting: str
     curve: str
     alphas: int
 
@@ -78,8 +82,8 @@ class TooFewAlphas:
     def words(self) -> str:
         """The count."""
         return (
-            f"{_of(self.curve)}no curve is fitted: {self.alphas:,} distinct l1_alpha, and it needs "
-            f"{LEAST_ALPHAS}"
+            f"{_of(self.curve)}no curve is fitted: {self.alphas:,} distinct {self.setting}, and it "
+            f"needs {LEAST_ALPHAS}"
         )
 
 
@@ -124,8 +128,9 @@ class PoorFit:
 
 @dataclass(frozen=True)
 class WidthLaw:
-    """How l1_alpha changes with the width at a fixed share of active latents."""
+    """How the penalty's weight changes with the width at a fixed share of active latents."""
 
+    setting: str
     curve: str
     l0_fraction: float
     low: float
@@ -137,9 +142,10 @@ class WidthLaw:
     def words(self) -> str:
         """The power with its interval."""
         return (
-            f"{_of(self.curve)}at l0_fraction {number(self.l0_fraction)}, l1_alpha goes as "
-            f"n_latents to the power {number(self.middle, 2)}, 95 % interval "
+            f"{_of(self.curve)}**{self.setting} goes as n_latents to the power "
+            f"{number(self.middle, 2)}** at l0_fraction {number(self.l0_fraction)}, 95 % interval "
             f"{number(self.low, 2)} to {number(self.high, 2)}, from {self.widths:,} widths"
+            + ("; no change with the width is detected" if self.low < 0 < self.high else "")
         )
 
 
@@ -147,6 +153,7 @@ class WidthLaw:
 class NoWidthLaw:
     """Why there is no power of the width."""
 
+    setting: str
     curve: str
     widths: int
 
@@ -154,9 +161,9 @@ class NoWidthLaw:
     def words(self) -> str:
         """The count."""
         return (
-            f"{_of(self.curve)}how l1_alpha changes with n_latents is not estimable: "
-            f"{counted(self.widths, 'width')} with {LEAST_ALPHAS_A_WIDTH} l1_alpha or more, and it "
-            f"needs {LEAST_WIDTHS}"
+            f"{_of(self.curve)}how {self.setting} changes with n_latents is not estimable: "
+            f"{counted(self.widths, 'width')} with {LEAST_ALPHAS_A_WIDTH} values of it or more, "
+            f"and it needs {LEAST_WIDTHS}"
         )
 
 
@@ -173,17 +180,19 @@ class MoreCurves:
         return f"{counted(self.hidden, 'more curve')}: the {self.shown:,} of most trials are shown"
 
 
-def l1_response(context: ReportContext) -> list[Block]:
-    """The response of l0 to l1_alpha, width by width."""
+def penalty_response(context: ReportContext) -> list[Block]:
+    """The response of l0 to a penalty's weight, width by width."""
     study = context.study
     found, hidden = fits.curves(study)
     if not found:
         return []
+    settings = listed(list(dict.fromkeys(curve.setting for curve in found)))
     note = (
-        "All finished L1 trials, ranked or not. A curve is of trials that differ in l1_alpha, "
-        "width and seeds alone; it falls by construction, its uncertainty contains what the shape "
-        "cannot know and l0's own oscillation at the end of training. The slope is d ln l0 / "
-        "d ln l1_alpha in the middle of the width's l1_alpha. Of a curve's trials at most "
+        "All finished trials whose L0 a penalty sets, ranked or not. A curve is of trials that "
+        f"differ in {settings}, width and seeds alone; it falls by construction, its uncertainty "
+        "contains what the shape cannot know and l0's own oscillation at the end of training. The "
+        f"slope is d ln l0 / d ln {settings} in the middle of the width's values. Of a curve's "
+        "trials at most "
         f"{MOST_FITTED} are fitted, chosen at random."
     )
     rows = [
@@ -199,12 +208,12 @@ def l1_response(context: ReportContext) -> list[Block]:
         for curve in found
         for fit in curve.fits
     ]
-    header = ["curve", "n_latents", "trials", "l1_alpha", "l0_fraction", "slope"]
+    header = ["curve", "n_latents", "trials", settings, "l0_fraction", "slope"]
     shown = [table(header, rows)] if rows else []
     claims = [claim for curve in found for claim in _claims(study, curve)]
     claims += [MoreCurves(len(found), hidden)] if hidden else []
-    drawn = context.picture("response", "l0_fraction over l1_alpha")
-    return ["## Response of l0 to l1_alpha", note, *shown, *claims, *drawn]
+    drawn = context.picture("response", "l0_fraction over the penalty's weight")
+    return [f"## Response of l0 to {settings}", note, *shown, *claims, *drawn]
 
 
 def _claims(study: Study, curve: Curve) -> list[Claim]:
@@ -214,7 +223,7 @@ def _claims(study: Study, curve: Curve) -> list[Claim]:
         there = other.l1_alpha, other.n_latents, other.l0_fraction
         return [NotMonotone(curve.name, *here, *there), *_width_law(study, curve)]
     if not curve.fits:
-        return [TooFewAlphas(curve.name, curve.alphas)]
+        return [TooFewAlphas(curve.setting, curve.name, curve.alphas)]
     found: list[Claim] = []
     for fit in curve.fits:
         target = fits.target(study, fit.n_latents)
@@ -223,9 +232,9 @@ def _claims(study: Study, curve: Curve) -> list[Claim]:
         alpha, shares = fit.alpha(target), [one.l0_fraction for one in fit.known]
         if alpha is None:
             ends = min(shares), max(shares)
-            found.append(TargetOutOfReach(curve.name, fit.n_latents, target, *ends))
+            found.append(TargetOutOfReach(curve.setting, curve.name, fit.n_latents, target, *ends))
         else:
-            found.append(AlphaForTarget(curve.name, fit.n_latents, target, *alpha))
+            found.append(AlphaForTarget(curve.setting, curve.name, fit.n_latents, target, *alpha))
     residual = curve.fits[0].posterior.worst_residual
     if residual > POOR:
         found.append(PoorFit(curve.name, residual))
@@ -233,7 +242,7 @@ def _claims(study: Study, curve: Curve) -> list[Claim]:
 
 
 def alphas_for_target(study: Study) -> list[Claim]:
-    """The l1_alpha that meets the target of a search, or why none is named."""
+    """The penalty's weight that meets the target of a search, or why none is named."""
     return [
         claim
         for curve in fits.curves(study).shown
@@ -243,7 +252,7 @@ def alphas_for_target(study: Study) -> list[Claim]:
 
 
 def width_laws(study: Study) -> list[Claim]:
-    """How l1_alpha changes with the width, or why that is not estimable."""
+    """How the penalty's weight changes with the width, or why that is not estimable."""
     return [claim for curve in fits.curves(study).shown for claim in _width_law(study, curve)]
 
 
@@ -252,24 +261,24 @@ def _width_law(study: Study, curve: Curve) -> list[Claim]:
     if len({one.n_latents for one in curve.known}) < 2:
         return []
     if curve.estimable_widths < LEAST_WIDTHS:
-        return [NoWidthLaw(curve.name, curve.estimable_widths)]
+        return [NoWidthLaw(curve.setting, curve.name, curve.estimable_widths)]
     if not curve.fits:
         return []
     shares = [one.l0_fraction for one in curve.known if one.l0_fraction > 0]
     middle = math.exp(sum(map(math.log, shares)) / len(shares))
     share = fits.target(study, curve.fits[0].n_latents) or middle
     power = curve.fits[0].posterior.exponent(share)
-    return [WidthLaw(curve.name, share, *power, curve.estimable_widths)]
+    return [WidthLaw(curve.setting, curve.name, share, *power, curve.estimable_widths)]
 
 
 NAME = "response"
-CAPTION = "l0 over l1_alpha, with the fitted curves"
+CAPTION = "l0 over the penalty's weight, with the fitted curves"
 FEWEST = 3
 """Points without a fit that make a figure."""
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:
-    """Draw the curve of most trials: points, median, 95 % band, the l1_alpha for a target."""
+    """Draw the curve of most trials: points, median, 95 % band, the weight for a target."""
     found = [one for one in fits.curves(study, most=1).shown if one.known]
     if not found:
         return []
@@ -301,9 +310,9 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
     axes.set_yscale("log")
     style.plain_ticks(axes, "x")
     style.plain_ticks(axes, "y", share=True)
-    axes.set_xlabel("l1_alpha")
+    axes.set_xlabel(curve.setting)
     axes.set_ylabel("l0_fraction")
     name = f" ({curve.name})" if curve.name else ""
-    axes.set_title(f"Response of l0 to l1_alpha{name}; band: 95 %", loc="left")
+    axes.set_title(f"Response of l0 to {curve.setting}{name}; band: 95 %", loc="left")
     style.name_ends(axes, names)
     return [style.save(figure, folder, NAME, CAPTION)]

@@ -51,8 +51,10 @@ def signals(study: Study) -> list[Signal]:
     lengths = dict(zip(map(str, study.trials.index), steps, strict=True))
     configuration = study.trials.loc[ranked, "configuration"].to_numpy()
     found = []
-    k = study.trials.loc[ranked, "k"].to_numpy(dtype=np.float64)
+    groups = _groups(study.trials.loc[ranked])
     for metric in verdicts.outcomes(study):
+        if metric.name == "l0":  # its order is that of the groups
+            continue
         curves = study.history(uids, metric.name)
         if not curves:
             continue
@@ -60,13 +62,23 @@ def signals(study: Study) -> list[Signal]:
         for share in SHARES:
             early = np.full(len(uids), np.nan)
             for i, uid in enumerate(uids):
-                if uid in curves and lengths[uid] is not None:
-                    early[i] = _last_before(*curves[uid], share * lengths[uid])
+                if uid in curves:
+                    length = lengths[uid] or curves[uid][0].max(initial=0)
+                    early[i] = _last_before(*curves[uid], share * length)
             both = pd.DataFrame({"early": scales.onto(metric, early), "final": final}).dropna()
-            both["k"] = np.nan_to_num(k[both.index], nan=-1.0)
+            both["group"] = groups[both.index]
             means = both.groupby(configuration[both.index]).mean()
             found.append(_signal(metric, share, *means.to_numpy().T))
     return found
+
+
+def _groups(trials: pd.DataFrame) -> Float[np.ndarray, " n"]:
+    """Trials of one k; without a k, those whose final L0 is the same to a tenth of a decade."""
+    k = trials["k"].to_numpy(dtype=np.float64)
+    l0 = trials.get("l0", pd.Series(np.nan, index=trials.index)).to_numpy(dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tenth = -1000.0 + np.round(10 * np.log10(l0))
+    return np.where(np.isnan(k), np.nan_to_num(tenth, nan=-1.0, neginf=-2000.0), k)
 
 
 def _last_before(
@@ -82,14 +94,14 @@ def _signal(
     share: float,
     early: Float[np.ndarray, " n"],
     final: Float[np.ndarray, " n"],
-    k: Float[np.ndarray, " n"],
+    group: Float[np.ndarray, " n"],
 ) -> Signal:
-    """Correlate ranks within groups of equal k: its order is known before training."""
-    sizes = {value: int((k == value).sum()) for value in np.unique(k)}
-    kept = np.array([sizes[value] > 1 for value in k], dtype=bool)
-    early, final, k = early[kept], final[kept], k[kept]
-    n = len(k)
-    spearman = float(_within(early, final, k, np.ones((1, n), dtype=np.int64))[0])
+    """Correlate ranks within groups of equal L0, since across them it decides the order."""
+    sizes = {value: int((group == value).sum()) for value in np.unique(group)}
+    kept = np.array([sizes[value] > 1 for value in group], dtype=bool)
+    early, final, group = early[kept], final[kept], group[kept]
+    n = len(group)
+    spearman = float(_within(early, final, group, np.ones((1, n), dtype=np.int64))[0])
     if math.isnan(spearman):
         remark = (
             "not reported by then"
@@ -101,7 +113,7 @@ def _signal(
         return Signal(metric, share, n, math.nan, None, remark)
     interval = None
     if n >= FEWEST:
-        interval = resampling.interval(_within(early, final, k, resampling.bootstrap(n)))
+        interval = resampling.interval(_within(early, final, group, resampling.bootstrap(n)))
     remark = "" if interval else f"n too small for an interval (under {FEWEST})"
     return Signal(metric, share, n, spearman, interval, remark)
 
