@@ -77,13 +77,12 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
     some, rows = lines[0], []
     for alpha in sorted({line["l1_alpha"] for line in lines}):
         alike = [line for line in lines if line["l1_alpha"] == alpha]
-        [target, *_] = [line["points"][-1] for line in alike if line["trainer"] == PEER]
+        [peer, *_] = [line["points"] for line in alike if line["trainer"] == PEER]
         for line in sorted(alike, key=lambda line: (line["steps"], NAMES.index(line["trainer"]))):
             points = line["points"]
             steps, seconds, last_fvu, last_l0 = points[-1]
             early = next(one for one in points if one[0] >= EARLY)
             late = next(one for one in points if one[0] >= steps - EARLY)
-            as_good = reached(points, target)
             rows.append(
                 [
                     f"{alpha:g}",
@@ -94,13 +93,14 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
                     f"{seconds:.1f}",
                     f"{last_fvu:.4f}",
                     f"{last_l0:.1f}",
-                    f"{as_good[1]:.1f} s, step {as_good[0]:,}" if as_good else "not reached",
+                    _when(reached(points, peer[-1])),
+                    _when(reached(peer, points[-1])),
                 ]
             )
     header = [
         *("l1_alpha", "trainer", "steps", f"ms per step, first {EARLY}"),
         *(f"ms per step, last {EARLY}", "s, whole training", "FVU", "L0"),
-        f"as good as {PEER} at its end",
+        *(f"as good as {PEER} at its end", f"{PEER} as good as this end"),
     ]
     return "\n\n".join(
         [
@@ -111,6 +111,10 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
             markdown(header, rows),
         ]
     )
+
+
+def _when(point: Point | None) -> str:
+    return f"{point[1]:.1f} s, step {point[0]:,}" if point else "not reached"
 
 
 def main() -> None:

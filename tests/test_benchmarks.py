@@ -17,6 +17,7 @@ from benchmarks import (
     step,
     step_table,
     trainers,
+    whole_l1,
 )
 from sae_sweep.activations import Activations, Wanted, describe, open_activations, prepare
 from sae_sweep.cli.compose import compose, validate_run
@@ -274,3 +275,21 @@ def test_every_way_to_do_an_operation_gives_the_same_result() -> None:
         first, *others = (way() for way in ways.values())
         for other in others:
             torch.testing.assert_close(other, first, rtol=1e-4, atol=1e-5)
+
+
+def test_as_good_as_a_peers_end_is_both_fvu_and_l0() -> None:
+    ours = [(20, 1.0, 0.5, 30.0), (40, 2.0, 0.3, 60.0), (60, 3.0, 0.3, 20.0)]
+    peer = [(20, 4.0, 0.9, 90.0), (40, 8.0, 0.4, 40.0)]
+    known = {"versions": "", "cpu": "", "load": 0.0, "cores": 1, "date": "", "l1_alpha": 5.0}
+    lines = [
+        {
+            "trainer": name,
+            "steps": points[-1][0],
+            "points": [(5 * n, *rest) for n, *rest in points],
+        }
+        | known
+        for name, points in (("sae-sweep", ours), ("sae-lens", peer))
+    ]
+    table = whole_l1.render(lines)
+    assert "| 3.0 | 0.3000 | 20.0 | 3.0 s, step 300 | not reached |" in table
+    assert "| 8.0 | 0.4000 | 40.0 | 8.0 s, step 200 | 8.0 s, step 200 |" in table

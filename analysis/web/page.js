@@ -250,7 +250,9 @@
     const steps = { mode: "lines", hoverinfo: "skip", x: members.map(x) };
     const xs = points.map(x);
     const ys = points.map(y);
-    const top = Math.max(...ys);
+    // what has no fvu below 1 stands above all others
+    const [low, high] = [Math.min(...ys), Math.max(...ys)];
+    const top = low > 0 && about(up).log ? high * (high / low) ** 0.07 : high + 0.07 * (high - low);
     const traces = [
       { ...steps, y: isStaircase ? members.map(y) : [],
         line: { color: css("ink"), width: 1.25, shape: "hv" }, name: "front" },

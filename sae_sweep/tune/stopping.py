@@ -84,7 +84,7 @@ class Stopping:
         return Outcome(uid, "stopped", verdict.step, {}, verdict.reason)
 
     def read(self, items: list[Item], trials: Mapping[str, Trial]) -> list[Item]:
-        """Pruner what a slot reports.
+        """Decide on what a slot reports.
 
         Returns:
             What counts: no rows after a verdict, and `stopped` however a trial with one has ended.
