@@ -97,7 +97,7 @@ def _front(study: Study, known: set[str]) -> dict[str, Any]:
     up, across = front.objectives[:2]
     stands, rows = standings(study, front), study.configurations
     members = study.ranked.groupby("configuration").groups
-    names = {up.name, across.name, *(one.name for one in study.main_metrics)}
+    names = dict.fromkeys([up.name, across.name, *(one.name for one in study.main_metrics)])
     points = [
         {
             "uid": uid,

@@ -44,7 +44,8 @@ def test_the_commands_and_exit_codes_stand(text: str) -> None:
     for line in [
         "python -m sae_sweep +sweep=NAME",
         "python -m sae_sweep forget --status STATUS",
-        "python -m sae_sweep export UID --format saelens",
+        "python -m sae_sweep export TRIAL --format saelens",
+        "python -m sae_sweep latents TRIAL",
         "python -m sae_sweep report|status|watch",
         "python -m sae_sweep import FILE",
         "python -m analysis report",
