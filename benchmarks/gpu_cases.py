@@ -93,7 +93,9 @@ def settle(shape: Shape, *, steps: int, sae: dict[str, Any] | None = None, **tra
     return resolve(config, Source("random", shape.d, 8 * shape.batch, {}))
 
 
-def drawn_on_the_device(trial: Trial, activations: RandomRows, _: torch.device) -> AbstractSae:
+def drawn_on_the_device(
+    trial: Trial, activations: RandomRows, _: torch.device, **_options: bool
+) -> AbstractSae:
     """Build what a trial starts from; a CPU would take minutes for the largest one."""
     sae = build(trial.sae.model_copy(update={"n_latents": 1}), activations.d, 0)
     sae.config = trial.sae

@@ -277,10 +277,11 @@ def _losses(
             continue
         truth = batch.truth[row, :length].to(final.device)[here, None]
         window = slice(row, row + 1)
-        found = model.log_probabilities(final[window, :length])[0, here]
+        # cloned: a product's last bits may depend on where in memory its operands begin
+        found = model.log_probabilities(final[window, :length].clone())[0, here]
         ce -= found.gather(1, truth).sum(dtype=torch.float64).item()
         if final is not clean.final:
-            before = model.log_probabilities(clean.final[window, :length])[0, here]
+            before = model.log_probabilities(clean.final[window, :length].clone())[0, here]
             kl += (before.exp() * (before - found)).sum(dtype=torch.float64).item()
     return ce, kl
 

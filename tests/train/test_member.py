@@ -1,5 +1,6 @@
 """What one trial's training counts, mends and leaves behind."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from sae_sweep.config import Trial
 from sae_sweep.records import METRICS, MOST_PREFIXES
 from sae_sweep.train import Engine, evaluate
 
+SPLICED = ("ce_", "kl", "output_cosine")
+"""Beginnings of the metrics of a model with the SAE in it."""
+
 
 def test_a_finished_trial_has_every_metric_and_its_folder(
     activations, alone, trials: dict[str, Trial], tmp_path: Path, name: str
@@ -30,6 +34,7 @@ def test_a_finished_trial_has_every_metric_and_its_folder(
     held = (
         {f"{moves}_final", f"{moves}_saturated", "l0_target_error"} if trial.controlled else set()
     )
+    missing |= {name for name in METRICS if name.startswith(SPLICED)}  # there is no model
     missing |= {"fvu_ordinary", "massive_rows", "massive_variance"}  # there are none
     missing |= {name for name in METRICS if name.endswith(("_final", "_saturated"))} - held
     missing |= {"l0_target_error"} - held
@@ -41,7 +46,9 @@ def test_a_finished_trial_has_every_metric_and_its_folder(
 
     folder = tmp_path / "alone" / trial.folder
     config = json.loads((folder / "config.json").read_text())
-    assert config == {"uid": trial.uid, "label": trial.label, **trial.record}
+    weights = hashlib.sha256((folder / "sae.safetensors").read_bytes()).hexdigest()
+    said = {"uid": trial.uid, "label": trial.label, "weights_sha256": weights}
+    assert config == {**said, **trial.record}
     sae = sae_package.load(folder)
     assert evaluate(sae, activations).metrics["fvu"] == outcome.final["fvu"]
     raw = sae.normalisation.invert(activations.validation)

@@ -123,7 +123,7 @@ def count_kernel(
     reconstruction = error / tokens
     mean = tl.load(active + member).to(tl.float32) / tokens
     goal = tl.load(l0_goals + member)
-    beyond = tl.where(goal > 0, mean / goal - 1, 0.0)
+    beyond = mean / tl.where(goal > 0, goal, 1.0) - 1
     paid = tl.load(l0_prices + member) * tl.where(goal > 0, beyond * beyond, mean)
     sparsity = tl.load(penalty + member) + paid
     auxiliary = tl.load(aux + member)

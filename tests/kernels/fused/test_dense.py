@@ -40,7 +40,7 @@ def step(trials: list[Trial], pages: int, slots: list[int] | None = None):
     batch = Batch(trials, table, slots)
     latents, dz = torch.full((2, *batch.pre.shape), torch.nan)
     columns = dense_columns(table, settings)
-    activate(columns, batch.pre, batch.threshold, batch.last_tie, latents)
+    activate(table, columns, batch.pre, batch.threshold, batch.last_tie, latents)
     decode_error(table, columns, latents, batch.centred, batch.g, batch.squared_error)
     into = poisoned_gradients(batch.pre.shape[1], batch.g.shape[2])
     vectors = batch.centred, batch.g

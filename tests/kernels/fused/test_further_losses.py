@@ -36,7 +36,7 @@ def step(
     batch = Batch(trials, table, slots)
     room = tuple(torch.full((2, *batch.pre.shape), torch.nan))
     columns = dense_columns(table, settings)
-    activate(columns, batch.pre, batch.threshold, batch.last_tie, room[0])
+    activate(table, columns, batch.pre, batch.threshold, batch.last_tie, room[0])
     decode_error(table, columns, room[0], batch.centred, batch.g, batch.squared_error)
     into = empty_gradients(batch.pre.shape[1], batch.g.shape[2], torch.device("cpu"))
     for tensor in into[:4]:

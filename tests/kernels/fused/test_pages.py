@@ -13,7 +13,7 @@ PAGE, D = 16, 5
 
 def state_of(n: int, seed: int) -> dict[str, torch.Tensor]:
     make = torch.Generator().manual_seed(seed)
-    shapes = {"w_enc": (n, D), "b_enc": (n,), "w_dec": (n, D), "b_dec": (D,)}
+    shapes = {"w_enc": (n, D), "b_enc": (n,), "w_dec": (n, D), "b_dec": (D,), "threshold": (n,)}
     found = {
         prefix + name: torch.randn(shape, generator=make)
         for prefix in ("", "first.", "second.")
