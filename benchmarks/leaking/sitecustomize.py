@@ -17,8 +17,8 @@ def _leak() -> None:
 
     init, update = Solo.__init__, Solo.update
 
-    def begin(self, trial, *rest) -> None:
-        init(self, trial, *rest)
+    def begin(self, trial, *rest, **options) -> None:
+        init(self, trial, *rest, **options)
         self.kept = None
         if trial.uid == os.environ["LEAKING"]:
             self.kept = []
