@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
 from sae_sweep.activations import pretrained, texts
-from sae_sweep.activations.disk import claimed, replacing
+from sae_sweep.activations.disk import make_once, replacing
 from sae_sweep.activations.facts import FileFacts, checksums
 from sae_sweep.activations.model_folder import WEIGHTS, model_files, model_folder
 from sae_sweep.activations.partial import PartialModel, Point, text_part
@@ -42,8 +42,6 @@ CUTTING = {
 SPLITS: tuple[Split, ...] = ("validation", "train")
 PLAN_SCHEMA = 2
 GROUPS, GROUP_NAMES = "groups.npy", "groups.json"
-SECONDS_BETWEEN_LOOKS = 0.2
-"""How often a plan that another process writes is looked for."""
 DOCUMENTS_AT_ONCE = 512
 WINDOWS_AT_ONCE = 256
 """Windows that are sorted by length together, so that batches hold little padding."""
@@ -157,12 +155,8 @@ class ModelReader:
             separator=pretrained.separator(tokenizer, config),
         )
         plan = outputs / "cache" / "texts" / self._plan_name(outputs)
-        while not (plan / GROUPS).exists():
-            with claimed(outputs / "cache" / "locks" / plan.name) as mine:
-                if mine:
-                    _write_plan(plan, config, tokenizer, cut)
-            if not mine:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+        lock = outputs / "cache" / "locks" / plan.name
+        make_once(plan / GROUPS, lock, lambda: _write_plan(plan, config, tokenizer, cut))
         with edge(str(plan), "delete this folder and run again", "is damaged"):
             self._windows: dict[Split, Windows] = {
                 split: read_windows(plan / split, cut) for split in SPLITS

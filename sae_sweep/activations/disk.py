@@ -5,14 +5,18 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sae_sweep.errors import BadInput
 
 ABANDONED_SECONDS = 3600
 """A temporary file that nobody has written to for so long belongs to a process that died."""
+
+SECONDS_BETWEEN_LOOKS = 0.2
+"""How often what another process makes is looked for."""
 
 
 @contextlib.contextmanager
@@ -46,6 +50,17 @@ def claimed(path: Path) -> Iterator[bool]:
         finally:
             if held:
                 path.unlink(missing_ok=True)
+
+
+def make_once(path: Path, lock: Path, make: Callable[[], None]) -> None:
+    """Make what is not there; of several processes that want it one does, the others wait."""
+    while not path.exists():
+        with claimed(lock) as mine:
+            # another may have made it before the lock was free
+            if mine and not path.exists():
+                make()
+        if not mine:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def remove_abandoned(folder: Path) -> None:

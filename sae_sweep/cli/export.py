@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from sae_sweep.errors import BadInput
+from sae_sweep.records import TrialRecord
 from sae_sweep.records.store import Reader, add_options, chosen_url
 
 FORMATS = ["saelens", "sparsify", "dictionary_learning", "circuit-tracer"]
@@ -24,14 +25,24 @@ def export(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     with Reader(chosen_url(options)) as reader:
         trial = reader.find(options.trial)
-    folder = options.outputs / "trials" / trial.folder
-    if not (folder / "sae.safetensors").exists():
-        raise BadInput(
-            f"{trial.folder} has no weights in {folder} (status {trial.status}): "
-            "train it with store.weights=all, e.g. with rerun=all"
-        )
+    folder = folder_with_weights(options.outputs, trial)
     from sae_sweep.sae import export as write
 
     said = write(folder, options.to or folder / options.format, options.format)
     sys.stdout.write(f"{said}\n")
     return 0
+
+
+def folder_with_weights(outputs: Path, trial: TrialRecord) -> Path:
+    """The folder of a trial that is done.
+
+    Raises:
+        BadInput: it is not, or its weights were not kept.
+    """
+    folder = outputs / "trials" / trial.folder
+    if trial.status != "done" or not (folder / "sae.safetensors").exists():
+        raise BadInput(
+            f"{trial.folder} has no weights in {folder} (status {trial.status}): "
+            "train it with store.weights=all, e.g. with rerun=all"
+        )
+    return folder

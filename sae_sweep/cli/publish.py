@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweep.activations.disk import replacing
+from sae_sweep.cli.export import folder_with_weights
 from sae_sweep.errors import BadInput, CutShort, printable, without_passwords
 from sae_sweep.inputs import edge, reason
 from sae_sweep.records import METRICS, TrialRecord
@@ -83,12 +84,7 @@ def _write(
 ) -> Path:
     from sae_sweep.sae import export
 
-    folder = outputs / "trials" / trial.folder
-    if trial.status != "done" or not (folder / "sae.safetensors").exists():
-        raise BadInput(
-            f"{trial.folder} has no weights in {folder} (status {trial.status}): "
-            "train it with store.weights=all, e.g. with rerun=all"
-        )
+    folder = folder_with_weights(outputs, trial)
     place = folder / "publish"
     export(folder, place)
     shutil.copyfile(folder / "config.json", place / "config.json")

@@ -17,14 +17,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sae_sweep.activations import Inputs, ModelReader, Wanted
-from sae_sweep.activations.disk import claimed, replacing
+from sae_sweep.activations.disk import make_once, replacing
 from sae_sweep.activations.manifest import read_manifest
 from sae_sweep.activations.model_folder import model_folder
 from sae_sweep.activations.pretrained import pooled_by, read_head
 from sae_sweep.errors import BadInput
 from sae_sweep.evaluate.whole_model import WholeModel, load
 from sae_sweep.evaluate.windows import Batch, Text, batches, texts
-from sae_sweep.inputs import note
+from sae_sweep.inputs import edge, note
 from sae_sweep.records import digest
 from sae_sweep.records.metrics import BY_HEAD
 from sae_sweep.sae import AbstractSae
@@ -103,10 +103,8 @@ def prepare(source: Source) -> None:
         BadInput: for a model that cannot be run as a whole.
     """
     file = _file(source)
-    while not file.exists():
-        with claimed(source.outputs / "cache" / "locks" / file.name) as mine:
-            if mine:
-                _write(source, file)
+    lock = source.outputs / "cache" / "locks" / file.name
+    make_once(file, lock, lambda: _write(source, file))
     if _metadata(file)["head"] is None:
         note(
             f"{_without_head(source.wanted.config.model)}: with an SAE in it, output_cosine is "
@@ -188,7 +186,7 @@ def _file(source: Source) -> Path:
 
 
 def _metadata(file: Path) -> dict[str, Any]:
-    with safe_open(file, framework="pt") as opened:
+    with edge(str(file), "delete it and run again"), safe_open(file, framework="pt") as opened:
         told: dict[str, Any] = json.loads(opened.metadata()["spliced"])
     return told
 

@@ -10,9 +10,8 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from sae_sweep.activations import Inputs
+from sae_sweep.activations.collect import BATCH_TOKENS
 
-BATCH_TOKENS = 2048
-"""Tokens of a forward pass, padding included."""
 MASKED_SHARE = 0.15
 """Of a window's text tokens, those that a masked language model is to predict (BERT's own)."""
 

@@ -206,14 +206,15 @@ def extracting(
     """
     import ray
 
-    gpus, taken = ray.cluster_resources().get("GPU", 0), config.extractors * config.extractor_gpus
-    if config.extractor_gpus and gpus - taken < 1:
+    each, unit = (config.extractor_gpus, "GPU") if config.extractor_gpus else (1, "CPU")
+    there = ray.cluster_resources().get(unit, 0)
+    if there - config.extractors * each < 1:
         raise BadInput(
             f"executor.extractors={config.extractors} with executor.extractor_gpus="
-            f"{config.extractor_gpus:g} on a cluster with {gpus:g} GPUs leaves none to train on: "
-            "lower them, or executor.extractor_gpus=0 for a core each"
+            f"{config.extractor_gpus:g} on a cluster with {there:g} {unit}s leaves none to train "
+            "on: lower them, or executor.extractor_gpus=0 for a core each"
         )
-    needs = {"num_gpus": config.extractor_gpus} if config.extractor_gpus else {"num_cpus": 1}
+    needs = {f"num_{unit.lower()}s": each}
     kind = ray.remote(max_restarts=-1, max_task_retries=-1, **needs)(Extractor)
     actors = [kind.remote(passes, outputs) for _ in range(config.extractors)]
     ray.get([actor.ready.remote() for actor in actors])

@@ -1,12 +1,13 @@
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from sae_sweep.activations.disk import remove_abandoned, replacing, require_space
+from sae_sweep.activations.disk import make_once, remove_abandoned, replacing, require_space
 from sae_sweep.errors import BadInput
 
 
@@ -69,3 +70,22 @@ def test_a_disk_too_small_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(BadInput, match=message):
         require_space(folder, 3_000_000)
     assert asked == [tmp_path, tmp_path]
+
+
+def test_what_several_want_is_made_once(tmp_path: Path) -> None:
+    path, made = tmp_path / "made", []
+
+    def make() -> None:
+        time.sleep(0.05)
+        made.append(path)
+        path.touch()
+
+    threads = [
+        threading.Thread(target=make_once, args=(path, tmp_path / "locks" / "made", make))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert made == [path]

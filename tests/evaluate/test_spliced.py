@@ -115,6 +115,15 @@ def test_causal_models_predict_the_text_tokens_and_no_special_one(
         assert not is_text[0], "the first token is the tokeniser's own"
 
 
+def test_damaged_passes_of_an_earlier_run_are_one_message(source: Callable[..., Source]) -> None:
+    made = source("gpt2")
+    evaluate.prepare(made)
+    file = spliced._file(made)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(BadInput, match=r"\.safetensors cannot be read .*: delete it and run again"):
+        evaluate.prepare(made)
+
+
 @pytest.mark.parametrize("kind", [*HEADS, "t5"])
 @pytest.mark.parametrize("layer", [0, 1, 3])
 def test_exact_activations_give_exactly_the_clean_model(

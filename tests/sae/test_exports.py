@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from test_saelens import CONFIGS, D, M, N, stored
 from torch import Tensor
 
+from sae_sweep.cli.export import FORMATS
 from sae_sweep.config import Architecture, BatchTopKConfig, TopKConfig
 from sae_sweep.errors import BadInput
-from sae_sweep.sae import AbstractSae, Normalisation, build, export, load, save
+from sae_sweep.sae import LAYOUTS, AbstractSae, Normalisation, build, export, load, save
 
 TRANSCODERS = {
     "relu": CONFIGS["standard"].model_copy(update={"transcoder": True}),
@@ -146,3 +147,7 @@ def test_what_a_library_has_nothing_like_is_refused(
     with pytest.raises(BadInput, match=message):
         export(tmp_path, tmp_path / "theirs", layout)
     assert not (tmp_path / "theirs").exists()
+
+
+def test_the_command_offers_every_layout() -> None:
+    assert ["saelens", *LAYOUTS] == FORMATS

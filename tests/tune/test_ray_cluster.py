@@ -41,6 +41,8 @@ def test_slots_take_a_gpu_each_on_a_running_cluster(tmp_path, ray_folder) -> Non
         sweeps.wait_until(lambda: (ray_folder / "ray" / "ray_current_cluster").exists(), head)
         greedy = ["executor.extractors=1", "executor.extractor_gpus=1.5"]
         text = sweeps.run(tmp_path, "ray", "executor.address=auto", *greedy, code=2)
+        cores = ["executor.address=auto", "executor.extractors=2"]
+        no_core = sweeps.run(tmp_path, "ray", *cores, code=2)
         sweeps.run(tmp_path, "ray", "executor.address=auto", "executor.cohort=2")
     finally:
         os.killpg(head.pid, signal.SIGTERM)  # its own processes only: `ray stop` takes everybody's
@@ -48,3 +50,4 @@ def test_slots_take_a_gpu_each_on_a_running_cluster(tmp_path, ray_folder) -> Non
         log.close()
     assert set(sweeps.statuses(tmp_path).values()) == {"done"}
     assert "extractor_gpus=1.5 on a cluster with 2 GPUs leaves none to train on" in text
+    assert "extractors=2 with executor.extractor_gpus=0 on a cluster with 2 CPUs leaves" in no_core
