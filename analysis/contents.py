@@ -50,10 +50,12 @@ class Topic(NamedTuple):
     section: Section
     draw: Callable[[Study, Path], Iterable[Drawn]] | None = None
     """Draws what the sweep has data for into a folder."""
+    group: str | None = None
+    """The heading under which report.html folds it and those after it; None: as the one before."""
 
 
 TOPICS = (
-    Topic(overview.what_was_run),
+    Topic(overview.what_was_run, group="Results"),
     Topic(imported.imported),
     Topic(recommended.recommended),
     Topic(failures.failure_section),
@@ -66,7 +68,7 @@ TOPICS = (
     Topic(equal_l0.equal_sparsity, equal_l0.draw),
     Topic(best.top_tables, best.draw),
     Topic(noise.noise_floor),
-    Topic(effects.effects, effects.draw),
+    Topic(effects.effects, effects.draw, group="Effects of the settings"),
     Topic(tradeoffs.tradeoffs),
     Topic(levels.level_tables, levels.draw),
     Topic(switches.switches),
@@ -75,13 +77,13 @@ TOPICS = (
     Topic(coverage.coverage),
     Topic(interactions.heatmaps),
     Topic(grids.grid_tables),
-    Topic(grids.utilisation),
+    Topic(grids.utilisation, group="Latents and training"),
     Topic(scorecard.quality),
     Topic(groups.by_group, groups.draw),
     Topic(comparison.side_by_side),
     Topic(curves.training_curves, curves.draw),
     Topic(stopping.stopping, early.draw),
-    Topic(limitations.limits),
+    Topic(limitations.limits, group="Limits and records"),
     Topic(next_runs.next_steps),
     Topic(records.status, records.draw),
     Topic(records.checks),
@@ -92,23 +94,15 @@ TOPICS = (
 )
 
 
-GROUPS = {
-    overview.what_was_run: "Results",
-    effects.effects: "Effects of the settings",
-    grids.utilisation: "Latents and training",
-    limitations.limits: "Limits and records",
-}
-"""The headings under which report.html folds the topics, by the section that each begins with."""
-
-
 def compose(context: ReportContext) -> dict[str, list[Blocks]]:
     """The sections that have something to say, by group."""
     found: dict[str, list[Blocks]] = {}
+    group = ""
     for topic in TOPICS:
-        if topic.section in GROUPS:
-            group = found[GROUPS[topic.section]] = []
+        group = topic.group or group
+        found.setdefault(group, [])
         if blocks := topic.section(context):
-            group.append(blocks)
+            found[group].append(blocks)
     return found
 
 

@@ -219,12 +219,12 @@ def course(uid: str, outcome: Outcome, reports: int, random: np.random.Generator
 def rendered(folder: Path) -> Measured:
     """Render the store of a folder, timing each of the report's parts."""
     parts: dict[str, float] = {}
-    contents.TOPICS = report.TOPICS = tuple(
-        contents.Topic(
-            _timed(section, section.__name__, parts),
-            draw and _timed(draw, f"figures: {section.__name__}", parts),
+    contents.TOPICS = tuple(
+        topic._replace(
+            section=_timed(topic.section, topic.section.__name__, parts),
+            draw=topic.draw and _timed(topic.draw, f"figures: {topic.section.__name__}", parts),
         )
-        for section, draw in contents.TOPICS
+        for topic in contents.TOPICS
     )
     web.page = _timed(web.page, "report.html", parts)
     data.write = _timed(data.write, "data", parts)

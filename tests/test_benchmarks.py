@@ -13,6 +13,7 @@ from benchmarks import (
     quality_table,
     readme,
     references,
+    report,
     selection,
     step,
     step_table,
@@ -293,3 +294,11 @@ def test_as_good_as_a_peers_end_is_both_fvu_and_l0() -> None:
     table = whole_l1.render(lines)
     assert "| 3.0 | 0.3000 | 20.0 | 3.0 s, step 300 | not reached |" in table
     assert "| 8.0 | 0.4000 | 40.0 | 8.0 s, step 200 | 8.0 s, step 200 |" in table
+
+
+@pytest.mark.slow
+def test_the_reports_benchmark_times_every_part_of_two_equal_renderings(tmp_path: Path) -> None:
+    report.write(tmp_path, "topk", 40, 5)
+    measured, equal = report.twice(tmp_path)
+    assert equal
+    assert {"what_was_run", "records", "data", "report.html"} <= measured.parts.keys()

@@ -584,5 +584,10 @@ def test_who_holds_the_lock_of_a_file_is_named_and_not_waited_for_without_end(
         finally:
             frozen.kill()
             frozen.communicate()
+        own = sqlite3.connect(file, isolation_level=None)
+        own.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CutShort, match=r"is locked by another thread of this process for more"):
+            store.event(run, "search", "x")
+        own.close()
         store.event(run, "search", "y")
         store.finish_run(run)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,8 @@ def _holder_of(file: Path) -> str:
         number, _, _, kind, pid, place, *_ = line.split()
         if number.endswith(":") and kind == "WRITE" and place.rpartition(":")[2] in inodes:
             with contextlib.suppress(psutil.Error, ValueError):  # of another PID namespace
+                if int(pid) == os.getpid():
+                    return "another thread of this process"
                 return f"process {pid} ({psutil.Process(int(pid)).status()})"
     return "another process"
 
