@@ -169,7 +169,9 @@ def _weakest(study: Study, uid: str, probes: pd.DataFrame) -> WeakestLabel:
         uid,
         _label(study, uid),
         str(first["label"]),
-        *(float(first[name]) for name in ("accuracy", "low", "high")),
+        float(first["accuracy"]),
+        float(first["low"]),
+        float(first["high"]),
         int((rows["low"] <= GUESSING).sum()),
         len(rows),
     )
