@@ -4,9 +4,9 @@
     python -m benchmarks.handoffs outputs/trials/NAME
 
 Wants eai-delphi, which asks for vllm; its reader does without: `pip install --no-deps eai-delphi`,
-then faiss-cpu, asyncer, simple_parsing, blobfile, eai-sparsify, sentence-transformers. Compares each
-latent's largest activation and how often it fires with latents.parquet, prints what was found, and
-exits with 1 where one is off.
+then faiss-cpu, asyncer, simple_parsing, blobfile, eai-sparsify, sentence-transformers. Compares
+each latent's largest activation and how often it fires with latents.parquet, prints what was
+found, and exits with 1 where one is off.
 """
 
 import argparse

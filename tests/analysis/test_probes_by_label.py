@@ -1,5 +1,6 @@
 """Probes by label in the report."""
 
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
@@ -66,7 +67,8 @@ def probed(folder: Path) -> list[Ran]:
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     with Reader(write_store(tmp_path, probed(tmp_path))) as reader:
-        return load(reader.sweep())
+        made = load(reader.sweep())
+    return dataclasses.replace(made, trials_folder=tmp_path / "trials")
 
 
 def test_a_sweep_without_probes_has_no_such_topic(tmp_path: Path) -> None:
