@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from made_sweeps import Ran, grid, in_model, right_l0, write_store
+from made_sweeps import Ran, grid, ground_truth, in_model, right_l0, write_store
 from quality_sweeps import l1_sweep, layers, published_grid, two_kinds, write_tables
 from test_claims import made
 from test_claims_designs import categories, confounded, few, together
@@ -56,6 +56,7 @@ SWEEPS: dict[str, tuple[list[Ran], dict[str, Any]]] = {
     "l1": (l1_sweep(), {"config": {"search": {"kind": "target", "target": 0.05, "trials": 15}}}),
     "stopping": (reporting(), {"config": CONFIG}),
     "in model": (in_model(), {}),
+    "truth": (ground_truth(), {}),
     "l0": (right_l0(), {}),
 }
 
