@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from made_sweeps import grid, ground_truth, write_store
 
 from analysis import report
 from analysis.context import ReportContext

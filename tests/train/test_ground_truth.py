@@ -1,4 +1,4 @@
-"""Metrics against the true dictionary: SAELens' numbers, naive formulas, and that nothing changes."""
+"""Metrics against the true dictionary: SAELens' numbers, naive formulas, nothing changed."""
 
 import json
 from collections.abc import Callable
