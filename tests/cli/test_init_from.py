@@ -71,7 +71,7 @@ def test_other_rows_have_another_normalisation(first: tuple[Path, TrialRecord]) 
 def test_the_identity_is_the_content_wherever_it_lies(
     first: tuple[Path, TrialRecord], tmp_path: Path
 ) -> None:
-    outputs, before = first
+    outputs, _ = first
     shutil.copytree(start(first), tmp_path / "moved")
     words = ["sae.n_latents=32", "sae.k=4", *STILL]
     (here,) = run(outputs, "here", f"sae.init_from={start(first)}", *words)
