@@ -21,6 +21,7 @@ from analysis.context import ReportContext
 from analysis.page.blocks import Claim
 from analysis.study.table import load
 from analysis.topics import summary
+from sae_sweep.records.references import Reference
 from sae_sweep.records.store import Reader
 
 NUMBER = re.compile(r"(?<![\w.])[-+\N{MULTIPLICATION SIGN}]?\d[\d,.]*(?:e[-+]?\d+)?")
@@ -39,6 +40,9 @@ LIMITS = {
     "TooFewPoints": {"3"},
 }
 """Thresholds of this package that a kind of sentence names."""
+ELSEWHERE = Reference(
+    "theirs", "saelens", "topk", 64, "f" * 64, "a" * 12, metrics={"fvu": 0.21, "l0": 7.5}
+)
 SWEEPS: dict[str, tuple[list[Ran], dict[str, Any]]] = {
     "grid": (grid(), {}),
     "effects": (trials(), {}),
@@ -70,7 +74,10 @@ def claims(tmp_path_factory: pytest.TempPathFactory) -> list[Claim]:
         write_tables(folder, ran)
         with Reader(write_store(folder, ran, **run)) as reader:
             study = dataclasses.replace(
-                load(reader.sweep()), history=reader.history, trials_folder=folder / "trials"
+                load(reader.sweep()),
+                history=reader.history,
+                trials_folder=folder / "trials",
+                references=(ELSEWHERE,),
             )
             sections = [summary.summary, *(topic.section for topic in TOPICS)]
             for section in sections:
