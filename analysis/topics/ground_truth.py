@@ -121,7 +121,9 @@ def _sparsity(study: Study, rows: pd.DataFrame) -> Iterator[TrueSparsity]:
 
 def _true_l0(study: Study) -> float | None:
     """Features of a token, where all trials are of one source."""
-    found = study.ranked[TRUE_L0].dropna().unique() if TRUE_L0 in study.ranked else []
+    if TRUE_L0 not in study.ranked:
+        return None
+    found = study.ranked[TRUE_L0].dropna().unique()
     return float(found[0]) if len(found) == 1 else None
 
 

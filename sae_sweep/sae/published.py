@@ -33,6 +33,8 @@ FOLDED = ("none", "expected_average_only_in")
 """SAELens' normalisations that its weights contain when they are saved."""
 EQUAL_NORMS = 1e-3
 """Relative difference up to which decoder rows count as equally long."""
+ROUNDING = 1e-5
+"""How far the norm of a row that is kept at 1 may be from it."""
 CONVERT = (
     'python -c "import torch; from safetensors.torch import save_file; '
     "save_file({{n: t.contiguous() for n, t in torch.load('{old}', weights_only=True).items()}}, "
@@ -275,6 +277,8 @@ def to_unit_rows(sae: AbstractSae) -> None:
         return
     norm = sae.w_dec.double().norm(dim=1)
     low, high = norm.min().item(), norm.max().item()
+    if max(1 - low, high - 1) < ROUNDING:
+        return
     selects = sae.config.kind in ("topk", "batchtopk", "matryoshka")
     if selects and (low <= 0 or high / low - 1 > EQUAL_NORMS):
         raise BadInput(

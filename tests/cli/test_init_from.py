@@ -22,7 +22,9 @@ STILL = ["train.lr=1e-30", "train.steps=1", "train.report_every=1"]
 
 
 def run(outputs: Path, name: str, *words: str) -> list[TrialRecord]:
-    assert main([*BASE, f"outputs={outputs}", f"sweep.name={name}", *words]) == 0
+    given = {word.partition("=")[0] for word in words}
+    base = [word for word in BASE if word.partition("=")[0] not in given]
+    assert main([*base, f"outputs={outputs}", f"sweep.name={name}", *words]) == 0
     with Reader(default_url(outputs)) as reader:
         return reader.sweep(name).trials
 
