@@ -1,5 +1,6 @@
 """Activations on disk: written once, verified, read in place."""
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -158,7 +159,8 @@ class Activations:
             paths[shard.split].append(folder / shard.name)
         self._validation_paths = paths["validation"]
         validation = list(map(read_shard, paths["validation"]))
-        shard_at = cache.shard if cache else list(map(read_shard, paths["train"])).__getitem__
+        mapped = functools.cache(lambda number: read_shard(paths["train"][number]))
+        shard_at = cache.shard if cache else mapped  # what a cache let go is missed when it is read
         sizes = [shard.rows for shard in manifest.shards if shard.split == "train"]
         self._train = Stacked(lambda number: shard_at(number).activation, sizes)
         self._validation = Stacked.of([one.activation for one in validation])
