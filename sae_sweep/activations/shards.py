@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import torch
-from jaxtyping import Float, Float32, Int16, Int64
+from jaxtyping import Float, Float32, Int16, Int32, Int64
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -165,6 +165,7 @@ class Activations:
         self._train = Stacked(lambda number: shard_at(number).activation, sizes)
         self._validation = Stacked.of([one.activation for one in validation])
         self._validation_groups = Stacked.of([one.group for one in validation])
+        self._validation_documents = Stacked.of([one.document for one in validation])
         self._train_targets = Stacked(lambda number: _target(shard_at(number)), sizes)
         if self.has_target:
             self._validation_targets = Stacked.of([_target(one) for one in validation])
@@ -213,6 +214,10 @@ class Activations:
     def validation_groups(self, start: int, stop: int) -> Int16[Tensor, " n"]:
         """Groups of validation rows start to stop, as places in `group_names`."""
         return self._validation_groups.take(self._run(start, stop))
+
+    def validation_documents(self, start: int, stop: int) -> Int32[Tensor, " n"]:
+        """Numbers of the documents of validation rows start to stop; without documents, rows'."""
+        return self._validation_documents.take(self._run(start, stop))
 
     def validation_origins(self) -> Origins:
         """Token, position and window of every validation row.
