@@ -109,6 +109,21 @@ def test_kinds_are_compared_where_they_share_an_l0() -> None:
     assert [name for name, *_ in only(told, ElsewhereInL0).ranges] == ["l1 1,536"]
 
 
+def test_kinds_that_are_not_told_apart_share_the_first_place() -> None:
+    values = (("gated", 0.0), ("topk", 0.0), ("batchtopk", 0.01), ("l1", 0.2))
+
+    def lead(tied: tuple[str, ...] | None) -> str:
+        told = BestKind("dead_features", 768, 33.0, values, 3, 3, tied).words
+        return told.removeprefix("**At equal L0, ").partition("**")[0]
+
+    assert lead(("topk", "batchtopk", "l1")) == (
+        "no kind has detectably fewer dead latents than another"
+    )
+    assert lead(("topk", "batchtopk")) == ("gated, topk and batchtopk have the fewest dead latents")
+    assert lead(()) == "gated has the fewest dead latents"
+    assert lead(None) == "gated and topk have the fewest dead latents"
+
+
 def _changes(lr_effect: float, joint: float) -> list[Claim]:
     rng = np.random.default_rng(0)
     trials = [
