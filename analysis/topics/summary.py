@@ -331,7 +331,7 @@ def _methods(study: Study) -> list[Block]:
         "seeds where there is one; q-values over effects and interactions together "
         "(Benjamini-Yekutieli). Seeds that configurations share are blocks. Front: configurations "
         "that no other beats in every objective. Ties and noise: Tukey's range over all "
-        "configurations, 5 % for the page. Every sentence "
+        "configurations, for single seeds a permutation test too; 5 % for the page. Every sentence "
         "stands with its figures in `data/claims.json`, every trial in `data/runs.csv`.",
     ]
 
