@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from analysis.context import ReportContext
-from analysis.findings import failures, noise, verdicts
+from analysis.findings import effect_tests, failures, noise
 from analysis.foreign.sweep import Request, import_sweep
 from analysis.page.blocks import Claim
 from analysis.study.table import Study, load
@@ -189,10 +189,10 @@ def test_seeds_that_one_level_has_alone_are_not_taken_for_the_level() -> None:
         for s in ((2, 3) if aux == 1 else (0, 1))
     ]
     found = study(trials)
-    judged = verdicts.judge(found)
-    (aux,) = (one for one in judged.found if one.hyperparameter.name == "aux_coeff")
-    assert (aux.verdict, aux.reason) == ("unjudged", "changes together with the seeds")
-    assert not any(one.is_claimed for one in judged.found)
+    estimates = effect_tests.estimate(found)
+    (aux,) = (one for one in estimates.found if one.hyperparameter.name == "aux_coeff")
+    assert (aux.finding, aux.reason) == ("untested", "changes together with the seeds")
+    assert not any(one.is_claimed for one in estimates.found)
     floor = noise.floor(found, METRICS["fvu"])
     assert floor is not None
     rows = found.configurations

@@ -9,8 +9,8 @@ import pytest
 from made_sweeps import Load, Ran, grid
 from scipy import stats
 
-from analysis.findings import noise, verdicts
-from analysis.findings.verdicts import Effect
+from analysis.findings import effect_tests, noise
+from analysis.findings.effect_tests import Effect
 from analysis.statistics.correlations import correlation_interval
 from analysis.statistics.replicates import least_gap
 from analysis.statistics.resampling import permutation_gap
@@ -30,7 +30,7 @@ def study(load: Load, trials: list[Ran]) -> Study:
 
 def effect(one: Study, name: str, metric: Metric) -> Effect:
     """What is found of a hyperparameter by name."""
-    found = verdicts.judge(one)
+    found = effect_tests.estimate(one)
     return next(e for e in found.of(metric) if e.hyperparameter.name == name)
 
 
@@ -97,7 +97,7 @@ def test_under_four_configurations_there_is_no_interval(load: Load) -> None:
 def test_a_constant_metric_has_no_correlation_and_no_best_level(load: Load) -> None:
     trials = [Ran({"sae.k": k}, {"fvu": 0.1}) for k in (4, 8, 16, 32)]
     found = effect(study(load, trials), "k", FVU)
-    assert (found.verdict, found.reason) == ("unjudged", "metric constant")
+    assert (found.finding, found.reason) == ("untested", "metric constant")
     assert found.best is None
 
 
@@ -114,7 +114,7 @@ def test_a_conditional_setting_is_judged_where_it_is_active(load: Load) -> None:
     assert found.correlation.spearman < -0.9
     assert found.adjusted is not None
     assert found.adjusted.df == 2
-    assert found.verdict == "monotone"
+    assert found.finding == "monotone"
 
 
 def test_best_follows_the_metrics_direction(load: Load) -> None:
