@@ -361,7 +361,7 @@ def read_history(
         named = select(TRIAL.c.pk, TRIAL.c.uid).where(
             TRIAL.c.uid.in_(wanted[start : start + CHUNK])
         )
-        uid = dict(connection.execute(named).tuples().all())
+        uid = {row["pk"]: row["uid"] for row in connection.execute(named).mappings()}
         cursor = connection.execute(query.where(METRIC.c.trial.in_(list(uid)))).cursor
         assert cursor is not None
         # the driver's own tuples: a large sweep has millions, and each SQLAlchemy row costs as much
