@@ -48,6 +48,8 @@ class Extracted(NamedTuple):
     model can serve."""
     evaluated: Mapping[str, Source]
     """Those whose SAEs are measured inside the model."""
+    probed: Mapping[str, int]
+    """Those whose rows have labels, and how many validation documents probes of them take."""
 
 
 class SlotRecord:
@@ -100,8 +102,8 @@ class Driver:
         self._trials_root = outputs / "trials"
         self._activations_root = outputs / "activations"
         self._watchers = list(watchers)
-        extracted = extracted or Extracted({}, {})
-        self.bounded, self._evaluated = extracted
+        extracted = extracted or Extracted({}, {}, {})
+        self.bounded, self._evaluated, self._probed = extracted
         self._stopping = Stopping(store, run, config)
         self._ended_before = partial(ended, config=config, states=store.states)
         self._supply: Supply | None = None
@@ -243,7 +245,8 @@ class Driver:
         slot.begun = True
         bounded = self.bounded.get(slot.key.activations, ())
         evaluated = self._evaluated.get(slot.key.activations)
-        return Job(number, folder, self._trials_root, self.threads, bounded, evaluated)
+        documents = self._probed.get(slot.key.activations, 0)
+        return Job(number, folder, self._trials_root, self.threads, bounded, evaluated, documents)
 
     def _next_slot_record(self) -> SlotRecord | None:
         """A slot with its first trials."""

@@ -8,7 +8,7 @@ import torch
 from sae_sweep.activations import Cache, open_activations
 from sae_sweep.config import Trial
 from sae_sweep.errors import BadInput, lacks_room
-from sae_sweep.evaluate import Evaluator
+from sae_sweep.evaluate import Evaluator, Prober
 from sae_sweep.inputs import edge
 from sae_sweep.kernels.fused.memory import packed_memory
 from sae_sweep.records import Outcome, Status
@@ -79,6 +79,9 @@ class _SlotEngine:
         self.engine = Engine(self._activations, job.trials, device, job.threads)
         self._device = device
         self._evaluator = Evaluator(job.evaluated) if job.evaluated else None
+        self._prober: Prober | None = None
+        if job.probe_documents:
+            self._prober = Prober(self._activations, job.probe_documents, device)
         self._job = job
         self._sizing: Sizing | None = None
         self._timed_for: tuple[str, ...] = ()
@@ -132,17 +135,26 @@ class _SlotEngine:
         return items
 
     def _evaluated(self, done: Outcome) -> list[Item]:
-        """Measure what the model loses with a finished trial; its weights are on disk already."""
-        if self._evaluator is None:
+        """Measure a finished trial beside its reconstruction; its weights are on disk already."""
+        if self._evaluator is None and self._prober is None:
             return [done]
-        began = time.monotonic()
+        items: list[Item] = []
+        began, folder = time.monotonic(), self._folders[done.uid]
+        metrics: dict[str, float] = {}
         try:
-            with edge("the model with the SAE in it", "free some memory", "cannot be run"):
-                metrics = self._evaluator.metrics(load(self._folders[done.uid]))
+            if self._evaluator is not None:
+                with edge("the model with the SAE in it", "free some memory", "cannot be run"):
+                    metrics |= self._evaluator.metrics(load(folder))
         except BadInput as error:  # the trial is done all the same
-            return [NotEvaluated(done.uid, str(error)), done]
+            items.append(NotEvaluated(done.uid, str(error)))
+        try:
+            if self._prober is not None:
+                with edge("probes of the rows' labels", "free some memory", "cannot be made"):
+                    metrics |= self._prober.metrics(load(folder), folder)
+        except BadInput as error:
+            items.append(NotEvaluated(done.uid, str(error)))
         seconds = done.seconds + time.monotonic() - began
-        return [done._replace(final=done.final | metrics, seconds=seconds)]
+        return [*items, done._replace(final=done.final | metrics, seconds=seconds)]
 
     def _returned(self, left: NoRoom) -> Item:
         """Keep what a trial goes on from; one whose folder cannot be written fails, alone."""
