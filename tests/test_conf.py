@@ -17,6 +17,7 @@ NEEDED = {
 TRIALS = {
     "ab_test": 9,
     "architectures": 30,
+    "downstream": 30,
     "grid_topk": 32,
     "jumprelu_target": 12,
     "l1_grid": 10,
