@@ -20,6 +20,7 @@ from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge
 from sae_sweep.records import TrialRecord
 from sae_sweep.records.store import Sweep
+from sae_sweep.remote import remote_of
 
 PAGE, DETAILS = Path("report.md"), Path("details.md")
 WEB_PAGE = Path("report.html")
@@ -92,6 +93,18 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
             (fresh / WEB_PAGE).write_text(whole, encoding="utf-8")
         _replace(fresh, folder)
     return folder / PAGE
+
+
+def share(folder: Path) -> str | None:
+    """Publish a report where its outputs are remote; returns the URL of its page there."""
+    remote = remote_of(folder.parent)
+    if remote is None:
+        return None
+    pages = [folder / one for one in (PAGE, DETAILS, WEB_PAGE)]
+    files = [*pages, *(folder / "figures").rglob("*"), *(folder / "data").rglob("*")]
+    names = [one.relative_to(folder).as_posix() for one in files if one.is_file()]
+    remote.publish(folder.name, names)
+    return f"{remote.url}/{folder.name}/{PAGE}"
 
 
 def recommended(sweep: Sweep) -> list[TrialRecord]:

@@ -16,6 +16,7 @@ from analysis.study import configurations, hyperparameters, scales
 from analysis.study.hyperparameters import Hyperparameter
 from sae_sweep.records import METRICS, Metric, TrialRecord
 from sae_sweep.records.store import Member, Run, Sweep
+from sae_sweep.remote import fetch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,6 +85,12 @@ class Study:
     def member(self, uid: str) -> Member:
         """A trial as the sweep asked for it."""
         return self.members[int(self.trials.index.get_indexer(pd.Index([uid]))[0])]
+
+    def trial_folder(self, uid: str) -> Path | None:
+        """Where a trial's weights and tables lie, brought here if need be; None where none do."""
+        if self.trials_folder is None:
+            return None
+        return fetch(self.trials_folder.parent, f"trials/{self.member(uid).trial.folder}")
 
     def value(self, uid: str, metric: str) -> float:
         """A trial's metric or cost."""

@@ -107,7 +107,8 @@ def recommended(context: ReportContext) -> list[Block]:
 def latents_link(study: Study, uid: str) -> str:
     """A link to the page of what a trial's latents fire on; nothing where it is not there."""
     folder = study.member(uid).trial.folder
-    if study.trials_folder is None or not (study.trials_folder / folder / LATENTS_PAGE).exists():
+    place = study.trial_folder(uid)
+    if place is None or not (place / LATENTS_PAGE).exists():
         return ""
     return f"[what its latents fire on](../trials/{quote(folder)}/{LATENTS_PAGE})"
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from sae_sweep.inputs import edge
 from sae_sweep.records import TrialRecord
-from sae_sweep.records.names import CONTEXTS_FILE
+from sae_sweep.records.names import CONTEXTS_FILE, LATENTS_PAGE
 from sae_sweep.records.store import Reader, add_options, chosen_url
+from sae_sweep.remote import fetch, remote_of
 
 
 def latents(arguments: list[str]) -> int:
@@ -25,7 +26,7 @@ def latents(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     with Reader(chosen_url(options)) as reader:
         trial = reader.find(options.trial)
-    folder = options.outputs / "trials" / trial.folder
+    folder = fetch(options.outputs, f"trials/{trial.folder}")
     if options.filter is not None:
         sys.stdout.writelines(f"{one}\n" for one in filtered(folder, options.filter))
         return 0
@@ -41,11 +42,18 @@ def page(trial: TrialRecord, outputs: Path) -> Path:
     """
     from analysis.latents import write_page
 
-    folder = outputs / "trials" / trial.folder
+    name = f"trials/{trial.folder}"
+    folder = fetch(outputs, name)
     if not (folder / CONTEXTS_FILE).exists():
         # imported here: a page of contexts that are there needs no torch
         from sae_sweep.evaluate import contexts
 
+        fetch(outputs, f"activations/{trial.config['activations']['fingerprint']}")
         contexts.write(folder, outputs)
     with edge(str(folder), "check its permissions", "cannot be written"):
-        return write_page(trial, folder)
+        written = write_page(trial, folder)
+    remote = remote_of(outputs)
+    if remote is not None:
+        files = {*(remote.index(name) or ()), CONTEXTS_FILE, LATENTS_PAGE}
+        remote.publish(name, [one for one in files if (folder / one).is_file()])
+    return written

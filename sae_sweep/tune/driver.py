@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from sae_sweep.activations import Wanted
 from sae_sweep.config import RunConfig, Trial
+from sae_sweep.errors import CutShort
 from sae_sweep.evaluate import Source
 from sae_sweep.records import Outcome, Row, Status
 from sae_sweep.records.store import ClaimLost, Store
-from sae_sweep.tune import trial_folder
+from sae_sweep.remote import remote_of
 from sae_sweep.tune.channel import (
     Claimed,
     Item,
@@ -27,6 +28,8 @@ from sae_sweep.tune.channel import (
 )
 from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key, size_in_memory
 from sae_sweep.tune.stopping import Stopping, ended
+from sae_sweep.tune.trial_folder import in_the_way
+from sae_sweep.tune.trials import Trials
 from sae_sweep.tune.watching import Supply, Watcher
 
 DEATHS_TOGETHER = 2
@@ -97,8 +100,10 @@ class Driver:
         self._keep_weights = config.store.weights != "none"
         self._store = store
         self._run = run
-        self._trials_root = outputs / "trials"
+        self._trials = Trials(outputs)
         self._activations_root = outputs / "activations"
+        remote = remote_of(outputs)
+        self._remote = None if remote is None else remote.url
         self._watchers = list(watchers)
         extracted = extracted or Extracted({}, {})
         self.bounded, self._evaluated = extracted
@@ -243,7 +248,8 @@ class Driver:
         slot.begun = True
         bounded = self.bounded.get(slot.key.activations, ())
         evaluated = self._evaluated.get(slot.key.activations)
-        return Job(number, folder, self._trials_root, self.threads, bounded, evaluated)
+        root, remote = self._trials.root, self._remote
+        return Job(number, folder, root, self.threads, bounded, evaluated, remote)
 
     def _next_slot_record(self) -> SlotRecord | None:
         """A slot with its first trials."""
@@ -315,7 +321,8 @@ class Driver:
             case Outcome():
                 if item.status == "interrupted" and not self.interrupted:
                     # nobody told it to leave: what it lacks, the others lack too
-                    self._give_up(f"{item.error}: make room there")
+                    remote = self._remote is not None and f"outputs={self._remote}" in item.error
+                    self._give_up(item.error if remote else f"{item.error}: make room there")
                 self._ended(slot.residents[item.uid], item)
                 del slot.residents[item.uid]
             case Room():
@@ -346,11 +353,13 @@ class Driver:
 
     def _ended(self, trial: Trial, outcome: Outcome) -> None:
         number = self._store.outcome(self._run, outcome)
-        folder = self._trials_root / trial.folder
+        keep_weights = self._keep_weights
         try:
-            trial_folder.settle(folder, number, outcome.status, keep_weights=self._keep_weights)
+            self._trials.settle(trial.folder, number, outcome.status, keep_weights=keep_weights)
         except OSError as error:
-            self._give_up(trial_folder.in_the_way(folder, error))
+            self._give_up(in_the_way(self._trials.root / trial.folder, error))
+        except CutShort as error:
+            self._give_up(str(error))
         for watcher in self._watchers:
             watcher.ended(trial, outcome)
 
