@@ -159,7 +159,8 @@ class Remote:
             mirror: this machine's.
         """
         self.url = url
-        self._mirror = mirror
+        self.mirror = mirror
+        """This machine's folder of outputs."""
         self._scheme, _, self._root = url.partition("://")
 
     @cached_property
@@ -250,7 +251,7 @@ class Remote:
             files: what it is to hold there from now on, relative to it; all its visible files.
             checksum: sha256 of a file, maybe remembered.
         """
-        here = self._mirror / folder
+        here = self.mirror / folder
         chosen = sorted(_visible(here) if files is None else files)
         told = {
             name: Published((here / name).stat().st_size, checksum(here / name)) for name in chosen
@@ -274,7 +275,7 @@ class Remote:
         Raises:
             BadInput: a file is not the one that was written.
         """
-        lock = self._mirror / "cache" / "locks" / f"remote-{folder.replace('/', '-')}"
+        lock = self.mirror / "cache" / "locks" / f"remote-{folder.replace('/', '-')}"
         while True:
             with claimed(lock) as mine:
                 if mine:
@@ -286,7 +287,7 @@ class Remote:
         told = self.index(folder)
         if told is None:
             return
-        here = self._mirror / folder
+        here = self.mirror / folder
         if _kept_index(here) == told and all(
             (here / name).is_file() and (here / name).stat().st_size == one.size
             for name, one in told.items()
@@ -302,7 +303,7 @@ class Remote:
 
     def _download_file(self, name: str, told: Published) -> bool:
         """Bring a file here; returns whether it was there."""
-        path = self._mirror / name
+        path = self.mirror / name
         try:
             with replacing(path) as temporary:
                 self.get(name, temporary)
@@ -331,7 +332,7 @@ class Remote:
 
     def drop(self, folder: str, name: str) -> None:
         """Remove a file of a published folder, here too; nothing where it has none."""
-        (self._mirror / folder / name).unlink(missing_ok=True)
+        (self.mirror / folder / name).unlink(missing_ok=True)
         told = self.index(folder) or {}
         if told.pop(name, None) is not None:
             self._write_index(folder, told)
