@@ -323,11 +323,13 @@ class Remote:
         told = self.index(source)
         if told is None:
             return
-        there = self.names(source)
-        for name in (told.keys() - set(without)) & there:
+        kept = {name: one for name, one in told.items() if name not in without}
+        # an object has no name to change: it is copied, and the source removed as a whole
+        rename = self._files.mv if self._scheme == "file" else self._files.cp_file
+        for name in kept.keys() & self.names(source):
             with self._talking("cannot be written"):
-                self._files.mv(self._path(f"{source}/{name}"), self._path(f"{target}/{name}"))
-        self._write_index(target, {name: one for name, one in told.items() if name not in without})
+                rename(self._path(f"{source}/{name}"), self._path(f"{target}/{name}"))
+        self._write_index(target, kept)
         self.remove(source)
 
     def drop(self, folder: str, name: str) -> None:

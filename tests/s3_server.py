@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import boto3
 import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
+from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
 BUCKET = "sweeps"
@@ -69,11 +70,13 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()  # of the server before
     s3.client = boto3.client("s3")
     s3.client.create_bucket(Bucket=BUCKET)
     try:
         yield s3
     finally:
+        s3.refuses = lambda method, path: False
         for key in s3.objects():
             s3.client.delete_object(Bucket=BUCKET, Key=key)
         s3.client.close()

@@ -321,8 +321,9 @@ class Driver:
             case Outcome():
                 if item.status == "interrupted" and not self.interrupted:
                     # nobody told it to leave: what it lacks, the others lack too
-                    remote = self._remote is not None and f"outputs={self._remote}" in item.error
-                    self._give_up(item.error if remote else f"{item.error}: make room there")
+                    words = item.error or ""
+                    remote = f"outputs={self._remote} " in words  # which says the way out itself
+                    self._give_up(words if remote else f"{words}: make room there")
                 self._ended(slot.residents[item.uid], item)
                 del slot.residents[item.uid]
             case Room():

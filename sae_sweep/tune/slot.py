@@ -136,7 +136,8 @@ class _SlotEngine:
 
     def _ended(self, ended: Outcome) -> list[Item]:
         """Hand in what a finished trial leaves, measured; free what any other does."""
-        folder, items = self._folders[ended.uid], [ended]
+        folder = self._folders[ended.uid]
+        items: list[Item] = [ended]
         if ended.status == "done":
             items = self._evaluated(ended)
             try:
