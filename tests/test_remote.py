@@ -12,6 +12,7 @@ import pytest
 from s3_server import BUCKET, S3, serving
 
 from sae_sweep import remote
+from sae_sweep.cli.main import main
 from sae_sweep.errors import BadInput, CutShort
 from sae_sweep.remote import INDEX, Remote, fetch, local_folder, remote_of, require_url
 
@@ -287,3 +288,14 @@ assert main(words) == 0
         json.loads(next((tmp_path / "trials").glob("*/config.json")).read_text())["sae"]["k"] == 4
     )
     assert list(tmp_path.rglob(INDEX)) == []
+
+
+def test_commands_ask_for_the_store_of_remote_outputs(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv(remote.VARIABLE, str(tmp_path / "mirrors"))
+    monkeypatch.delenv("SAE_SWEEP_STORE", raising=False)
+    assert main(["status", "--outputs", f"file://{tmp_path}/x"]) == 2
+    words = f"--outputs file://{tmp_path}/x holds no store: name its PostgreSQL with --store or"
+    assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["status", "--outputs", "s4://bucket/x"])
+    assert "--outputs: outputs=s4://bucket/x: s4:// is not supported" in capsys.readouterr().err

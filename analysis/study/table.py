@@ -86,12 +86,6 @@ class Study:
         """A trial as the sweep asked for it."""
         return self.members[int(self.trials.index.get_indexer(pd.Index([uid]))[0])]
 
-    def trial_folder(self, uid: str) -> Path | None:
-        """Where a trial's weights and tables lie, brought here if need be; None where none do."""
-        if self.trials_folder is None:
-            return None
-        return fetch(self.trials_folder.parent, f"trials/{self.member(uid).trial.folder}")
-
     def value(self, uid: str, metric: str) -> float:
         """A trial's metric or cost."""
         return float(self.trials[metric].loc[uid])
@@ -189,6 +183,14 @@ def once(compute: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[St
         return result
 
     return kept
+
+
+@once
+def trial_folder(study: Study, uid: str) -> Path | None:
+    """Where a trial's weights and tables lie, brought here if need be; None where none do."""
+    if study.trials_folder is None:
+        return None
+    return fetch(study.trials_folder.parent, f"trials/{study.member(uid).trial.folder}")
 
 
 def load(sweep: Sweep) -> Study:

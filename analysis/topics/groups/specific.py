@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-from analysis.study.table import Study
+from analysis.study.table import Study, trial_folder
 from sae_sweep.inputs import edge
 
 SPECIFIC = 10.0
@@ -74,7 +74,7 @@ def _table(study: Study, uid: str, name: str, columns: Set[str]) -> pd.DataFrame
     Raises:
         BadInput: it is damaged.
     """
-    folder = study.trial_folder(uid)
+    folder = trial_folder(study, uid)
     if folder is None or not (folder / name).exists():
         return None
     path = folder / name
