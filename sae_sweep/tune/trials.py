@@ -163,6 +163,8 @@ class Trials:
 
     def damaged(self, name: str) -> bool:
         """Whether a trial's weights are gone, or a byte of them is not the one that was written."""
+        if self._remote is not None:
+            remove(self.root / name)  # this machine's copy may be whole
         try:
             return wrong_with(fetch(self._outputs, f"trials/{name}"), every_byte=True) is not None
         except CutShort:

@@ -99,7 +99,7 @@ def test_checkpoints_stay_while_a_trial_may_go_on(machine, there, status, left) 
     assert there.names("trials/t") == left
 
 
-def test_weights_that_nobody_keeps_or_that_were_lost_are_known(machine, there) -> None:
+def test_weights_that_nobody_keeps_or_that_were_lost_are_known(machine, there, tmp_path) -> None:
     trials = machine("one")
     for name, keep in (("kept", True), ("dropped", False)):
         finish(trials, trials.take_over(name, 1))
@@ -107,6 +107,13 @@ def test_weights_that_nobody_keeps_or_that_were_lost_are_known(machine, there) -
     assert "sae.safetensors" not in there.names("trials/dropped")
     assert not trials.damaged("kept")
     assert trials.damaged("dropped")
+    path = tmp_path / "there" / "trials" / "kept" / "sae.safetensors"
+    whole = path.read_bytes()
+    for wrong in (whole[:-1] + b"x", None):
+        path.unlink() if wrong is None else path.write_bytes(wrong)
+        assert trials.damaged("kept")
+        path.write_bytes(whole)
+        assert not trials.damaged("kept")
     trials.drop_weights(["kept", "dropped", "never"])
     assert there.names("trials/kept") == {"config.json", "latents.parquet", INDEX}
 
