@@ -264,6 +264,7 @@ def test_rights_that_are_lost_on_the_way_can_be_mended(s3, tmp_path) -> None:
         there.put(tmp_path / "one", "one")
 
 
+@pytest.mark.slow
 def test_a_plain_folder_is_its_own_and_loads_no_fsspec(tmp_path) -> None:
     code = f"""
 import sys
