@@ -91,8 +91,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "uids", nargs="+", metavar="UID", help="the beginning of a uid, or a label"
     )
     compare.set_defaults(outputs=None)  # figures are drawn where it is given
-    latents = add(_latents, "Write a trial's page of latents.", takes_sweep=False)
+    latents = add(_latents, "Write what a trial's latents fire on.", takes_sweep=False)
     latents.add_argument("trial", metavar="UID", help="the beginning of a uid, or a label")
+    latents.add_argument(
+        "--format", choices=["page", "neuronpedia"], default="page", help="default: page"
+    )
     latents.add_argument(
         "--filter", choices=["always_on", "dead"], help="print the ids of such latents instead"
     )
@@ -208,14 +211,15 @@ def _compare(arguments: argparse.Namespace, reader: Reader) -> None:
 
 
 def _latents(arguments: argparse.Namespace, reader: Reader) -> None:
-    from analysis.latents import filtered, write_page
+    from analysis.latents import filtered, write_neuronpedia, write_page
 
     trial = reader.find(arguments.trial)
     folder = fetch(arguments.outputs or OUTPUTS, f"trials/{trial.folder}")
     if arguments.filter is not None:
         sys.stdout.writelines(f"{one}\n" for one in filtered(folder, arguments.filter))
         return
-    sys.stdout.write(f"page: {write_page(trial, folder)}\n")
+    write = write_neuronpedia if arguments.format == "neuronpedia" else write_page
+    sys.stdout.write(f"{arguments.format}: {write(trial, folder)}\n")
 
 
 def _suggest(arguments: argparse.Namespace, reader: Reader) -> None:

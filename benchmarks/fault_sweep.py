@@ -20,9 +20,13 @@ from sae_sweep.records.store import Reader, default_url
 MARK = "SAE_SWEEP_FAULT"
 """In the environment of every process of a sweep, those that Ray detaches too."""
 
+SYNTHETIC = (
+    "activations=synthetic",
+    "activations.train_tokens=20480",
+    "activations.validation_tokens=2048",
+)
 WORDS = (
-    *("activations=synthetic", "activations.train_tokens=20480"),
-    *("activations.validation_tokens=2048", "sae.n_latents=64", "sae.k=4"),
+    *("sae.n_latents=64", "sae.k=4"),
     *("train.lr={loguniform: [1e-4, 1e-2]}", "train.epochs=3", "train.checkpoint_every=20"),
     *("sweep.name=faults", "executor.threads=1"),
 )
@@ -81,13 +85,21 @@ class Struck(NamedTuple):
 class Sweep:
     """The sweep in one folder; what still runs of it at the end of a `with` is killed."""
 
-    def __init__(self, outputs: Path, executor: str, *words: str, **environment: str) -> None:
+    def __init__(
+        self,
+        outputs: Path,
+        executor: str,
+        *words: str,
+        source: tuple[str, ...] = SYNTHETIC,
+        **environment: str,
+    ) -> None:
         self.outputs = outputs
         self.within: tuple[str, ...] = ()
         """A command that starts the sweep in another namespace."""
         self.url = default_url(outputs)
         search = () if any(word.startswith("search=") for word in words) else SEARCHES[executor]
-        self.words = [f"executor={executor}", *WORDS, *search, f"outputs={outputs}", *words]
+        self.words = [f"executor={executor}", *source, *WORDS, *search]
+        self.words += [f"outputs={outputs}", *words]
         for word in words:
             if word.startswith("store.url="):
                 self.url = word.partition("=")[2]

@@ -3,18 +3,21 @@
     python -m benchmarks.faults --kills 20
 
 The sweep of `benchmarks/fault_sweep.py` (4 small trials on synthetic activations) runs undisturbed
-once with each executor, then once for each fault: something is killed, stopped or used up, and the
-same command is run again until it ends well. A row passes where no trial is lost or was done twice,
-draws, final metrics and weights are those of the undisturbed sweep bit for bit, statuses and
-reasons are right, and neither files nor processes are left over. Each strike is one line of the
-results file; the table stands in benchmarks/README.md.
+once with each executor, and once over a causal model whose cache holds a tenth of the rows, then
+once for each fault: something is killed, stopped or used up, and the same command is run again
+until it ends well. A row passes where no trial is lost or was done twice, draws, final metrics and
+weights are those of the undisturbed sweep bit for bit, statuses and reasons are right, and neither
+files nor processes are left over. Each strike is one line of the results file; the table stands in
+benchmarks/README.md.
 """
 
 import argparse
+import atexit
 import functools
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -30,11 +33,14 @@ from typing import Any, NamedTuple
 
 from benchmarks import fault_cases as cases
 from benchmarks import fault_distrust as distrust
+from benchmarks import fault_source as sources
 from benchmarks import fault_sweep as sweeps
 from benchmarks import fault_takeovers as takeovers
 from benchmarks import readme
 
 HERE = Path(__file__).parent
+SOURCE_KILLS = 20
+"""Kills of a driver that extracts, trains and evicts."""
 RAY_SHARE = 6
 """Every so many kills of a driver one is of a driver that trains with Ray."""
 
@@ -59,6 +65,8 @@ class Case(NamedTuple):
     executor: str
     strike: Callable[[Path, ExitStack, Whole], "Ending"]
     """Gets an empty folder, where to leave what is to be undone, and the undisturbed sweep."""
+    source: Callable[[], tuple[str, ...]] = lambda: sweeps.SYNTHETIC
+    """Settings of the activations."""
 
 
 class Ending(NamedTuple):
@@ -89,6 +97,16 @@ def driver(executor: str, share: float, number: int) -> Callable[[Path, ExitStac
         sweep = undo.enter_context(sweeps.Sweep(folder / "outputs", executor))
         struck = cases.driver_killed(sweep, share * whole.seconds, number)
         return Ending(struck, sweep.course(), {})
+
+    return run
+
+
+def over_a_source(share: float) -> Callable[[Path, ExitStack, Whole], Ending]:
+    """Kill the driver while it extracts, trains and evicts: the cache holds a tenth of the rows."""
+
+    def run(folder: Path, undo: ExitStack, whole: Whole) -> Ending:
+        sweep = undo.enter_context(sweeps.Sweep(folder / "outputs", "inline", source=bounded()))
+        return Ending(cases.driver_killed(sweep, share * whole.seconds), sweep.course(), {})
 
     return run
 
@@ -238,7 +256,7 @@ def all_cases(kills: int) -> Iterator[Case]:
     Half of the kills fall on any moment, start-up and report included, half on the second half of
     the training.
     """
-    moments = random.Random(0)
+    moments, any_moment = random.Random(0), random.Random(1)
     for number in range(kills):
         executor = "ray" if number % RAY_SHARE == RAY_SHARE - 1 else "inline"
         if number < kills // 2:
@@ -246,6 +264,9 @@ def all_cases(kills: int) -> Iterator[Case]:
         else:
             strike = driver_at_work(executor, moments.uniform(0.5, 1), signal.SIGKILL)
         yield Case(f"driver killed {number + 1}", executor, strike)
+    for number in range(SOURCE_KILLS):
+        fault = f"driver killed, cache of a tenth {number + 1}"
+        yield Case(fault, "inline", over_a_source(any_moment.random()), bounded)
     for executor in ("inline", "ray"):
         strike = driver_at_work(executor, moments.uniform(0.5, 0.9), signal.SIGTERM)
         yield Case("driver told to end (SIGTERM)", executor, strike)
@@ -270,7 +291,7 @@ def measure(case: Case) -> dict[str, Any]:
     """Strike once; returns the line of the results file."""
     began = time.monotonic()
     try:
-        whole = undisturbed(case.executor)
+        whole = undisturbed(case.executor, case.source())
         with tempfile.TemporaryDirectory(prefix="sae-sweep-fault-") as name, ExitStack() as undo:
             struck, course, ends = case.strike(Path(name), undo, whole)
         wrong = sweeps.problems(struck, course, whole.course, ends)
@@ -299,10 +320,18 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 @functools.cache
-def undisturbed(executor: str) -> Whole:
+def bounded() -> tuple[str, ...]:
+    """Make the model and the text of the sweep whose cache is bounded."""
+    folder = tempfile.mkdtemp(prefix="sae-sweep-fault-model-")
+    atexit.register(shutil.rmtree, folder)
+    return sources.causal_model(Path(folder))
+
+
+@functools.cache
+def undisturbed(executor: str, source: tuple[str, ...]) -> Whole:
     """Run the sweep as it is meant to run."""
     with tempfile.TemporaryDirectory(prefix="sae-sweep-fault-") as name, ExitStack() as undo:
-        sweep = undo.enter_context(sweeps.Sweep(Path(name) / "outputs", executor))
+        sweep = undo.enter_context(sweeps.Sweep(Path(name) / "outputs", executor, source=source))
         seconds = cases.undisturbed(sweep)
         return Whole(sweep.course(), seconds, sweep.reports())
 

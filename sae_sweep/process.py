@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -41,6 +42,26 @@ def interruptible() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def startable_threads(most: int) -> int:
+    """How many threads can be started here at once, tried up to `most`."""
+    over = threading.Event()
+    begun: list[threading.Thread] = []
+    before = threading.stack_size(2**20)
+    try:
+        for _ in range(most):
+            thread = threading.Thread(target=over.wait)
+            thread.start()
+            begun.append(thread)
+    except RuntimeError:
+        pass  # at the limit
+    finally:
+        over.set()
+        threading.stack_size(before)
+    for thread in begun:
+        thread.join()
+    return len(begun)
 
 
 class _Unbreakable(io.FileIO):

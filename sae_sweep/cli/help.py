@@ -31,7 +31,8 @@ Commands, with `sae-sweep` in place of `python -m sae_sweep` where it is on the 
   python -m sae_sweep submit slurm +sweep=NAME --gpus 8 [--nodes 2] [--time 4h] [--requeue] [--now]
       write (with --now: submit) one batch script that runs the sweep in a Slurm allocation
   python -m sae_sweep latents TRIAL
-      a page of what each latent of a trial fires on; --filter always_on prints ids to leave out
+      a page of what each latent of a trial fires on; --filter always_on prints ids to leave out,
+      --format delphi|neuronpedia writes what these tools read
   python -m sae_sweep track NAME --sink wandb
       copy a sweep to a tracker; sinks=[tensorboard,wandb,trackio,mlflow] does it while it runs
   python -m sae_sweep import FILE --name NAME

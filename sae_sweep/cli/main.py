@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -94,6 +95,7 @@ def _sweep(arguments: list[str]) -> int:
 
         sys.stdout.write(help_text(options.config_dir) + "\n")
         return 0
+    _require_threads()
     from sae_sweep.cli.compose import compose, validate_run
 
     settings = compose(overrides, options.config_dir).settings
@@ -103,3 +105,19 @@ def _sweep(arguments: list[str]) -> int:
 
     process.interruptible()
     return run(settings, config, arguments)
+
+
+def _require_threads() -> None:
+    """Find out whether threads can be started: at a limit, some libraries end the process.
+
+    NumPy, Torch and Arrow each have a pool with a thread a core; two more write records.
+    """
+    pool = os.environ.get("OMP_NUM_THREADS", "")
+    cores = int(pool) if pool.isdecimal() else len(os.sched_getaffinity(0))
+    need = 3 * cores + 2
+    allowed = process.startable_threads(need)
+    if allowed < need:
+        raise BadInput(
+            f"a sweep starts some {need} threads, and no more than {allowed} can be started here: "
+            "raise the limit of processes (ulimit -u, or the container's), or end others"
+        )

@@ -13,7 +13,7 @@ from sae_sweep.config.stop import StopConfig, refuse_impossible
 from sae_sweep.config.train import TrainConfig
 from sae_sweep.errors import without_passwords
 from sae_sweep.records import METRICS
-from sae_sweep.records.metrics import IN_MODEL
+from sae_sweep.records.metrics import BY_PROBE, IN_MODEL
 from sae_sweep.records.names import checked_name
 from sae_sweep.remote import is_remote, require_url
 
@@ -136,6 +136,9 @@ class EvaluateConfig(Strict):
     windows: Annotated[int, Field(ge=0, le=LARGEST), Number] = 64
     """Validation windows for what the model loses with the SAE in it (ce, kl, cosine); 0: none."""
 
+    probe_documents: Annotated[int, Field(ge=0, le=LARGEST), Number] = 1024
+    """Validation documents for probes that tell activations.group off the latents; 0: none."""
+
 
 class StoreConfig(Strict):
     """Where results are kept."""
@@ -232,6 +235,12 @@ class RunConfig(TrialConfig):
                 f"executor.slots={self.executor.slots} with executor.kind=inline: "
                 "inline has one slot; use executor=ray for more"
             )
+        for name in set(self.search.objective or ()) & set(BY_PROBE):
+            if self.evaluate.probe_documents == 0:
+                raise ValueError(
+                    f"search.objective={name} with evaluate.probe_documents=0: it is measured by "
+                    "probes; set evaluate.probe_documents=1024"
+                )
         for name in set(self.search.objective or ()) & set(IN_MODEL):
             if self.evaluate.windows == 0:
                 raise ValueError(

@@ -1,5 +1,6 @@
 """Evaluation of finished trials: it looks at weights and changes nothing."""
 
+from sae_sweep.evaluate.probing import Prober
 from sae_sweep.evaluate.spliced import Evaluator, Source, can_evaluate, prepare, require
 
-__all__ = ["Evaluator", "Source", "can_evaluate", "prepare", "require"]
+__all__ = ["Evaluator", "Prober", "Source", "can_evaluate", "prepare", "require"]

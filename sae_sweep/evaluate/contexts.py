@@ -47,17 +47,17 @@ def write(folder: Path, outputs: Path) -> None:
     sae, settings = load(folder), read_config(folder)["activations"]
     activations = open_activations(outputs / "activations" / settings["fingerprint"])
     origins = activations.validation_origins()
-    fired = _fired(sae, activations)
+    values = fired(sae, activations)
     windows = origins.window.numpy().astype(np.int64)
     ids, places = np.unique(origins.token_id.numpy(), return_inverse=True)
     nearest = _nearest(sae)
     latents = [
         {
-            "contexts": _contexts(fired, latent, windows),
-            "histogram": _histogram(fired, latent),
+            "contexts": _contexts(values, latent, windows),
+            "histogram": _histogram(values, latent),
             "neighbours": nearest[latent],
         }
-        for latent in range(fired.shape[1])
+        for latent in range(values.shape[1])
     ]
     found = {
         "pieces": _pieces(settings, ids.tolist()),
@@ -70,7 +70,7 @@ def write(folder: Path, outputs: Path) -> None:
 
 
 @torch.no_grad()
-def _fired(sae: AbstractSae, activations: Activations) -> Any:
+def fired(sae: AbstractSae, activations: Activations) -> Any:
     """Activations of all validation rows, [rows, latents], as a sparse matrix by latent."""
     m, parts = len(sae.w_dec), []
     step = max(1, CHUNK_ENTRIES // m)

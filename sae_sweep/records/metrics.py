@@ -34,6 +34,14 @@ SPLICED = (
     "activations of text tokens (of a transcoder's target), over the text tokens that a causal "
     "model predicts or, of a masked one, the 15 % of text tokens that are masked"
 )
+PROBED_LATENTS = (1, 5)
+"""Latents that a sparse probe sees, in one after the other."""
+PROBE = (
+    "balanced accuracy (mean of the shares of a label's examples and of all others that are told "
+    "rightly; guessing gives 0.5), mean over labels, of a logistic regression that tells one label "
+    "of activations.group from the others, on validation documents that it has not learnt from; an "
+    "example is the mean over a document's rows of one label; it sees"
+)
 ABLATIONS = {
     "clean": "as it is",
     "zero": "with zeros in place of the activations of text tokens",
@@ -222,6 +230,36 @@ _TABLE = (
         )
         for name in ("zero", "mean")
     ),
+    *(
+        Metric(
+            f"probe_accuracy_{n}",
+            "share",
+            "up",
+            "linear",
+            f"{PROBE} the {n} {'latent' if n == 1 else 'latents'} whose means over the label's "
+            "examples and the others differ most, of those to learn from (as SAEBench's sparse "
+            "probing, arXiv:2503.09532)",
+        )
+        for n in PROBED_LATENTS
+    ),
+    Metric("probe_accuracy_all", "share", "up", "linear", f"{PROBE} all latents"),
+    Metric(
+        "probe_accuracy_raw",
+        "share",
+        "none",
+        "linear",
+        f"{PROBE} the activations in place of latents; the same for all trials of a source",
+        "diagnostic",
+    ),
+    Metric(
+        "probe_chance",
+        "share",
+        "none",
+        "linear",
+        "probe_accuracy_raw with the labels dealt out to the examples at random: what chance "
+        "reaches; the same for all trials of a source",
+        "diagnostic",
+    ),
     Metric(
         "loss",
         "objective",
@@ -332,5 +370,7 @@ BY_HEAD = ("ce_loss_increase", "ce_recovered", "ce_recovered_mean", "kl")
 """Metrics of a model with an SAE in it that a language-model head defines."""
 IN_MODEL = ("output_cosine", *BY_HEAD)
 """All metrics of a model with an SAE in it."""
+BY_PROBE = (*(f"probe_accuracy_{n}" for n in PROBED_LATENTS), "probe_accuracy_all")
+"""All metrics of how well labels are read off latents."""
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}

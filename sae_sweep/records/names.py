@@ -16,6 +16,8 @@ CONTEXTS_FILE = "contexts.json.gz"
 """In a trial's folder: where each of its latents fires, for the page of its latents."""
 LATENTS_PAGE = "latents.html"
 """In a trial's folder: the page itself."""
+PROBES_FILE = "probes.parquet"
+"""In a trial's folder: how well each label is read off its latents."""
 
 
 def checked_name(name: str, setting: str = "sweep.name") -> str:

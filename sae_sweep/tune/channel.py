@@ -27,6 +27,8 @@ class Job(NamedTuple):
     those that the same pass of the model can serve."""
     evaluated: Source | None = None
     """Where SAEs are measured inside the model, for this source."""
+    probe_documents: int = 0
+    """Validation documents for probes of the rows' labels; 0 where there are none."""
     remote: str | None = None
     """URL of remote outputs; the folders above are then those of the driver's mirror."""
 
@@ -88,7 +90,7 @@ class Returned(NamedTuple):
 
 
 class NotEvaluated(NamedTuple):
-    """A trial is done, and what the model loses with it could not be measured."""
+    """A trial is done, and something that it is measured by beside its reconstruction failed."""
 
     uid: str
     reason: str

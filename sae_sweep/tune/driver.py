@@ -51,6 +51,8 @@ class Extracted(NamedTuple):
     model can serve."""
     evaluated: Mapping[str, Source]
     """Those whose SAEs are measured inside the model."""
+    probed: Mapping[str, int]
+    """Those whose rows have labels, and how many validation documents probes of them take."""
 
 
 class SlotRecord:
@@ -105,8 +107,8 @@ class Driver:
         remote = remote_of(outputs)
         self._remote = None if remote is None else remote.url
         self._watchers = list(watchers)
-        extracted = extracted or Extracted({}, {})
-        self.bounded, self._evaluated = extracted
+        extracted = extracted or Extracted({}, {}, {})
+        self.bounded, self._evaluated, self._probed = extracted
         self._stopping = Stopping(store, run, config)
         self._ended_before = partial(ended, config=config, states=store.states)
         self._supply: Supply | None = None
@@ -248,8 +250,9 @@ class Driver:
         slot.begun = True
         bounded = self.bounded.get(slot.key.activations, ())
         evaluated = self._evaluated.get(slot.key.activations)
-        root, remote = self._trials.root, self._remote
-        return Job(number, folder, root, self.threads, bounded, evaluated, remote)
+        job = Job(number, folder, self._trials.root, self.threads, bounded, evaluated)
+        documents = self._probed.get(slot.key.activations, 0)
+        return job._replace(probe_documents=documents, remote=self._remote)
 
     def _next_slot_record(self) -> SlotRecord | None:
         """A slot with its first trials."""

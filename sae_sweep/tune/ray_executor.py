@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from sae_sweep.activations import Supplier, Wanted
 from sae_sweep.config import ExecutorConfig
 from sae_sweep.errors import BadInput, CutShort
 from sae_sweep.inputs import edge
+from sae_sweep.process import startable_threads
 from sae_sweep.records.store import owner
 from sae_sweep.tune import orphans
 from sae_sweep.tune.channel import Item, Job, Orders
@@ -93,33 +93,13 @@ def require_threads(config: ExecutorConfig) -> None:
     if config.address is not None:
         return
     need = THREADS + THREADS_PER_CORE * _cores(config)
-    allowed = _startable(need)
+    allowed = startable_threads(need)
     if allowed < need:
         raise BadInput(
             f"executor.kind=ray: Ray starts some {need} threads and processes, and no more than "
             f"{allowed} can be started here: raise the limit (ulimit -u, or the container's), or "
             "train in this process with executor=inline"
         )
-
-
-def _startable(most: int) -> int:
-    """How many threads can be started at once."""
-    over = threading.Event()
-    begun: list[threading.Thread] = []
-    before = threading.stack_size(2**20)
-    try:
-        for _ in range(most):
-            thread = threading.Thread(target=over.wait)
-            thread.start()
-            begun.append(thread)
-    except RuntimeError:
-        pass  # at the limit
-    finally:
-        over.set()
-        threading.stack_size(before)
-    for thread in begun:
-        thread.join()
-    return len(begun)
 
 
 def _cores(config: ExecutorConfig) -> int:

@@ -80,6 +80,9 @@ class _SlotEngine:
         self.engine = Engine(self._activations, job.trials, device, job.threads)
         self._device = device
         self._evaluator = evaluate.Evaluator(job.evaluated) if job.evaluated else None
+        self._prober: evaluate.Prober | None = None
+        if job.probe_documents:
+            self._prober = evaluate.Prober(self._activations, job.probe_documents, device)
         self._places = Trials(outputs)
         self._job = job
         self._sizing: Sizing | None = None
@@ -148,19 +151,28 @@ class _SlotEngine:
         return items
 
     def _evaluated(self, done: Outcome) -> list[Item]:
-        """Measure what the model loses with a finished trial; its weights are on disk already."""
-        if self._evaluator is None:
+        """Measure a finished trial beside its reconstruction; its weights are on disk already."""
+        if self._evaluator is None and self._prober is None:
             return [done]
-        began = time.monotonic()
+        items: list[Item] = []
+        began, folder = time.monotonic(), self._folders[done.uid]
+        metrics: dict[str, float] = {}
         try:
-            with edge("the model with the SAE in it", "free some memory", "cannot be run"):
-                if self._job.remote is not None and self._job.evaluated is not None:
-                    evaluate.prepare(self._job.evaluated)  # the driver did so in its own mirror
-                metrics = self._evaluator.metrics(load(self._folders[done.uid]))
+            if self._evaluator is not None:
+                with edge("the model with the SAE in it", "free some memory", "cannot be run"):
+                    if self._job.remote is not None and self._job.evaluated is not None:
+                        evaluate.prepare(self._job.evaluated)  # the driver did in its own mirror
+                    metrics |= self._evaluator.metrics(load(folder))
         except BadInput as error:  # the trial is done all the same
-            return [NotEvaluated(done.uid, str(error)), done]
+            items.append(NotEvaluated(done.uid, str(error)))
+        try:
+            if self._prober is not None:
+                with edge("probes of the rows' labels", "free some memory", "cannot be made"):
+                    metrics |= self._prober.metrics(load(folder), folder)
+        except BadInput as error:
+            items.append(NotEvaluated(done.uid, str(error)))
         seconds = done.seconds + time.monotonic() - began
-        return [done._replace(final=done.final | metrics, seconds=seconds)]
+        return [*items, done._replace(final=done.final | metrics, seconds=seconds)]
 
     def _returned(self, left: NoRoom) -> Item:
         """Keep what a trial goes on from; one whose folder cannot be written fails, alone."""

@@ -17,7 +17,10 @@ import torch
 from sae_sweep import activations, evaluate
 from sae_sweep.config import ExecutorConfig, RunConfig, Trial
 from sae_sweep.errors import BadInput, CutShort, NoStore, without_passwords
+from sae_sweep.evaluate import probing
+from sae_sweep.inputs import note
 from sae_sweep.records import FINAL, Status, TrialRecord
+from sae_sweep.records.metrics import BY_PROBE
 from sae_sweep.records.names import RESERVED_NAMES
 from sae_sweep.records.store import NOTES, ClaimLost, Reader, Store, default_url
 from sae_sweep.remote import fetch, local_folder, remote_of
@@ -257,7 +260,7 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, also: list[Wat
         if not bounded:
             end_extractors()
         with _executor(start) as execute:
-            extracted = Extracted(bounded, _verify(start, passes))
+            extracted = Extracted(bounded, *_verify(start, passes))
             records = start.records()
             with SweepDisplay(config.sweep.name, planned, expansion.trials, records) as display:
                 watchers = [display, *also]
@@ -320,19 +323,23 @@ def _extract(
     return bounded
 
 
-def _verify(start: Start, passes: list[list[activations.Wanted]]) -> dict[str, evaluate.Source]:
+def _verify(
+    start: Start, passes: list[list[activations.Wanted]]
+) -> tuple[dict[str, evaluate.Source], dict[str, int]]:
     """Check what is there of the activations, and write what is missing of the clean passes.
 
     Activations that passed are published where outputs are remote.
 
     Returns:
-        By fingerprint, the sources on which trials are evaluated in the model.
+        By fingerprint, the sources on which trials are evaluated in the model, and how many
+        documents probes take of those whose rows have labels.
     """
     everything = list(itertools.chain(*passes))
     notes = list(start.expansion.resolver.notes)
     for one in everything:
         notes += activations.verify(one.folder(start.outputs), start.outputs)
     _publish(everything, start.outputs)
+    probed = _probed(start, everything, notes)
     if notes:
         start.store.keep(start.run, NOTES, list(dict.fromkeys(notes)))
     windows = start.config.evaluate.windows
@@ -343,7 +350,28 @@ def _verify(start: Start, passes: list[list[activations.Wanted]]) -> dict[str, e
     }
     for source in evaluated.values():
         evaluate.prepare(source)
-    return evaluated
+    return evaluated, probed
+
+
+def _probed(start: Start, everything: list[activations.Wanted], notes: list[str]) -> dict[str, int]:
+    """The sources whose labels are probed for; notes why others with labels are not.
+
+    Raises:
+        BadInput: a search's objective is measured by probes, and there can be none.
+    """
+    documents, found = start.config.evaluate.probe_documents, {}
+    objectives = [one for one in start.config.search.objective or () if one in BY_PROBE]
+    for one in everything if documents else ():
+        opened = activations.open_activations(one.folder(start.outputs))
+        why = probing.obstacle(opened, one.config.group, documents)
+        if why is None:
+            found[one.source.fingerprint] = documents
+        elif objectives:
+            raise BadInput(f"search.objective={objectives[0]} is measured by probes: {why}")
+        elif one.config.group is not None or len(opened.group_names) > 1:
+            note(f"{why}, or set evaluate.probe_documents=0")
+            notes.append(why)
+    return found
 
 
 def _publish(sources: list[activations.Wanted], outputs: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from analysis import contents
 from analysis.cli import main as analyse
+from sae_sweep import process
 from sae_sweep.cli.compose import compose
 from sae_sweep.cli.main import main
 from sae_sweep.errors import BadInput, printable
@@ -284,7 +286,19 @@ def test_a_limit_of_processes_is_said_in_one_line(finished, monkeypatch, capsys,
     def refuse(_self) -> None:
         raise error
 
+    monkeypatch.setattr(process, "startable_threads", lambda most: most)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert main([*TINY, f"outputs={finished}"]) == 1
     said = capsys.readouterr().err.splitlines()
     assert said[-1].endswith("(ulimit -u), or end others; the same command continues")
+
+
+def test_a_low_limit_of_processes_is_said_before_anything_is_imported(monkeypatch, capsys) -> None:
+    def refuse(_self) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setitem(sys.modules, "sae_sweep.cli.compose", None)
+    assert main(TINY) == 2
+    said = capsys.readouterr().err
+    assert "no more than 0 can be started here: raise the limit of processes (ulimit -u" in said
