@@ -26,7 +26,7 @@ on_postgres = pytest.mark.parametrize("store_url", [POSTGRES], indirect=True)
 PORT = 6398
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 RESULTS = {"config.json", "latents.parquet", "sae.safetensors", INDEX}
-LONG = ("train.epochs=40", "train.checkpoint_every=20")
+LONG = ("train.epochs=6", "train.checkpoint_every=20")
 
 
 @pytest.fixture
