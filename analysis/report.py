@@ -19,6 +19,7 @@ from analysis.topics import summary
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge
 from sae_sweep.records import TrialRecord
+from sae_sweep.records.references import read_references
 from sae_sweep.records.store import Sweep
 from sae_sweep.remote import remote_of
 
@@ -79,6 +80,7 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
             history=remembered(history),
             trials_folder=folder.parent / "trials",
             imported=imported,
+            references=read_references(folder),
         )
         refuse_unknown(study, objectives)
         figures = contents.draw(study, fresh / "figures")

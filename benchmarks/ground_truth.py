@@ -5,7 +5,12 @@
 Rows come from SAELens' synthetic model, with correlated features in a hierarchy. Every trainer sees
 the same rows in the same batches once. SAELens' own evaluation scores what they leave, ours through
 our export: F1 of latents as detectors of features, MCC and uniqueness of decoder rows, dead ones.
+Our own metrics of the same rows have to be equal to SAELens' to 1e-4.
 Each learning rate is one line of the results file; the table has each trainer's best F1.
+
+    python -m benchmarks.ground_truth --record tests/data/ground_truth.safetensors
+
+Writes what SAELens finds for one small dictionary, with all that it found it from, for our tests.
 """
 
 import argparse
@@ -17,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from benchmarks import readme, trainers
@@ -33,12 +39,20 @@ from sae_sweep.config import (
 from sae_sweep.config.sae import ARCHITECTURES
 from sae_sweep.sae import export
 from sae_sweep.train import Engine
+from sae_sweep.train.ground_truth import GroundTruth
 
 HERE = Path(__file__).parent
 LRS = (1e-3, 3e-3)
 BATCH = 1024
+MODEL_SEED = 20_260_216
+"""Not a trial's: with an equal seed the first decoder rows are the true directions."""
 EVALUATED = 50_000
 """Rows of which SAELens takes its scores."""
+PER_BATCH = 5_000
+EQUAL = 1e-4
+"""Our metrics differ from SAELens' by less."""
+RECORDED = 400
+"""Rows of the small dictionary that is recorded."""
 
 
 class Size(NamedTuple):
@@ -56,6 +70,8 @@ SIZES = (
     Size("small", 128, 1024, 512, 262_144, 20),
     Size("large", 512, 4096, 2048, 524_288, 25),
 )
+SMALL = Size("small", 16, 48, 40, 40_960, 2)
+"""What is recorded for the tests."""
 KINDS = ("topk", "batchtopk", "matryoshka", "jumprelu")
 TRAINERS = ("sae-sweep", "sae-lens")
 
@@ -122,7 +138,7 @@ def synthetic_model(size: Size) -> Any:
                 total_root_nodes=size.features // 16, branching_factor=4, max_depth=2
             ),
             correlation=synthetic.LowRankCorrelationConfig(rank=16, correlation_scale=0.1, seed=0),
-            seed=0,
+            seed=MODEL_SEED,
         )
     )
 
@@ -170,17 +186,73 @@ def score(task: Task, size: Size, model: Any, rows: Rows) -> dict[str, float]:
     sae = make(trial, rows)
     torch.manual_seed(1)
     found = eval_sae_on_synthetic_data(
-        sae, dictionary, model.activation_generator, EVALUATED, batch_size=5_000
+        sae, dictionary, model.activation_generator, EVALUATED, batch_size=PER_BATCH
     )
-    return {
+    theirs = {
         "f1": found.classification.f1_score,
+        "precision": found.classification.precision,
+        "recall": found.classification.recall,
         "mcc": found.mcc,
         "uniqueness": found.uniqueness,
+        "true_l0": found.true_l0,
+    }
+    require_equal(again(sae, dictionary, model.activation_generator), theirs)
+    return {
+        **theirs,
         "dead": found.dead_latents,
         "l0": found.sae_l0,
         "explained_variance": found.explained_variance,
-        "true_l0": found.true_l0,
     }
+
+
+@torch.no_grad()
+def again(sae: Any, dictionary: Any, generator: Any) -> dict[str, float]:
+    """Our metrics of the rows that SAELens has just drawn."""
+    torch.manual_seed(1)
+    truth = GroundTruth(sae.W_dec, dictionary.feature_vectors)
+    for _ in range(EVALUATED // PER_BATCH):
+        features = generator.sample(PER_BATCH)
+        truth.add(sae.encode(dictionary(features)), features > 0)
+    return truth.metrics()
+
+
+def require_equal(ours: dict[str, float], theirs: dict[str, float]) -> None:
+    """Compare our metrics with SAELens'."""
+    for name, value in theirs.items():
+        assert abs(ours[name] - value) < EQUAL, f"{name}: ours {ours[name]}, SAELens' {value}"
+
+
+@torch.no_grad()
+def record(path: Path) -> None:
+    """Write a small trained dictionary, its latents and the truth, with what SAELens says of it."""
+    from sae_lens.synthetic import evals
+
+    model = synthetic_model(SMALL)
+    torch.manual_seed(0)
+    rows = Rows(torch.cat([model.sample(4096) for _ in range(11)]), 4096)
+    with torch.enable_grad():
+        sae = ours(settle(SMALL, "topk", 1e-2, 0), rows)
+    features = model.activation_generator.sample(RECORDED)
+    latents = sae.encode(model.feature_dict(features))
+    directions = model.feature_dict.feature_vectors
+    detects = evals.compute_classification_metrics(latents, features, sae.W_dec, directions)
+    theirs = {
+        "f1": detects.f1_score,
+        "precision": detects.precision,
+        "recall": detects.recall,
+        "mcc": evals.mean_correlation_coefficient(sae.W_dec, directions),
+        "uniqueness": evals.feature_uniqueness(sae.W_dec, directions),
+        "true_l0": (features > 0).double().sum(dim=1).mean().item(),
+    }
+    tensors = {
+        "w_dec": sae.W_dec.contiguous(),
+        "features": directions.contiguous(),
+        "latents": latents.contiguous(),
+        "truth": features > 0,
+    }
+    told = {"metrics": json.dumps(theirs), "by": f"sae-lens {version('sae-lens')}"}
+    path.write_bytes(save(tensors, told))
+    print(json.dumps(theirs))
 
 
 def render(lines: list[dict[str, Any]]) -> str:
@@ -224,8 +296,12 @@ def main() -> None:
     parser.add_argument("--lrs", type=float, nargs="+", default=list(LRS))
     parser.add_argument("--results", type=Path, default=HERE / "results" / "ground_truth.jsonl")
     parser.add_argument("--readme", type=Path, default=HERE / "README.md", help="gets the table")
+    parser.add_argument("--record", type=Path, help="write this file for the tests, nothing else")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.record is not None:
+        record(arguments.record)
+        return
     results = Results(arguments.results)
     for size in (size for size in SIZES if size.name in arguments.sizes):
         model = synthetic_model(size)

@@ -19,6 +19,7 @@ DOCS = [
         "results.md",
         "models.md",
         "files.md",
+        "synthetic.md",
         "architectures.md",
         "clusters.md",
         "sharing.md",

@@ -91,7 +91,10 @@ _ALIASES = {
     "loss_reconstruction": "reconstruction_loss recon_loss",
 }
 KNOWN = {alias: ours for ours, aliases in _ALIASES.items() for alias in aliases.split()} | {
-    name: name for name in (*FORMS, *RECORD)
+    # elsewhere precision is that of the arithmetic
+    name: name
+    for name in (*FORMS, *RECORD)
+    if name != "precision"
 }
 
 _STATUS_WORDS: dict[Status, str] = {

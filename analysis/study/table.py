@@ -15,6 +15,7 @@ from analysis.page.markdown import number
 from analysis.study import configurations, hyperparameters, scales
 from analysis.study.hyperparameters import Hyperparameter
 from sae_sweep.records import METRICS, Metric, TrialRecord
+from sae_sweep.records.references import Reference
 from sae_sweep.records.store import Member, Run, Sweep
 from sae_sweep.remote import fetch
 
@@ -79,6 +80,8 @@ class Study:
     """Where the records come from, if the sweep was run elsewhere."""
     notes: tuple[str, ...] = ()
     """What its runs noted of how inputs were read."""
+    references: tuple[Reference, ...] = ()
+    """Autoencoders trained elsewhere, measured on the same rows: shown, never ranked."""
     kept: dict[object, Any] = field(default_factory=dict, repr=False)
     """Results of functions that are `once`."""
 

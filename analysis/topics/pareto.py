@@ -1,5 +1,7 @@
 """The fronts, with what noise makes of them, what they cover, and where they bend."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +14,17 @@ from analysis.findings import noise
 from analysis.findings.fronts import Front, chances, costs, fronts, standings
 from analysis.page import style
 from analysis.page.blocks import Block
-from analysis.page.markdown import code, counted, number
+from analysis.page.markdown import code, counted, escaped, number, table
 from analysis.statistics.knee import FLAT, bounds, knee
 from analysis.study.table import Study
 from analysis.topics.best import MOST_SETTINGS, trials_table
 from sae_sweep.records import METRICS
+from sae_sweep.records.metrics import GROUND_TRUTH, IN_MODEL
+from sae_sweep.records.references import Reference
 
 MOST_ON_FRONT = 30
+BESIDE = ("fvu", "l0", "dead_features", "always_on", *IN_MODEL[:2], *GROUND_TRUTH[:2])
+"""Metrics that are shown of references, where any has them."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,29 @@ class Bend:
         )
 
 
+@dataclass(frozen=True)
+class BesideReference:
+    """How the configurations stand to an autoencoder that was trained elsewhere."""
+
+    name: str
+    fvu: float
+    l0: float
+    better: int
+    """Configurations with a lower fvu and no larger an l0."""
+    worse: int
+    """Configurations with a higher fvu and no smaller an l0."""
+    n: int
+
+    @property
+    def words(self) -> str:
+        """The sentence, as Markdown."""
+        return (
+            f"Reference {code(self.name)}: fvu {number(self.fvu)} at l0 {number(self.l0)}; of "
+            f"{counted(self.n, 'configuration')} {self.better:,} have a lower fvu at no larger an "
+            f"l0, {self.worse:,} a higher one at no smaller an l0."
+        )
+
+
 def pareto_front(context: ReportContext) -> list[Block]:
     """The fronts with their objectives, and the configurations on them."""
     study = context.study
@@ -84,11 +113,50 @@ def pareto_front(context: ReportContext) -> list[Block]:
         parts += [f"### {front.name}", on_front(study, front), *_shape(study, front)]
         parts.append(_table(study, front))
         parts += context.picture("pareto_frontier", f"Pareto front: {front.name}") if i == 0 else []
+    parts += _references(study)
     if any(len(front.uids) > MOST_ON_FRONT for front in found):
         parts.append(
             f"The first {MOST_ON_FRONT} of each; all in `data/pareto_optimal_configs.json`."
         )
     return parts
+
+
+def _references(study: Study) -> list[Block]:
+    """Autoencoders that were trained elsewhere: beside the fronts, never on them."""
+    if not study.references:
+        return []
+    names = [name for name in BESIDE if any(name in one.metrics for one in study.references)]
+    rows = [
+        [
+            *(code(one.name), code(one.layout), escaped(one.kind), f"{one.n_latents:,}"),
+            *(number(one.value(name)) for name in names),
+            escaped("; ".join(one.notes)),
+        ]
+        for one in study.references
+    ]
+    note = (
+        "Autoencoders that were trained elsewhere (`python -m sae_sweep evaluate`), measured on "
+        "the same validation rows as the trials. They are not ranked and on no front: data and "
+        "length of their training are their own."
+    )
+    header = ["reference", "layout", "kind", "n_latents", *names, "notes"]
+    lines = table(header, rows, left=3)
+    return ["### References", note, *_beside(study), lines]
+
+
+def _beside(study: Study) -> Iterator[BesideReference]:
+    """Where the configurations are, of those that have both metrics."""
+    rows = study.configurations
+    if "l0" not in rows or "fvu" not in rows:
+        return
+    points = rows.dropna(subset=["fvu", "l0"])
+    for one in study.references:
+        fvu, l0 = one.value("fvu"), one.value("l0")
+        better = (points["fvu"] < fvu) & (points["l0"] <= l0)
+        worse = (points["fvu"] > fvu) & (points["l0"] >= l0)
+        if math.isfinite(fvu) and math.isfinite(l0):
+            counts = int(better.sum()), int(worse.sum()), len(points)
+            yield BesideReference(one.name, fvu, l0, *counts)
 
 
 def on_front(study: Study, front: Front) -> OnFront:
@@ -137,6 +205,8 @@ OFFSETS = ((6, 6), (6, -13), (-13, 6), (-13, -13), (0, 10), (0, -18))
 """Where a label may stand, in points from its dot."""
 MANY = 300
 """Points from which they are drawn small."""
+MOST_REFERENCES = 5
+"""References that are drawn."""
 MOST_TICKS = 8
 """Values of k up to which they are the ticks of its axis, and of that of l0."""
 LABEL_SIZE = 14
@@ -182,6 +252,7 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
         axes.set_xticks(given, [f"{k:g}" for k in given])
     axes.margins(y=0.1)
     _unranked(study, across.name, axes)
+    _draw_references(study, across.name, axes)
     axes.set_title(f"Pareto front: {front.name}; numbers as in the report", loc="left")
     handles, _ = axes.get_legend_handles_labels()
     figure.legend(handles=[*handles, *style.width_legend(study)], loc="outside lower left", ncols=3)
@@ -248,6 +319,31 @@ def _unranked(study: Study, across: str, axes: Axes) -> None:
             label=f"at the edge: diverged or fvu >= 1 ({len(x)})",
             zorder=4,
         )
+
+
+def _draw_references(study: Study, across: str, axes: Axes) -> None:
+    """Mark what was trained elsewhere, each with its name in the legend."""
+    shown = [
+        one
+        for one in study.references
+        if np.isfinite([one.value("fvu"), _across(one, across)]).all()
+    ]
+    for i, one in enumerate(shown[:MOST_REFERENCES]):
+        axes.scatter(
+            [_across(one, across)],
+            [one.value("fvu")],
+            s=70,
+            marker=style.MARKERS[1 + i % (len(style.MARKERS) - 1)],
+            facecolor="white",
+            edgecolor=style.RED,
+            linewidth=1.4,
+            label=f"reference {style.fitted(one.name)}",
+            zorder=5,
+        )
+
+
+def _across(one: Reference, name: str) -> float:
+    return float(one.n_latents) if name == "n_latents" else one.value(name)
 
 
 def _labels(axes: Axes, front: Front, study: Study) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import torch
-from jaxtyping import Float, Float32, Int16, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -17,6 +17,7 @@ from sae_sweep.activations.manifest import read_manifest
 from sae_sweep.activations.order import visits
 from sae_sweep.activations.reader import Origins, Rows, Split
 from sae_sweep.activations.stacked import Stacked
+from sae_sweep.activations.synthetic import Truth
 from sae_sweep.disk import replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge
@@ -165,6 +166,10 @@ class Activations:
         self._train = Stacked(lambda number: shard_at(number).activation, sizes)
         self._validation = Stacked.of([one.activation for one in validation])
         self._validation_groups = Stacked.of([one.group for one in validation])
+        self._truth: Truth | None = None
+        if "synthetic" in manifest.settings:
+            drawn = [shard.rows for shard in manifest.shards if shard.split == "validation"]
+            self._truth = Truth(manifest.settings["synthetic"], self.d, drawn)
         self._validation_documents = Stacked.of([one.document for one in validation])
         self._train_targets = Stacked(lambda number: _target(shard_at(number)), sizes)
         if self.has_target:
@@ -214,6 +219,16 @@ class Activations:
     def validation_groups(self, start: int, stop: int) -> Int16[Tensor, " n"]:
         """Groups of validation rows start to stop, as places in `group_names`."""
         return self._validation_groups.take(self._run(start, stop))
+
+    @property
+    def true_features(self) -> Float[Tensor, "features d"] | None:
+        """Unit directions that rows are sums of, where that is known: of synthetic activations."""
+        return None if self._truth is None else self._truth.features
+
+    def validation_truth(self, start: int, stop: int) -> Bool[Tensor, "n features"]:
+        """Which of these features each of the validation rows start to stop sums."""
+        assert self._truth is not None
+        return self._truth.active(self._run(start, stop))
 
     def validation_documents(self, start: int, stop: int) -> Int32[Tensor, " n"]:
         """Numbers of the documents of validation rows start to stop; without documents, rows'."""

@@ -26,6 +26,8 @@ Commands, with `sae-sweep` in place of `python -m sae_sweep` where it is on the 
       write a sweep's trials as a table
   python -m sae_sweep export TRIAL --format saelens
       write a trial's weights for another tool
+  python -m sae_sweep evaluate PATH|ORG/NAME [--sweep NAME] [--format sparsify]
+      measure an SAE that was trained elsewhere on a sweep's validation rows, beside its trials
   python -m sae_sweep publish UID --hub ORG/NAME [--private] [--dry-run]
       upload a trial to the Hugging Face hub: SAELens layout, metrics, a card made of its records
   python -m sae_sweep submit slurm +sweep=NAME --gpus 8 [--nodes 2] [--time 4h] [--requeue] [--now]

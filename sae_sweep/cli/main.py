@@ -63,7 +63,7 @@ def _command(arguments: list[str]) -> int:
             return 0
         case ["help", *rest]:
             return _command([*rest, "--help"])
-        case [("forget" | "latents" | "publish" | "submit" | "track") as name, *rest]:
+        case [("evaluate" | "forget" | "latents" | "publish" | "submit" | "track") as name, *rest]:
             return _own(name, rest)
         case ["export", *rest] if _format(rest) not in TABLES:
             return _own("export", rest)

@@ -1,28 +1,87 @@
 """Where activations come from."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sae_sweep.config.base import Count, NonNegative, Positive, Strict
+from sae_sweep.config.base import Count, NonNegative, OpenFraction, Positive, Strict
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class SyntheticConfig(Strict):
-    """Activations with a known dictionary: sums of a few random unit directions, plus noise."""
+    """Activations with a known dictionary: sums of a few random unit directions, plus noise.
+
+    By default every token sums n_active directions, all equally often. With `zipf` features fire
+    by chance instead, as in SynthSAEBench (arXiv:2602.14687); `SyntheticReader` has the formulas.
+    """
 
     n_features: Count = 64
     """Directions in the ground-truth dictionary."""
 
     n_active: Count = 4
-    """Directions that are summed in one token."""
+    """Directions that are summed in one token; with zipf their mean."""
 
     noise: NonNegative = 0.0
     """Standard deviation of Gaussian noise, per dimension."""
 
     seed: int = 0
     """Seed of dictionary and tokens."""
+
+    zipf: NonNegative | None = None
+    """Feature i fires by chance, with frequency min(c / i^zipf, max_frequency); 0: all alike."""
+
+    max_frequency: OpenFraction = 0.5
+    """zipf: frequency that no feature exceeds."""
+
+    correlation: OpenFraction | None = None
+    """zipf: share of what decides a firing that features have in common, by random factors."""
+
+    correlation_rank: Count = 16
+    """correlation: number of those factors; with fewer, pairs of features are more correlated."""
+
+    roots: Count | None = None
+    """zipf: features without a parent; every other fires only where its parent does."""
+
+    children: Count = 4
+    """roots: children of a feature, as long as there are features."""
+
+    options: ClassVar[frozenset[str]] = frozenset(
+        {"zipf", "max_frequency", "correlation", "correlation_rank", "roots", "children"}
+    )
+    """Settings that are left out of the activations' identity where they have no effect."""
+
+    @model_validator(mode="after")
+    def _by_chance(self) -> Self:
+        if self.zipf is None:
+            for name in ("correlation", "roots"):
+                if (value := getattr(self, name)) is not None:
+                    raise ValueError(
+                        f"activations.synthetic.{name}={value:g} with zipf=null, where every token "
+                        "has n_active features: give a decay of their frequencies, e.g. "
+                        "activations.synthetic.zipf=1"
+                    )
+            return self
+        if self.roots is not None and self.zipf == 0:
+            raise ValueError(
+                f"activations.synthetic.roots={self.roots} with zipf=0: a child as frequent as its "
+                "parent fires whenever it does; use e.g. activations.synthetic.zipf=1"
+            )
+        if self.n_active >= self.max_frequency * self.n_features:
+            raise ValueError(
+                f"activations.synthetic.n_active={self.n_active} with n_features="
+                f"{self.n_features}, none more frequent than max_frequency="
+                f"{self.max_frequency:g}: fewer than {self.max_frequency * self.n_features:g} are "
+                "active on average; lower n_active"
+            )
+        return self
+
+    def active(self) -> dict[str, Any]:
+        """The settings that act: what the identity of the activations is made of."""
+        idle = set() if self.zipf is not None else {*self.options}
+        idle |= set() if self.correlation is not None else {"correlation", "correlation_rank"}
+        idle |= set() if self.roots is not None else {"roots", "children"}
+        return self.model_dump(exclude=idle)
 
 
 class ActivationsConfig(Strict):

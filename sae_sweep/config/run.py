@@ -13,7 +13,7 @@ from sae_sweep.config.stop import StopConfig, refuse_impossible
 from sae_sweep.config.train import TrainConfig
 from sae_sweep.errors import without_passwords
 from sae_sweep.records import METRICS
-from sae_sweep.records.metrics import BY_PROBE, IN_MODEL
+from sae_sweep.records.metrics import BY_PROBE, GROUND_TRUTH, IN_MODEL
 from sae_sweep.records.names import checked_name
 from sae_sweep.remote import is_remote, require_url
 
@@ -235,13 +235,25 @@ class RunConfig(TrialConfig):
                 f"executor.slots={self.executor.slots} with executor.kind=inline: "
                 "inline has one slot; use executor=ray for more"
             )
-        for name in set(self.search.objective or ()) & set(BY_PROBE):
-            if self.evaluate.probe_documents == 0:
+        for warning in self.stop.warnings:
+            refuse_impossible(warning, self.search.targets)
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_are_measured(self) -> Self:
+        for name in self.search.objective or ():
+            if name in GROUND_TRUTH and self.activations.kind != "synthetic":
+                raise ValueError(
+                    f"search.objective={name} compares with true features, which only "
+                    "activations=synthetic has; use search.objective=fvu"
+                )
+            if name in BY_PROBE and self.evaluate.probe_documents == 0:
                 raise ValueError(
                     f"search.objective={name} with evaluate.probe_documents=0: it is measured by "
                     "probes; set evaluate.probe_documents=1024"
                 )
-        for name in set(self.search.objective or ()) & set(IN_MODEL):
+            if name not in IN_MODEL:
+                continue
             if self.evaluate.windows == 0:
                 raise ValueError(
                     f"search.objective={name} with evaluate.windows=0: it is measured in the "
@@ -252,6 +264,4 @@ class RunConfig(TrialConfig):
                     f"search.objective={name} is measured in a model, token by token: it needs "
                     "activations.model and activations.pooling=token"
                 )
-        for warning in self.stop.warnings:
-            refuse_impossible(warning, self.search.targets)
         return self

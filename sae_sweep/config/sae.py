@@ -29,7 +29,10 @@ Forms = Mapping[Form, Mapping[str, Collection[Any] | None]]
 ANY: None = None
 """It knows every value of a setting."""
 
-STARTS = frozenset({"kind", "n_latents", "b_dec_init", "encoder_scale", "threshold_init"})
+RANDOM_START = frozenset({"b_dec_init", "encoder_scale", "threshold_init"})
+"""Settings of a start that is drawn: without effect where weights are given."""
+
+STARTS = RANDOM_START | {"kind", "n_latents", "init_from", "init_sha256"}
 """Settings of where training starts: every form goes on from there."""
 
 GENERAL = dict.fromkeys(("decoder_bias", "encoder_l2_coeff", "diversity_coeff", "transcoder"), ANY)
@@ -110,6 +113,12 @@ class Architecture(Strict):
     encoder_scale: Positive | Literal["auto"] | None = None
     """First encoder's scale over that of least error; null: 0.5 with k, else 1; auto: by passes."""
 
+    init_from: str | None = None
+    """Weights to start from: a trial's folder, an SAE of another library, ORG/NAME of the hub."""
+
+    init_sha256: str | None = None
+    """init_from: checksum of the weights, found where null; it is in the uid, and the path not."""
+
     transcoder: bool = False
     """Whether a row's target is reconstructed in its place; the activations bring it."""
 
@@ -149,6 +158,11 @@ class Architecture(Strict):
             raise ValueError(
                 "sae.skip=true with sae.transcoder=false: the skip would copy the row that is to "
                 "be reconstructed; use sae.transcoder=true or sae.skip=false"
+            )
+        if self.init_sha256 is not None and self.init_from is None:
+            raise ValueError(
+                f"sae.init_sha256={self.init_sha256} without sae.init_from: say where the weights "
+                "are"
             )
         if not self.decoder_bias and self.b_dec_init != "mean":
             raise ValueError(
@@ -222,6 +236,7 @@ class Architecture(Strict):
         """Settings that have no effect, beside those that are None."""
         fields = type(self).model_fields
         found = {name for name in self.options if getattr(self, name) == fields[name].default}
+        found |= set() if self.init_from is None else {*RANDOM_START}
         return found | (set() if self.always_on_coeff else {*ALWAYS_ON})
 
     def active(self) -> dict[str, Any]:

@@ -110,11 +110,22 @@ def resolve(config: TrialConfig, source: Source) -> Trial:
         {
             "result_version": RESULT_VERSION,
             "activations": source.fingerprint,
-            "sae": sae.active(),
+            "sae": _identity(sae),
             "train": _active_train(train, sae),
         }
     )
     return Trial(identity, _label(sae, train, source.d), source, sae, train)
+
+
+def _identity(sae: AnySae) -> dict[str, Any]:
+    """The settings that act; of weights to start from the checksum, wherever they lie.
+
+    Raises:
+        BadInput: it is not known.
+    """
+    if sae.init_from is not None and sae.init_sha256 is None:
+        raise BadInput(f"sae.init_from={sae.init_from} without sae.init_sha256: give its checksum")
+    return {name: value for name, value in sae.active().items() if name != "init_from"}
 
 
 def _rebuilt(config: C, prefix: str, changes: dict[str, Any]) -> C:
@@ -251,6 +262,8 @@ def _label(sae: AnySae, train: TrainConfig, d: int) -> str:
     parts = [width, sparsity, f"lr{train.lr:.0e}", *others]
     if sae.transcoder:
         parts.append("skip" if sae.skip else "trans")
+    if sae.init_sha256 is not None:
+        parts.append(f"init{sae.init_sha256[:6]}")
     if _is_controlled(sae, train):
         parts.append(f"l0t{train.l0_target:.1e}")
     if train.seed_init or train.seed_data:

@@ -48,6 +48,16 @@ ABLATIONS = {
     "mean": "with the mean of the training rows in place of the activations of text tokens",
 }
 
+TRUTH = (
+    "over the features that synthetic activations are sums of (SynthSAEBench, arXiv:2602.14687, as "
+    "SAELens evaluates it); absent where the features are not known"
+)
+DETECTOR = (
+    "each latent taken as a detector of the feature whose direction has the largest absolute "
+    "cosine with its decoder row: tp, fp and fn count validation tokens by whether the latent is "
+    f"not 0 and whether the token sums the feature; 0 where nothing is divided; {TRUTH}"
+)
+
 _TABLE = (
     Metric(
         "fvu",
@@ -261,6 +271,39 @@ _TABLE = (
         "diagnostic",
     ),
     Metric(
+        "mcc",
+        "cosine",
+        "up",
+        "linear",
+        "mean correlation coefficient: decoder rows and true directions matched one to one so that "
+        "the sum of their absolute cosines is largest, the mean of these over the pairs, as many "
+        f"as the fewer of both; exact, and left out where that takes too long; {TRUTH}",
+    ),
+    Metric(
+        "f1", "share", "up", "linear", f"mean over latents of 2 tp / (2 tp + fp + fn), {DETECTOR}"
+    ),
+    Metric(
+        "precision", "share", "up", "linear", f"mean over latents of tp / (tp + fp), {DETECTOR}"
+    ),
+    Metric("recall", "share", "up", "linear", f"mean over latents of tp / (tp + fn), {DETECTOR}"),
+    Metric(
+        "uniqueness",
+        "share",
+        "up",
+        "linear",
+        "count of different features that are nearest to some decoder row, by absolute cosine, "
+        f"over n_latents: 1 where no two latents have the same; {TRUTH}",
+    ),
+    Metric(
+        "true_l0",
+        "features/token",
+        "none",
+        "linear",
+        f"mean count of features that a validation token sums, {TRUTH}; the same for all trials of "
+        "a source",
+        "diagnostic",
+    ),
+    Metric(
         "loss",
         "objective",
         "down",
@@ -372,5 +415,8 @@ IN_MODEL = ("output_cosine", *BY_HEAD)
 """All metrics of a model with an SAE in it."""
 BY_PROBE = (*(f"probe_accuracy_{n}" for n in PROBED_LATENTS), "probe_accuracy_all")
 """All metrics of how well labels are read off latents."""
+
+GROUND_TRUTH = ("f1", "mcc", "precision", "recall", "uniqueness")
+"""All metrics of a dictionary against the true one."""
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}

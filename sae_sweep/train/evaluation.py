@@ -9,7 +9,8 @@ from torch import Tensor
 from sae_sweep.kernels import cpu
 from sae_sweep.sae import AbstractSae
 from sae_sweep.train import by_group
-from sae_sweep.train.source import ActivationSource, TargetSource
+from sae_sweep.train.ground_truth import GroundTruth
+from sae_sweep.train.source import ActivationSource, TargetSource, TruthSource
 
 REPORT_TOKENS = 4096
 """Validation tokens behind the figures of a report; the final evaluation reads them all."""
@@ -142,6 +143,7 @@ def _evaluate(
     m = len(sae.w_dec)
     nested: dict[str, Tensor] = {}
     massive = _Massive(activations, tokens, sae.w_enc) if whole else None
+    truth = _ground_truth(sae, activations) if whole else None
     sums, group_sums = _zeros(sae), by_group.zeros(n_groups, sae.w_dec)
     peaks = _Peaks(sums.largest.new_empty(0), sums.fired.new_empty(0))
     for start in range(0, tokens, chunk_rows(m)):
@@ -161,6 +163,9 @@ def _evaluate(
         _add(sums, x, latents, x_hat)
         if massive is not None:
             massive.add(x, x_hat, start)
+        if truth is not None:
+            assert isinstance(activations, TruthSource)
+            truth.add(latents, activations.validation_truth(start, stop).to(latents.device))
         strongest = latents.max(dim=1)
         peaks = _highest(peaks, _Peaks(strongest.values, strongest.indices))
         if n_groups:
@@ -171,6 +176,8 @@ def _evaluate(
     metrics = _metrics(sums, tokens) | {"diversity": float(len(set(peaks.latents.tolist())))}
     if massive is not None:
         metrics |= massive.metrics()
+    if truth is not None:
+        metrics |= truth.metrics()
     variance = sums.x_square - sums.x.square().sum() / tokens
     return Evaluation(
         metrics=metrics | {name: (error / variance).item() for name, error in nested.items()},
@@ -179,6 +186,13 @@ def _evaluate(
         max_activation=sums.largest,
         groups=by_group.figures(group_sums),
     )
+
+
+def _ground_truth(sae: AbstractSae, activations: ActivationSource) -> GroundTruth | None:
+    """What compares a dictionary with the true one, where that is known."""
+    if not isinstance(activations, TruthSource) or activations.true_features is None:
+        return None
+    return GroundTruth(sae.w_dec, activations.true_features.to(sae.w_dec))
 
 
 def _zeros(sae: AbstractSae) -> _Sums:

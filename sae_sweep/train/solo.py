@@ -7,6 +7,7 @@ from torch import Tensor
 from sae_sweep.config import Trial
 from sae_sweep.kernels import Adam, Moments, adam_step, cpu
 from sae_sweep.sae import AbstractSae, Normalisation, SaeOutput, build, calibrate
+from sae_sweep.sae.start import started
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.controller import L0Controller
 from sae_sweep.train.resample import is_due, resample_silent
@@ -18,23 +19,31 @@ from sae_sweep.train.training import LOSSES
 def initial_sae(
     trial: Trial, activations: ActivationSource, device: torch.device, *, resumes: bool = False
 ) -> AbstractSae:
-    """Build what a trial starts from: drawn on the CPU, calibrated on the device.
+    """Build what a trial starts from: drawn on the CPU, calibrated on the device, or given.
 
     One that `resumes` is not fitted to the first batch, which may lie far behind: a checkpoint's
     parameters take the place of its own.
     """
-    sae = build(trial.sae, activations.d, trial.train.seed_init).to(device)
-    if not resumes:
-        x = batch(activations, trial.train, 0).to(device)
-        target = targets(activations, trial.train, 0).to(device) if trial.sae.transcoder else None
-        calibrate(sae, x, trial.sae.b_dec_init, target)
-    sae.normalisation = Normalisation(activations.mean.float(), activations.scale)
-    if isinstance(activations, TargetSource) and trial.sae.transcoder:
-        mean, scale = activations.target_mean, activations.target_scale
-        assert mean is not None
-        assert scale is not None
-        sae.target_normalisation = Normalisation(mean.float(), scale)
+    inputs = Normalisation(activations.mean.float(), activations.scale)
+    outputs = _target_normalisation(activations) if trial.sae.transcoder else None
+    if trial.sae.init_from is not None and not resumes:
+        sae = started(trial, inputs, outputs).to(device)
+    else:
+        sae = build(trial.sae, activations.d, trial.train.seed_init).to(device)
+        if not resumes:
+            x = batch(activations, trial.train, 0).to(device)
+            target = None if outputs is None else targets(activations, trial.train, 0).to(device)
+            calibrate(sae, x, trial.sae.b_dec_init, target)
+    sae.normalisation, sae.target_normalisation = inputs, outputs
     return sae
+
+
+def _target_normalisation(activations: ActivationSource) -> Normalisation:
+    assert isinstance(activations, TargetSource)
+    mean, scale = activations.target_mean, activations.target_scale
+    assert mean is not None
+    assert scale is not None
+    return Normalisation(mean.float(), scale)
 
 
 class Solo:

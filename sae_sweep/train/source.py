@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float32, Int16, Int64
+from jaxtyping import Bool, Float, Float32, Int16, Int64
 from torch import Generator, Tensor
 
 from sae_sweep.activations.order import batch_indices, visits
@@ -70,6 +70,18 @@ class TargetSource(ActivationSource, Protocol):
 
     def validation_targets(self, start: int, stop: int) -> Float32[Tensor, "n d"]:
         """Targets of consecutive validation rows."""
+
+
+@runtime_checkable
+class TruthSource(ActivationSource, Protocol):
+    """Rows that are sums of known features, where `true_features` says so."""
+
+    @property
+    def true_features(self) -> Float[Tensor, "features d"] | None:
+        """Directions of the features; None where they are not known."""
+
+    def validation_truth(self, start: int, stop: int) -> Bool[Tensor, "n features"]:
+        """Which of them each of consecutive validation rows sums."""
 
 
 def batch(activations: ActivationSource, train: TrainConfig, step: int) -> Float32[Tensor, "n d"]:

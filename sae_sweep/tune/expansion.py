@@ -19,6 +19,7 @@ from sae_sweep.errors import BadInput, NoStore
 from sae_sweep.inputs import heard
 from sae_sweep.records import TrialRecord, canonical
 from sae_sweep.records.store import Reader, default_url
+from sae_sweep.sae.start import Start, found_at
 from sae_sweep.search import Point, Search, SearchContext, build_search, examples
 from sae_sweep.tune.stopping import refuse_idle_rules
 
@@ -39,6 +40,7 @@ class Resolver:
         self._sources: dict[str, tuple[ActivationsConfig, Source]] = {}
         self.unknown_source: str | None = None
         """Why the activations' fingerprint, and so every uid, is not known (dry runs only)."""
+        self._starts: dict[str, Start] = {}
         self.notes: list[str] = []
         """What was guessed or left out when they were described."""
 
@@ -54,7 +56,7 @@ class Resolver:
             BadInput: it cannot be trained; the message names it.
         """
         try:
-            config = validate(TrialConfig, point.settings)
+            config = self._with_start(validate(TrialConfig, point.settings))
             wanted = config.activations
             key = canonical(wanted.model_dump())
             if key not in self._sources:
@@ -63,9 +65,24 @@ class Resolver:
                 self.notes += notes
                 self._sources[key] = wanted, source
                 self.unknown_source = self.unknown_source or reason
-            return resolve(config, self._sources[key][1])
+            trial = resolve(config, self._sources[key][1])
+            if trial.sae.init_from is not None:
+                self._starts[trial.sae.init_from].require(trial)
         except BadInput as error:
             raise BadInput(f"{error}{_where(point)}") from None
+        return trial
+
+    def _with_start(self, config: TrialConfig) -> TrialConfig:
+        """Find the weights that a trial starts from, and their checksum."""
+        if config.sae.init_from is None:
+            return config
+        name = found_at(config.sae.init_from)
+        if name not in self._starts:
+            self._starts[name] = Start.read(name)
+        settings = config.model_dump()
+        given = settings["sae"]["init_sha256"]
+        settings["sae"] |= {"init_from": name, "init_sha256": self._starts[name].checked(given)}
+        return validate(TrialConfig, settings)
 
 
 class Expansion(NamedTuple):

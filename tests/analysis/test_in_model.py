@@ -8,9 +8,10 @@ from scipy import stats
 
 from analysis import report
 from analysis.context import ReportContext
+from analysis.findings.beside_fvu import Disagreement, SameOrder
 from analysis.study.table import Study, load
 from analysis.topics import in_model as topic
-from analysis.topics.in_model import Disagreement, SameOrder, WithoutSae
+from analysis.topics.in_model import WithoutSae
 from analysis.topics.recommended import recommendations
 from sae_sweep.records.store import Reader
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from made_sweeps import Ran, grid, in_model, right_l0, write_store
+from made_sweeps import Ran, grid, ground_truth, in_model, right_l0, write_store
 from quality_sweeps import l1_sweep, layers, published_grid, two_kinds, write_tables
 from test_claims import made
 from test_claims_designs import categories, confounded, few, together
@@ -21,6 +21,7 @@ from analysis.context import ReportContext
 from analysis.page.blocks import Claim
 from analysis.study.table import load
 from analysis.topics import summary
+from sae_sweep.records.references import Reference
 from sae_sweep.records.store import Reader
 
 NUMBER = re.compile(r"(?<![\w.])[-+\N{MULTIPLICATION SIGN}]?\d[\d,.]*(?:e[-+]?\d+)?")
@@ -39,6 +40,9 @@ LIMITS = {
     "TooFewPoints": {"3"},
 }
 """Thresholds of this package that a kind of sentence names."""
+ELSEWHERE = Reference(
+    "theirs", "saelens", "topk", 64, "f" * 64, "a" * 12, metrics={"fvu": 0.21, "l0": 7.5}
+)
 SWEEPS: dict[str, tuple[list[Ran], dict[str, Any]]] = {
     "grid": (grid(), {}),
     "effects": (trials(), {}),
@@ -56,6 +60,7 @@ SWEEPS: dict[str, tuple[list[Ran], dict[str, Any]]] = {
     "l1": (l1_sweep(), {"config": {"search": {"kind": "target", "target": 0.05, "trials": 15}}}),
     "stopping": (reporting(), {"config": CONFIG}),
     "in model": (in_model(), {}),
+    "truth": (ground_truth(), {}),
     "l0": (right_l0(), {}),
 }
 
@@ -69,7 +74,10 @@ def claims(tmp_path_factory: pytest.TempPathFactory) -> list[Claim]:
         write_tables(folder, ran)
         with Reader(write_store(folder, ran, **run)) as reader:
             study = dataclasses.replace(
-                load(reader.sweep()), history=reader.history, trials_folder=folder / "trials"
+                load(reader.sweep()),
+                history=reader.history,
+                trials_folder=folder / "trials",
+                references=(ELSEWHERE,),
             )
             sections = [summary.summary, *(topic.section for topic in TOPICS)]
             for section in sections:

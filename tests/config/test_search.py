@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sae_sweep.config import SearchConfig, SweepConfig, read_constraint, validate
+from sae_sweep.config import RunConfig, SearchConfig, SweepConfig, read_constraint, validate
 from sae_sweep.errors import BadInput
 from sae_sweep.search import warnings
 
@@ -76,3 +76,32 @@ def test_reconstruction_alone_over_l1_alpha_is_warned_of(
     found = warnings(sweep, make(kind="optuna", **settings))
     assert bool(found) == is_degenerate
     assert all("is degenerate: the lowest l1_alpha wins" in one for one in found)
+
+
+SYNTHETIC = {"synthetic": {}, "d": 32}
+MODEL = {"model": "m", "layer": 1}
+
+
+@pytest.mark.parametrize(
+    ("activations", "objective", "windows", "message"),
+    [
+        (MODEL, "f1", 64, r"search\.objective=f1 compares with true features, which only act"),
+        (SYNTHETIC, "kl", 64, r"search\.objective=kl is measured in a model, token by token"),
+        (MODEL, "kl", 0, r"search\.objective=kl with evaluate\.windows=0: it is measured in"),
+        (SYNTHETIC, "f1", 64, None),
+        (MODEL, "kl", 64, None),
+    ],
+)
+def test_an_objective_needs_what_it_is_measured_by(
+    activations: dict[str, Any], objective: str, windows: int, message: str | None
+) -> None:
+    settings = {
+        "activations": activations,
+        "search": {"kind": "optuna", "objective": objective},
+        "evaluate": {"windows": windows},
+    }
+    if message is None:
+        assert validate(RunConfig, settings).search.objective == [objective]
+        return
+    with pytest.raises(BadInput, match=message):
+        validate(RunConfig, settings)
