@@ -162,7 +162,7 @@ def _write(arguments: argparse.Namespace, sweep: Sweep, **more: Any) -> None:
     from analysis.findings.thresholds import DEFAULT, load
     from analysis.report import render, share
 
-    folder = arguments.outputs / sweep.run.name
+    folder = fetch(arguments.outputs, sweep.run.name)
     asked = [objectives(text) for text in arguments.objectives]
     bands = load(arguments.thresholds or DEFAULT)
     path = render(sweep, folder, html=arguments.html, objectives=asked, thresholds=bands, **more)

@@ -1,6 +1,7 @@
 """The report of a sweep: sections, figures and data in one folder."""
 
 import dataclasses
+import itertools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from analysis.topics import summary
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge
 from sae_sweep.records import TrialRecord
+from sae_sweep.records.references import FOLDER as REFERENCES
 from sae_sweep.records.references import read_references
 from sae_sweep.records.store import Sweep
 from sae_sweep.remote import remote_of
@@ -103,7 +105,8 @@ def share(folder: Path) -> str | None:
     if remote is None:
         return None
     pages = [folder / one for one in (PAGE, DETAILS, WEB_PAGE)]
-    files = [*pages, *(folder / "figures").rglob("*"), *(folder / "data").rglob("*")]
+    beside = [(folder / one).rglob("*") for one in ("figures", "data", REFERENCES)]
+    files = [*pages, *itertools.chain.from_iterable(beside)]
     names = [one.relative_to(folder).as_posix() for one in files if one.is_file()]
     remote.publish(folder.name, names)
     return f"{remote.url}/{folder.name}/{PAGE}"

@@ -148,7 +148,7 @@ def _render(config: RunConfig, outputs: Path) -> None:
     # imported here: matplotlib reads MPLCONFIGDIR when it is imported
     from analysis.report import is_current, recommended, render, share
 
-    folder = outputs / config.sweep.name
+    folder = fetch(outputs, config.sweep.name)
     with Reader(config.store.url or default_url(outputs)) as reader:
         records = reader.sweep(config.sweep.name)
         if not is_current(records, folder):
