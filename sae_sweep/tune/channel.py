@@ -100,7 +100,7 @@ Item = Started | Row | Outcome | Room | Returned | NotEvaluated
 
 
 class Channel(Protocol):
-    """The two ways between a slot and the driver."""
+    """Both directions between a slot and the driver."""
 
     def push(self, items: list[Item]) -> None:
         """Send rows and outcomes up; returns when the driver has acted on them."""

@@ -1,4 +1,4 @@
-"""The driver's side of a sweep: queue, verdicts, retries and the store, whoever executes."""
+"""The driver's side of a sweep: queue, pruning, retries and the store, whoever executes."""
 
 import threading
 import time
