@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analysis.context import ReportContext
-from analysis.findings import verdicts
+from analysis.findings import effect_tests
 from analysis.findings.edges import edges
 from analysis.foreign.sweep import Request, import_sweep
 from analysis.page.blocks import Claim
@@ -62,9 +62,11 @@ def study_of(rows: list[Row]) -> Study:
 
 def said(study: Study) -> list[Claim]:
     """Every claim that a setting matters, in the families of tests."""
-    judged = verdicts.judge(study)
-    found: list[Claim] = [claims.claim_of(one, judged) for one in judged.found if one.is_claimed]
-    found += [interactions.claim_of(one, judged) for one in judged.claimed_pairs]
+    estimates = effect_tests.estimate(study)
+    found: list[Claim] = [
+        claims.claim_of(one, estimates) for one in estimates.found if one.is_claimed
+    ]
+    found += [interactions.claim_of(one, estimates) for one in estimates.claimed_pairs]
     lost = failures.sentences(study)
     return found + [one for one in lost if isinstance(one, FailuresBySetting | FailuresOfPair)]
 

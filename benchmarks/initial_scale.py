@@ -37,7 +37,7 @@ CASES = (
     Case(quality.ACTIVATIONS, quality.EPOCHS, 4e-3, ((5, 512), (100, 512), (20, 2048))),
     Case(MANY_ROWS, 1, 1e-3, ((16, 768), (16, 1536), (32, 1536))),
 )
-"""The benchmark's training, and that of the sweep `grid_topk`."""
+"""The benchmark's training, and one pass over many rows."""
 
 
 def best_norm(trial: Trial, activations: Activations) -> float:

@@ -17,7 +17,7 @@ NEEDED = {
 TRIALS = {
     "ab_test": 9,
     "architectures": 30,
-    "grid_topk": 16,
+    "grid_topk": 32,
     "jumprelu_target": 12,
     "l1_grid": 10,
     "l1_width_scaling": 15,
@@ -84,11 +84,13 @@ def test_a_sweep_asks_its_question_and_says_its_cost(sweep: str) -> None:
     assert "?" in settings["question"]
 
 
-def test_grid_topk_is_one_pass_of_1024_steps_with_warm_up_and_decay() -> None:
-    for trial in trials("grid_topk"):
+def test_grid_topk_is_one_pass_of_256_steps_with_warm_up_decay_and_two_seeds() -> None:
+    found = trials("grid_topk")
+    for trial in found:
         train = trial.train
-        assert (trial.steps, train.batch_size) == (1024, 256)
+        assert (trial.steps, train.batch_size, trial.report_every) == (256, 256, 32)
         assert (train.lr_warmup_fraction, train.lr_decay_fraction) == (0.05, 0.2)
+    assert {trial.train.seed_init for trial in found} == {0, 1}
 
 
 def test_topk_12_trains_25_epochs_without_aux() -> None:

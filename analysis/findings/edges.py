@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from analysis.findings import verdicts
+from analysis.findings import effect_tests
 from analysis.study.hyperparameters import Hyperparameter
 from analysis.study.table import Study
 from sae_sweep.records import METRICS
@@ -34,14 +34,14 @@ def edges(study: Study) -> list[Edge]:
     """
     if "fvu" not in study.scaled or study.ranked.empty or not study.hyperparameters:
         return []
-    judged = verdicts.judge(study)
-    moved = {one.first.key for one in judged.claimed_pairs if one.moves}
+    estimates = effect_tests.estimate(study)
+    moved = {one.first.key for one in estimates.claimed_pairs if one.moves}
     found = []
     for one in study.hyperparameters:
         values = sorted({value for value in one.given if value is not None}, key=_order)
         if one.kind != "numeric" or len(values) < 2 or one.key in TRADED or one.key in moved:
             continue
-        effect = judged.get(one, METRICS["fvu"])
+        effect = estimates.get(one, METRICS["fvu"])
         if not effect.sign or _levels_off(effect):
             continue
         if effect.sign < 0:
@@ -51,9 +51,9 @@ def edges(study: Study) -> list[Edge]:
     return found
 
 
-def _levels_off(effect: verdicts.Effect) -> bool:
+def _levels_off(effect: effect_tests.Effect) -> bool:
     """Whether the flat end is the better one."""
-    if effect.verdict != "flat" or effect.adjusted is None:
+    if effect.finding != "flat" or effect.adjusted is None:
         return False
     is_flat_first = effect.adjusted.shape.kind == "flat first"
     return is_flat_first == (effect.sign > 0)

@@ -7,11 +7,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.statistics.design import design
 from analysis.statistics.replicates import Replicates, least_gap
+from analysis.statistics.resampling import permutation_gap
 from analysis.study.samples import Sample, sample
 from analysis.study.table import Study, once
 from sae_sweep.records import Metric
 
+FEWEST_PERMUTED = 8
+"""Degrees of freedom from which the permutation test says something of the noise's tails."""
 FEWEST = 3
 """Degrees of freedom from which the sd of a level counts."""
 LEVEL = 0.05
@@ -53,6 +57,9 @@ class Floor(NamedTuple):
     """Its degrees of freedom."""
     sets: "pd.Series[int]"
     """By a configuration's number; equal: the same seeds."""
+    permuted: float = 0.0
+    """How many standard errors of a difference tell a configuration with a single seed apart by a
+    permutation test, which assumes no distribution; 0 where none has one."""
 
     @property
     def detectable(self) -> float:
@@ -67,12 +74,16 @@ class Floor(NamedTuple):
 
     def between(self, seeds: "np.ndarray | int", others: "np.ndarray | int") -> np.ndarray:
         """The least difference of two means over so many seeds that counts."""
-        return self.errors * self.sd * np.sqrt(1 / np.asarray(seeds) + 1 / np.asarray(others))
+        n, m = np.asarray(seeds), np.asarray(others)
+        single = max(self.errors, self.permuted)
+        errors = np.where(np.minimum(n, m) > 1, self.errors, single)
+        return errors * self.sd * np.sqrt(1 / n + 1 / m)
 
     def apart(self, rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
         """The least difference that counts of each of some configurations from each of others.
 
-        A configuration whose own seeds lie farther apart than the pooled sd is held to its own.
+        A configuration whose own seeds lie farther apart than the pooled sd is held to its own, one
+        with a single seed to the permutation test too.
 
         Returns:
             [rows, others].
@@ -81,8 +92,10 @@ class Floor(NamedTuple):
             self.spreads.reindex(each["configuration"]).fillna(0).clip(lower=self.sd).to_numpy()
             for each in (rows, others)
         )
-        inverse, their_inverse = (1 / each["seeds"].to_numpy() for each in (rows, others))
+        seeds, their_seeds = (each["seeds"].to_numpy() for each in (rows, others))
         gap = self.errors * np.maximum(own[:, None], their[None, :])
+        single = np.minimum(seeds[:, None], their_seeds[None, :]) == 1
+        gap = np.where(single, np.maximum(gap, self.permuted * self.sd), gap)
         # where two have other seeds, the seeds' common shifts do not cancel
         sets, their_sets = (
             self.sets.reindex(each["configuration"]).to_numpy() for each in (rows, others)
@@ -92,7 +105,7 @@ class Floor(NamedTuple):
             level = LEVEL / max(self.metrics, 1)
             shifts = least_gap(max(self.sets.nunique(), 2), self.shift_df, level) * self.shift
             gap = np.where(unlike, np.hypot(gap, shifts), gap)
-        return gap * np.sqrt(inverse[:, None] + their_inverse[None, :])
+        return gap * np.sqrt(1 / seeds[:, None] + 1 / their_seeds[None, :])
 
 
 @once
@@ -106,14 +119,32 @@ def floor(study: Study, metric: Metric) -> Floor | None:
         return None
     p_equal = _p_equal(seen)
     if p_equal is None or p_equal >= LEVEL:
-        return _pooled(study, one, p_equal, None)
+        pooled = _pooled(study, one, p_equal, None)
+        return pooled and pooled._replace(permuted=_permuted(study, one, pooled))
     is_upper = seen.means > np.median(seen.means)
     halves = [
         found
         for inside, name in ((~is_upper, "lower"), (is_upper, "upper"))
         if (found := _pooled(study, one, p_equal, name, inside)) is not None
     ]
-    return max(halves, key=lambda found: found.sd)
+    larger = max(halves, key=lambda found: found.sd)
+    return larger._replace(permuted=_permuted(study, one, larger))
+
+
+def _permuted(study: Study, one: Sample, found: Floor) -> float:
+    """Standard errors for single seeds by permutation, of the trials and of their residuals.
+
+    The trials are exchangeable where nothing has an effect. Effects larger than the noise hide the
+    noise's distribution, which shows in the residuals of an additive model of the settings.
+    """
+    seen = one.seen
+    if not (seen.counts == 1).any() or seen.df < FEWEST_PERMUTED:
+        return 0.0
+    level = LEVEL / max(found.metrics, 1)
+    x = design(study.hyperparameters, one.rows).x
+    fitted = x @ np.linalg.lstsq(x, seen.means, rcond=None)[0]
+    of_trials = (seen.means[seen.cluster], (seen.means - fitted)[seen.cluster])
+    return max(permutation_gap(means + seen.left, seen.counts, level) for means in of_trials)
 
 
 def _pooled(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sae_sweep.records import TrialRecord
+from sae_sweep.records import LEFT_OUT, TrialRecord
 from sae_sweep.records.store import Member
 
 SEEDS = ("train.seed_init", "train.seed_data")
@@ -78,11 +78,19 @@ def _values(key: str, members: Sequence[Member]) -> list[Any]:
     """A setting's value in every trial.
 
     The resolved settings leave out what has no effect. So a setting that some trials record and
-    others do not is inactive in the others; one that none records (expansion_factor, which is
-    resolved to n_latents) is active in all.
+    others do not is inactive in the others, unless they were given the default at which it is
+    left out; one that none records (expansion_factor, which is resolved to n_latents) is active
+    in all.
     """
     recorded = [_is_recorded(key, member.trial) for member in members]
-    active = recorded if any(recorded) else [True] * len(members)
+    active = (
+        [
+            is_recorded or (key in LEFT_OUT and member.assignment.get(key) == LEFT_OUT[key])
+            for is_recorded, member in zip(recorded, members, strict=True)
+        ]
+        if any(recorded)
+        else [True] * len(members)
+    )
     return [
         member.assignment.get(key) if acts else None
         for member, acts in zip(members, active, strict=True)

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.context import ReportContext
-from analysis.findings import verdicts
-from analysis.findings.verdicts import Effect
+from analysis.findings import effect_tests
+from analysis.findings.effect_tests import Effect
 from analysis.page import wording
 from analysis.page.blocks import Claim
 from analysis.page.markdown import code, counted, escaped, listed, number
@@ -361,12 +361,12 @@ def _measured(study: Study) -> tuple[str, ...]:
 
 def _joint(study: Study, settings: list[Hyperparameter], metrics: list[Metric]) -> Iterator[Claim]:
     """The interactions that decide which level is best, then those within the question."""
-    judged = verdicts.judge(study)
+    estimates = effect_tests.estimate(study)
     keys, names = {one.key for one in settings}, {one.name for one in metrics}
-    for one in judged.claimed_pairs:
+    for one in estimates.claimed_pairs:
         pair = {one.first.key, one.second.key}
         if one.metric.name in names and keys & pair and (one.moves or pair == keys):
-            yield interactions.claim_of(one, judged)
+            yield interactions.claim_of(one, estimates)
 
 
 def _is_direct(claim: Claim) -> bool:
@@ -386,8 +386,8 @@ def about(study: Study) -> tuple[list[Hyperparameter], list[Metric], list[str]]:
             found.append(one)
         else:
             fixed.append(key)
-    names = stated.get("metrics") or [one.name for one in verdicts.outcomes(study)]
-    known = {one.name: one for one in [*study.metrics, *verdicts.outcomes(study)]}
+    names = stated.get("metrics") or [one.name for one in effect_tests.outcomes(study)]
+    known = {one.name: one for one in [*study.metrics, *effect_tests.outcomes(study)]}
     wanted_metrics = dict.fromkeys(SAME.get(name, name) for name in names)
     return found, [known[name] for name in wanted_metrics if name in known], fixed
 
@@ -471,21 +471,21 @@ def _effects(
     study: Study, settings: list[Hyperparameter], metrics: list[Metric]
 ) -> Iterator[Claim]:
     """What each setting changes, the settings that explain most first."""
-    judged = verdicts.judge(study)
+    estimates = effect_tests.estimate(study)
     effects = [
         one
         for metric in metrics
-        for one in judged.of(metric)
+        for one in estimates.of(metric)
         if any(one.hyperparameter is setting for setting in settings)
     ]
     keys = {one.key for one in settings}
     for metric in metrics[:1]:
         joint = any(
             one.metric is metric and {one.first.key, one.second.key} & keys
-            for one in judged.claimed_pairs
+            for one in estimates.claimed_pairs
         )
         yield from _largest(metric, [one for one in effects if one.metric is metric], joint=joint)
-    for pair in judged.pairs:
+    for pair in estimates.pairs:
         is_asked = {pair.first.key, pair.second.key} == keys
         if is_asked and pair.metric is metrics[0] and not pair.is_claimed:
             yield NoInteraction(pair.first.name, pair.second.name, pair.metric.name, pair.q)
@@ -494,8 +494,8 @@ def _effects(
         ranked = sorted(settings, key=lambda one: -_weight(effects, one))
     for setting in ranked:
         own = [one for one in effects if one.hyperparameter is setting]
-        shaped = [one for one in own if one.verdict in ("bent", "flat") or one.raw_disagrees]
-        yield from (claims.claim_of(one, judged) for one in shaped)
+        shaped = [one for one in own if one.finding in ("bent", "flat") or one.raw_disagrees]
+        yield from (claims.claim_of(one, estimates) for one in shaped)
         own = [one for one in own if one not in shaped]
         yield from _changes(setting, own, held=len(study.hyperparameters) > 1)
         for one in own:

@@ -45,9 +45,9 @@ class Difference:
         if self.value == self.other:
             return f"{self.metric}: {one} equals {other}, {number(self.value)}"
         side = "above" if self.value > self.other else "below"
-        verdict = {True: ", which is better,", False: ", which is worse,", None: ","}[self.better]
+        better = {True: ", which is better,", False: ", which is worse,", None: ","}[self.better]
         told = {
-            True: f"{verdict} {values}; further apart than the noise floor",
+            True: f"{better} {values}; further apart than the noise floor",
             False: f", {values}; within the noise floor, so not told apart",
             None: f", {values}; noise unknown",
         }[self.apart]

@@ -28,6 +28,16 @@ MOST_CLASSES = 12
 MOST_WIDTHS = 2
 """Widths of which the first page names the best kind."""
 
+LEADS = {
+    "fvu": ("reconstructs best", "reconstruct best", "reconstructs detectably better"),
+    "dead_features": (
+        "has the fewest dead latents",
+        "have the fewest dead latents",
+        "has detectably fewer dead latents",
+    ),
+}
+"""What one kind is, what several are together, and what none is, by metric."""
+
 
 class Curve(NamedTuple):
     """fvu over l0 of one kind and width, between the smallest and the largest l0 that it has."""
@@ -178,34 +188,46 @@ class BestKind:
     values: tuple[tuple[str, float], ...]
     """Kind and value, the best first."""
     first_at: int
-    """At how many of the l0 compared the same kind is best."""
+    """At how many of the l0 compared the first kind has the best value, shared or not."""
     compared: int
     tied: tuple[str, ...] | None
-    """Other kinds that two single trials would not tell from the best; None: noise unknown."""
+    """Other kinds that two single trials would not tell from the first; None: noise unknown."""
 
     @property
     def words(self) -> str:
-        """The order, and what the noise lets one say."""
-        (best, lowest), *_ = self.values
-        if all(value == lowest for _, value in self.values):
+        """The order, and what the noise lets one say; kinds that are not told apart share it."""
+        (first, lowest), *others = self.values
+        place = f"n_latents {self.n_latents:,}, l0 {number(self.l0)}"
+        if all(value == lowest for _, value in others):
             kinds = escaped(listed([kind for kind, _ in self.values]))
             return (
-                f"At equal L0 (n_latents {self.n_latents:,}, l0 {number(self.l0)}) {kinds} have "
-                f"the same {self.metric}, {number(lowest, 3)}."
+                f"At equal L0 ({place}) {kinds} have the same {self.metric}, {number(lowest, 3)}."
             )
         order = ", ".join(f"{escaped(kind)} {number(value, 3)}" for kind, value in self.values)
-        if self.tied is None:
-            told = "noise unknown"
-        elif self.tied:
-            told = f"not told apart from it: {escaped(listed(list(self.tied)))}"
-        else:
-            told = "told apart from every other"
-        better = "reconstructs best" if self.metric == "fvu" else "has the fewest dead latents"
+        leaders = [first, *(kind for kind, value in others if value == lowest)]
+        if self.tied is not None:
+            leaders = [first, *(kind for kind, _ in others if kind in self.tied)]
+        told = f"{escaped(first)} first at {self.first_at} of {self.compared} l0 compared"
         return (
-            f"**At equal L0, {escaped(best)} {better}** (n_latents {self.n_latents:,}, l0 "
-            f"{number(self.l0)}: {self.metric} {order}; first at {self.first_at} of "
-            f"{self.compared} l0 compared; {told})."
+            f"**At equal L0, {self._lead(leaders)}** ({place}: {self.metric} {order}; {told}; "
+            f"{self._noise(leaders)})."
         )
+
+    def _lead(self, leaders: list[str]) -> str:
+        """What the kinds that are not told from the first have in common."""
+        best, best_together, better = LEADS[self.metric]
+        if len(leaders) == len(self.values):
+            return f"no kind {better} than another"
+        return f"{escaped(listed(leaders))} {best_together if leaders[1:] else best}"
+
+    def _noise(self, leaders: list[str]) -> str:
+        if self.tied is None:
+            return "noise unknown"
+        if len(leaders) == len(self.values):
+            return "none told apart from the first"
+        if self.tied:
+            return f"not told apart from it: {escaped(listed(list(self.tied)))}"
+        return "told apart from every other"
 
 
 @dataclass(frozen=True)

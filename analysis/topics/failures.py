@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from analysis.context import ReportContext
-from analysis.findings import verdicts
+from analysis.findings import effect_tests
 from analysis.findings.failures import Failing
 from analysis.page import wording
 from analysis.page.blocks import Block, Claim
@@ -109,7 +109,7 @@ def sentences(study: Study) -> list[Claim]:
     lost, ended = study.ruined, study.ended
     if not lost.any():
         return []
-    tested = verdicts.judge(study).failing
+    tested = effect_tests.estimate(study).failing
     claimed = sorted((one for one in tested if one.is_claimed), key=lambda one: one.p)
     alone = [one for one in claimed if one.second is None]
     told = {one.hyperparameter.name for one in alone}
@@ -170,7 +170,7 @@ def failure_section(context: ReportContext) -> list[Block]:
     said = sentences(study)
     if not said:
         return []
-    tested = verdicts.judge(study).failing
+    tested = effect_tests.estimate(study).failing
     note = (
         "Came to nothing: diverged (a loss or parameter that is not finite), out of memory, "
         "failed, or finished with fvu of 1 or more, no better than predicting the mean. Shares "

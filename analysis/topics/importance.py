@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.context import ReportContext
-from analysis.findings import verdicts
+from analysis.findings import effect_tests
 from analysis.page import style
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import MISSING, counted, escaped, listed, table
@@ -131,15 +131,15 @@ def importance(context: ReportContext) -> list[Block]:
     study = context.study
     if len(study.hyperparameters) < 2 or study.ranked.empty:
         return []
-    judged = verdicts.judge(study)
+    estimates = effect_tests.estimate(study)
     title = "## Importance"
     usable = [
         one
-        for one in verdicts.outcomes(study)
-        if enough(judged.designs[one.name]) and varies(judged.samples[one.name].y)
+        for one in effect_tests.outcomes(study)
+        if enough(estimates.designs[one.name]) and varies(estimates.samples[one.name].y)
     ]
     if not usable:
-        n, parameters = min(one.x.shape for one in judged.designs.values())
+        n, parameters = min(one.x.shape for one in estimates.designs.values())
         if n >= PER_PARAMETER * parameters:
             return []
         return [title, TooFewForImportance(n, parameters)]
@@ -152,8 +152,8 @@ def importance(context: ReportContext) -> list[Block]:
     parts: list[Block] = [title, note]
     rows = []
     for metric in usable:
-        found = importances(judged.designs[metric.name], judged.samples[metric.name].y)
-        parts += _claims(found, judged, metric.name)
+        found = importances(estimates.designs[metric.name], estimates.samples[metric.name].y)
+        parts += _claims(found, estimates, metric.name)
         for i, one in enumerate(found.found):
             bounds = MISSING
             if one.interval is not None:
@@ -173,10 +173,10 @@ def importance(context: ReportContext) -> list[Block]:
     return [*parts, table(header, rows, left=2), *drawn]
 
 
-def _claims(found: Importances, judged: verdicts.Effects, metric: str) -> Iterator[Claim]:
+def _claims(found: Importances, estimates: effect_tests.Effects, metric: str) -> Iterator[Claim]:
     claimed = {
         one.hyperparameter.name
-        for one in judged.found
+        for one in estimates.found
         if one.metric.name == metric and one.is_claimed
     }
     names = [one.factor.hyperparameter.name for one in found.found]
@@ -191,18 +191,18 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
     """A panel a metric: partial eta^2 with the range over random halves."""
     if not study.hyperparameters or study.ranked.empty:
         return []
-    judged = verdicts.judge(study)
+    estimates = effect_tests.estimate(study)
     usable = [
         one
-        for one in verdicts.outcomes(study)
-        if enough(judged.designs[one.name]) and varies(judged.samples[one.name].y)
+        for one in effect_tests.outcomes(study)
+        if enough(estimates.designs[one.name]) and varies(estimates.samples[one.name].y)
     ]
     n = len(study.hyperparameters)
     if not usable or n < 2:
         return []
     figure, panels = style.new(1, len(usable), (1 + 3.6 * len(usable), 1.1 + 0.45 * n))
     for axes, metric in zip(panels, usable, strict=True):
-        found = importances(judged.designs[metric.name], judged.samples[metric.name].y).found
+        found = importances(estimates.designs[metric.name], estimates.samples[metric.name].y).found
         for i, one in enumerate(found):
             style.interval_bar(axes, i, one.share, one.interval, style.COLOURS[0])
         axes.set_yticks(range(len(found)), [one.factor.hyperparameter.name for one in found])

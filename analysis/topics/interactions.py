@@ -11,9 +11,9 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.patches import Rectangle
 
 from analysis.context import ReportContext
-from analysis.findings import verdicts
+from analysis.findings import effect_tests
+from analysis.findings.effect_tests import Effects
 from analysis.findings.pairs import FEWEST_PER_PARAMETER, MOST_EMPTY, Pair
-from analysis.findings.verdicts import Effects
 from analysis.page import style, wording
 from analysis.page.blocks import Block
 from analysis.page.markdown import counted, escaped, number, table
@@ -88,7 +88,7 @@ class NoInteraction:
         )
 
 
-def claim_of(one: Pair, judged: Effects) -> Interacts:
+def claim_of(one: Pair, estimates: Effects) -> Interacts:
     """The sentence of one pair."""
     # a fitted mean of zeros is zero but for its last digits
     best = tuple(
@@ -96,7 +96,7 @@ def claim_of(one: Pair, judged: Effects) -> Interacts:
         for each in one.best
     )
     names = one.first.name, one.second.name, one.metric.name
-    return Interacts(*names, one.moves, best, one.gain, bool(judged.failing), one.q)
+    return Interacts(*names, one.moves, best, one.gain, bool(estimates.failing), one.q)
 
 
 def interaction_section(context: ReportContext) -> list[Block]:
@@ -104,8 +104,8 @@ def interaction_section(context: ReportContext) -> list[Block]:
     study = context.study
     if len(study.hyperparameters) < 2 or study.ranked.empty:
         return []
-    judged = verdicts.judge(study)
-    if not judged.pairs:
+    estimates = effect_tests.estimate(study)
+    if not estimates.pairs:
         return []
     note = (
         "Share of a metric's variance that a pair's products explain beyond the additive model, "
@@ -116,16 +116,16 @@ def interaction_section(context: ReportContext) -> list[Block]:
         "The best level moves where, at two levels of the other, each of two levels is better than "
         "the other (Holm)."
     )
-    claims: list[Block] = [claim_of(one, judged) for one in judged.claimed_pairs]
+    claims: list[Block] = [claim_of(one, estimates) for one in estimates.claimed_pairs]
     drawn = [
         line
-        for one in judged.claimed_pairs[:SHOWN]
+        for one in estimates.claimed_pairs[:SHOWN]
         for line in context.picture(one.figure, f"{one.metric.name} by both")
     ]
     header = ["metric", "pair", "share of variance", "F", "q"]
-    shown = table(header, [_row(one) for one in judged.pairs[:LISTED]], left=2)
+    shown = table(header, [_row(one) for one in estimates.pairs[:LISTED]], left=2)
     fold = ["<details><summary>The largest of all tested</summary>", shown, "</details>"]
-    silent = NoInteraction(len(judged.pairs), judged.pairs[0].gain)
+    silent = NoInteraction(len(estimates.pairs), estimates.pairs[0].gain)
     return ["## Interactions", note, *(claims or [silent]), *drawn, *fold]
 
 
@@ -186,7 +186,7 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
         found = cells(study, metric)
         if found is not None and found.counts.any():
             drawn.append(_draw(metric, found, folder, f"heatmap_{metric.name}", HEATMAP))
-    for one in verdicts.judge(study).claimed_pairs[:SHOWN]:
+    for one in effect_tests.estimate(study).claimed_pairs[:SHOWN]:
         found = cells_of(study, one.metric, one.first, one.second)
         drawn.append(_draw(one.metric, found, folder, one.figure, PAIR))
     return drawn

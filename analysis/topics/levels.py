@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from analysis.context import ReportContext
-from analysis.findings import verdicts
-from analysis.findings.verdicts import Effect
+from analysis.findings import effect_tests
+from analysis.findings.effect_tests import Effect
 from analysis.page import style, wording
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import MISSING, code, escaped, listed, number, table
@@ -209,7 +209,7 @@ def level_tables(context: ReportContext) -> list[Block]:
     if not study.hyperparameters or study.ranked.empty:
         return []
     means = listed(
-        [f"{scales.MEAN_NAMES[one.scale]} of {one.name}" for one in verdicts.outcomes(study)]
+        [f"{scales.MEAN_NAMES[one.scale]} of {one.name}" for one in effect_tests.outcomes(study)]
     )
     note = (
         "`diverged` counts among all trials at the level, in brackets its share's 95 % Wilson "
@@ -230,9 +230,9 @@ def level_tables(context: ReportContext) -> list[Block]:
 
 
 def _claims(study: Study) -> Iterator[Claim]:
-    judged = verdicts.judge(study)
-    for metric in verdicts.outcomes(study):
-        found = judged.of(metric)
+    estimates = effect_tests.estimate(study)
+    for metric in effect_tests.outcomes(study):
+        found = estimates.of(metric)
         unclear = [one.hyperparameter.name for one in found if one.best and not _has_best(one)]
         for one in found:
             yield from _best(study, one)
@@ -279,7 +279,7 @@ def _split(one: Hyperparameter) -> tuple[int, ...]:
 def _level_table(study: Study, hyperparameter: Hyperparameter) -> str:
     rows = [
         [metric.name if i == 0 else "", *_level_row(one)]
-        for metric in verdicts.outcomes(study)
+        for metric in effect_tests.outcomes(study)
         for i, one in enumerate(levels(study, hyperparameter, metric))
     ]
     name = escaped(hyperparameter.name)
@@ -314,7 +314,7 @@ def _isolation(context: ReportContext) -> list[str]:
     rows = [
         [escaped(one.name) if i == j == 0 else "", metric.name if j == 0 else "", *_reached(level)]
         for one in study.hyperparameters
-        for i, metric in enumerate(verdicts.outcomes(study))
+        for i, metric in enumerate(effect_tests.outcomes(study))
         for j, level in enumerate(isolated(study, one, metric))
     ]
     note = (
@@ -333,7 +333,7 @@ def _isolation(context: ReportContext) -> list[str]:
     ]
     drawn = [
         line
-        for metric in verdicts.outcomes(study)
+        for metric in effect_tests.outcomes(study)
         for line in context.picture(f"isolation_{metric.name}", f"best {metric.name} of each level")
     ]
     opened = "<details><summary>The best that each level reached</summary>"
@@ -348,7 +348,7 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
     """The best trial of each level, a figure a metric; none where nothing varies or is ranked."""
     if not study.hyperparameters or study.ranked.empty:
         return []
-    return [_isolation_figure(study, metric, folder) for metric in verdicts.outcomes(study)]
+    return [_isolation_figure(study, metric, folder) for metric in effect_tests.outcomes(study)]
 
 
 def _isolation_figure(study: Study, metric: Metric, folder: Path) -> style.Drawn:

@@ -96,8 +96,9 @@ def noise_floor(context: ReportContext) -> list[Block]:
         "Pooled over the configurations with two or more ranked seeds, on the metric's scale; in "
         "brackets the 95 % interval (chi-squared). Two means over m seeds each that lie closer "
         "than the last columns are not told apart (Tukey's test of all pairs of configurations, "
-        "5 % for all metrics together). Levene's test, about the median, asks whether all "
-        "configurations of three seeds or more share one sd."
+        "5 % for all metrics together; where some configurations have a single seed also a "
+        "permutation test, which assumes no distribution of the noise). Levene's test, about the "
+        "median, asks whether all configurations of three seeds or more share one sd."
     )
     columns = [f"told apart from, m = {m}" for m in range(1, MOST_SEEDS + 1)]
     header = ["metric", "configurations", "degrees of freedom", "sd between seeds", "Levene p"]

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from analysis.context import ReportContext
-from analysis.findings import noise, verdicts
+from analysis.findings import effect_tests, noise
 from analysis.findings.adaptive import adaptive
+from analysis.findings.effect_tests import Effect
 from analysis.findings.fronts import Front
 from analysis.findings.ranking import lowest, picks, tied_with_first, whole
-from analysis.findings.verdicts import Effect
 from analysis.foreign.imported import NotFinite
 from analysis.page import wording
 from analysis.page.blocks import Block, Claim
@@ -153,10 +153,10 @@ def _effects(study: Study) -> list[Block]:
     """A row a setting, a column an outcome: the change, or the bound of a change not detected."""
     if not study.hyperparameters or study.ranked.empty:
         return []
-    judged, metrics = verdicts.judge(study), verdicts.outcomes(study)
+    estimates, metrics = effect_tests.estimate(study), effect_tests.outcomes(study)
     rows = []
     for one in study.hyperparameters[:MOST_SETTINGS]:
-        effects = [judged.get(one, metric) for metric in metrics]
+        effects = [estimates.get(one, metric) for metric in metrics]
         rows.append([escaped(one.name), _range(one), *map(_cell, effects), _q(effects)])
     note = (
         "Change from the first level to the last, other settings held, with its 95 % interval; "
@@ -178,14 +178,14 @@ def _cell(one: Effect) -> str:
     if one.reason or one.adjusted is None:
         return "not tested"
     move = one.adjusted.change
-    if one.verdict == "flat":
+    if one.finding == "flat":
         (step,) = one.adjusted.shape.steps
         levels = [one.adjusted.factor.levels[i] for i in one.adjusted.ordered]
         size = wording.percent(one.metric, step.change)
         if one.adjusted.shape.kind == "flat first":
             return f"**flat to {escaped(levels[step.first])}, then {size}**"
         return f"**{size} to {escaped(levels[step.last])}, then flat**"
-    if move is None or one.verdict == "bent":
+    if move is None or one.finding == "bent":
         best = one.best
         if best is None:
             return "differs" if one.is_claimed else "none detected"
@@ -331,7 +331,7 @@ def _methods(study: Study) -> list[Block]:
         "seeds where there is one; q-values over effects and interactions together "
         "(Benjamini-Yekutieli). Seeds that configurations share are blocks. Front: configurations "
         "that no other beats in every objective. Ties and noise: Tukey's range over all "
-        "configurations, 5 % for the page. Every sentence "
+        "configurations, for single seeds a permutation test too; 5 % for the page. Every sentence "
         "stands with its figures in `data/claims.json`, every trial in `data/runs.csv`.",
     ]
 

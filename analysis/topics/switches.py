@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from analysis.context import ReportContext
-from analysis.findings import verdicts
+from analysis.findings import effect_tests
 from analysis.page import wording
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import MISSING, counted, escaped, table
@@ -53,7 +53,7 @@ def contrasts(study: Study) -> list[Contrast]:
     return [
         _contrast(study, metric, one, off)
         for one, off in switched(study.hyperparameters)
-        for metric in verdicts.outcomes(study)
+        for metric in effect_tests.outcomes(study)
     ]
 
 
@@ -255,10 +255,10 @@ def _row(one: Contrast) -> list[str]:
 
 
 def _claims(study: Study, found: list[Contrast]) -> Iterator[Claim]:
-    judged = verdicts.judge(study)
+    estimates = effect_tests.estimate(study)
     for one in found:
         name, metric = one.hyperparameter.name, one.metric.name
-        is_claimed = judged.get(one.hyperparameter, one.metric).is_claimed
+        is_claimed = estimates.get(one.hyperparameter, one.metric).is_claimed
         if is_claimed and one.p < CLAIMED and one.median != 0:
             yield Switched(name, metric, one.median, one.interval, one.blocks, one.p)
         elif one.interval is not None:

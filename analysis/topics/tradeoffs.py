@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from analysis.context import ReportContext
-from analysis.findings import verdicts
-from analysis.findings.verdicts import Effect
+from analysis.findings import effect_tests
+from analysis.findings.effect_tests import Effect
 from analysis.page import wording
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import escaped, table
@@ -72,8 +72,8 @@ def tradeoffs(context: ReportContext) -> list[Block]:
     study = context.study
     if not study.hyperparameters or study.ranked.empty:
         return []
-    judged = verdicts.judge(study)
-    signed = [one for one in judged.found if _sign(one)]
+    estimates = effect_tests.estimate(study)
+    signed = [one for one in estimates.found if _sign(one)]
     claims = [
         claim
         for one in study.hyperparameters
@@ -81,7 +81,7 @@ def tradeoffs(context: ReportContext) -> list[Block]:
     ]
     if not claims:
         return []
-    metrics = [one.name for one in verdicts.outcomes(study)]
+    metrics = [one.name for one in effect_tests.outcomes(study)]
     rows = []
     for one in study.hyperparameters:
         cells = {

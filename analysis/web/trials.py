@@ -183,7 +183,8 @@ def _rows(study: Study) -> list[dict[str, Any]]:
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value if isinstance(value, int | float | str | None) else str(value)
+    is_plain = isinstance(value, int | float | str | None) and not isinstance(value, bool)
+    return value if is_plain else str(value)
 
 
 def _with_curves(study: Study) -> list[str]:

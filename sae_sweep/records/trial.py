@@ -14,6 +14,22 @@ FINAL: frozenset[Status] = frozenset({"done", "diverged", "oom", "failed"})
 """Statuses that a rerun leaves as they are, unless asked with `rerun=`. `stopped` is not one:
 it is final only for a sweep with the policy that stopped it."""
 
+LEFT_OUT: dict[str, bool | float | str] = {
+    "sae.always_on_coeff": 0.0,
+    "sae.decoder_bias": True,
+    "sae.diversity_coeff": 0.0,
+    "sae.encoder_l2_coeff": 0.0,
+    "sae.l1_coeff": 0.0,
+    "sae.select": "largest",
+    "sae.skip": False,
+    "sae.transcoder": False,
+    "train.kernels": "auto",
+    "train.l0_controller": False,
+    "train.latents": "auto",
+}
+"""Settings that a trial's record leaves out at these values, which are their defaults. At any other
+value a setting that the record lacks has no effect on the trial."""
+
 
 class Row(NamedTuple):
     """Metrics of one trial at one step."""

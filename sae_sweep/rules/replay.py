@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sae_sweep.rules.stop_rules import FEWEST_REPORTS, Plateau, Subject, upper_sd
-from sae_sweep.rules.stopping import Policy, Pruner, Verdict
+from sae_sweep.rules.stopping import Policy, Pruned, Pruner
 
 
 class Course(NamedTuple):
@@ -20,11 +20,11 @@ class Course(NamedTuple):
     """By metric; NaN where it was no number."""
 
 
-def replay(policy: Policy, courses: Sequence[Course]) -> dict[str, Verdict]:
-    """The verdicts on trials that train side by side, by uid.
+def replay(policy: Policy, courses: Sequence[Course]) -> dict[str, Pruned]:
+    """Which of several trials a policy would have stopped, by uid.
 
     Trials move on together, by share of their training; of several that report at once the earlier
-    in the sequence comes first. A trial's reports end with its verdict.
+    in the sequence comes first. A trial's reports end where it is stopped.
     """
     pruner = Pruner(policy)
     reports = []
@@ -34,15 +34,15 @@ def replay(policy: Policy, courses: Sequence[Course]) -> dict[str, Verdict]:
         reports += [
             (share, place, i) for share, i in zip(shares.tolist(), heard.tolist(), strict=True)
         ]
-    found: dict[str, Verdict] = {}
+    found: dict[str, Pruned] = {}
     for _, place, i in sorted(reports):
         subject, steps, values = courses[place]
         if subject.uid in found:
             continue
         seen = {name: float(of[i]) for name, of in values.items()}
-        verdict = pruner.observe(subject, int(steps[i]), seen)
-        if verdict is not None:
-            found[subject.uid] = verdict
+        pruned = pruner.observe(subject, int(steps[i]), seen)
+        if pruned is not None:
+            found[subject.uid] = pruned
     return found
 
 

@@ -42,11 +42,11 @@ class Policy(NamedTuple):
         return names | ({"l0"} if self.halving is not None and self.halving.l0_band else set())
 
 
-class Verdict(NamedTuple):
-    """A trial is to end."""
+class Pruned(NamedTuple):
+    """When and why a trial is stopped."""
 
     step: int
-    """What it reports of later steps does not count."""
+    """Reports of later steps do not count."""
     reason: str
 
 
@@ -56,7 +56,7 @@ class Pruner:
     def __init__(self, policy: Policy, state: dict[str, Any] | None = None) -> None:
         self._policy = policy
         state = state or {}
-        self._verdicts = {uid: Verdict(*one) for uid, one in state.get("verdicts", {}).items()}
+        self._pruned = {uid: Pruned(*one) for uid, one in state.get("verdicts", {}).items()}
         self._warned: dict[str, list[int]] = state.get("warned", {})
         """Warnings that a trial has passed, by their place in the policy."""
         self._windows: dict[str, list[list[float]]] = state.get("windows", {})
@@ -75,7 +75,7 @@ class Pruner:
     def state(self) -> dict[str, Any]:
         """What a pruner that continues from here must know, as plain JSON."""
         return {
-            "verdicts": {uid: list(one) for uid, one in self._verdicts.items()},
+            "verdicts": {uid: list(one) for uid, one in self._pruned.items()},
             "warned": self._warned,
             "windows": self._windows,
             "rungs": self._rungs,
@@ -85,9 +85,9 @@ class Pruner:
         }
 
     @property
-    def verdicts(self) -> Mapping[str, Verdict]:
-        """Those passed so far, by uid."""
-        return self._verdicts
+    def pruned(self) -> Mapping[str, Pruned]:
+        """Trials stopped so far, by uid."""
+        return self._pruned
 
     def begin(self, uid: str) -> None:
         """A trial is given to whoever trains it."""
@@ -104,7 +104,7 @@ class Pruner:
 
     def forget(self, uid: str) -> None:
         """A trial is to be trained anew: nothing of its first life counts, but what it cost."""
-        self._verdicts.pop(uid, None)
+        self._pruned.pop(uid, None)
         self._warned.pop(uid, None)
         self._windows.pop(uid, None)
         self._climbed.pop(uid, None)
@@ -114,14 +114,14 @@ class Pruner:
             first, last, tokens = self._course[uid]
             self._course[uid] = [first - last, 0, tokens]
 
-    def observe(self, subject: Subject, step: int, values: Mapping[str, float]) -> Verdict | None:
+    def observe(self, subject: Subject, step: int, values: Mapping[str, float]) -> Pruned | None:
         """Decide on a trial by a report; the last one decides nothing: the trial ends anyway."""
         uid = subject.uid
         self.start(subject, 0)
         if step > self.step(uid):
             self._tokens += (step - self.step(uid)) * subject.batch_size
             self._course[uid][1] = step
-        if uid in self._verdicts or step >= subject.steps:
+        if uid in self._pruned or step >= subject.steps:
             self._windows.pop(uid, None)
             return None
         rules = (self._warning, self._plateau, self._halving)
@@ -167,10 +167,10 @@ class Pruner:
         reached[subject.uid] = values[rule.metric]
         return rule.reason(values[rule.metric], list(reached.values()), key)
 
-    def prune(self, uid: str, step: int, reason: str) -> Verdict:
+    def prune(self, uid: str, step: int, reason: str) -> Pruned:
         """Record that a trial is stopped after a step, and why."""
-        self._verdicts[uid] = Verdict(step, reason)
-        return self._verdicts[uid]
+        self._pruned[uid] = Pruned(step, reason)
+        return self._pruned[uid]
 
     def used_up(self) -> str | None:
         """Why nothing may train any more; None where it may."""
@@ -183,8 +183,8 @@ class Pruner:
 
     def refusal(self, uid: str | None = None) -> str | None:
         """Why a trial may not begin or go on; without one, why none that is new may."""
-        if uid in self._verdicts:
-            return self._verdicts[uid].reason
+        if uid in self._pruned:
+            return self._pruned[uid].reason
         trials = self._policy.budget.trials
         if trials is not None and uid not in self._course and len(self._course) >= trials:
             return f"budget: {trials:,} trials have begun"

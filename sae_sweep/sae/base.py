@@ -221,7 +221,7 @@ class AbstractSae(nn.Module, ABC):
         target: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
-        ways: cpu.Ways,
+        options: cpu.StepOptions,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         raise NotImplementedError
@@ -248,17 +248,17 @@ class AbstractSae(nn.Module, ABC):
         x: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
-        ways: cpu.Ways = cpu.AS_MEASURED,
+        options: cpu.StepOptions = cpu.AS_MEASURED,
         target: Float[Tensor, "n d"] | None = None,
     ) -> SaeOutput:
         """Compute what `forward` does, and put the gradients of its loss in place of `.grad`.
 
-        By hand on a CPU where that is declared, in the forms that `ways` names; else by autograd.
+        By hand on a CPU where that is declared, in the forms of `options`; else by autograd.
         """
         if x.device.type == "cpu" and self._has_hand_forms:
             with torch.no_grad():
                 wanted = x if target is None else target
-                out = self.gradients_by_hand(x, wanted, dead, sparsity_scale, ways)
+                out = self.gradients_by_hand(x, wanted, dead, sparsity_scale, options)
             penalty = self._parameter_penalty()
             if penalty is None:
                 return out

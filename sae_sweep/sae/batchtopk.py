@@ -96,7 +96,7 @@ class BatchTopKSae(AbstractSae):
         target: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
-        ways: cpu.Ways,
+        options: cpu.StepOptions,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         config, (n, d) = self.config, x.shape
@@ -106,7 +106,7 @@ class BatchTopKSae(AbstractSae):
         parts = [latents[:, span].contiguous() for span in spans]
         counts = [cpu.count_active(part) for part in parts]
         forms = [
-            cpu.compact(part, count, d, ways.latents)
+            cpu.compact(part, count, d, options.latents)
             for part, count in zip(parts, counts, strict=True)
         ]
         errors = []

@@ -90,7 +90,7 @@ class JumpReluSae(AbstractSae):
         target: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
-        ways: cpu.Ways,
+        options: cpu.StepOptions,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         config, (n, d) = self.config, x.shape
@@ -98,7 +98,7 @@ class JumpReluSae(AbstractSae):
         pre = cpu.linear(centred, self.w_enc, self.b_enc)
         latents = torch.where(pre <= self.threshold, 0.0, pre)
         counts = cpu.count_active(latents)
-        form = cpu.compact(latents, counts, d, ways.latents)
+        form = cpu.compact(latents, counts, d, options.latents)
         x_hat = cpu.decode(form, self.w_dec, self.b_dec)
         error = x_hat - target
         upstream = error * (2 / n)

@@ -71,7 +71,7 @@ class L1Sae(AbstractSae):
         target: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
-        ways: cpu.Ways,
+        options: cpu.StepOptions,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         del dead
@@ -80,7 +80,7 @@ class L1Sae(AbstractSae):
         centred = x - self.centre
         latents = cpu.relu_encode(centred, self.w_enc, self.b_enc)
         counts = cpu.count_active(latents)
-        form = cpu.compact(latents, counts, d, ways.latents)
+        form = cpu.compact(latents, counts, d, options.latents)
         x_hat = cpu.decode(form, self.w_dec, self.b_dec)
         error = x_hat - target
         upstream = error * (2 / n)

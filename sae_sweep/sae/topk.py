@@ -95,7 +95,7 @@ class TopKSae(AbstractSae):
         target: Float[Tensor, "n d"],
         dead: Bool[Tensor, " m"],
         sparsity_scale: Scale,
-        ways: cpu.Ways,
+        options: cpu.StepOptions,
     ) -> SaeOutput:
         """Do what `forward` and its loss's `backward` do, in the CPU forms and without a graph."""
         centred = x - self.centre
@@ -105,8 +105,8 @@ class TopKSae(AbstractSae):
             chosen = cpu.top_k(pre, self.config.k)
         else:
             weights = self.w_enc, self.b_enc
-            chosen = cpu.encode(centred, *weights, self.config.k, bf16_select=ways.bf16_select)
-        latents = cpu.in_form(chosen, self.w_dec, ways.latents)
+            chosen = cpu.encode(centred, *weights, self.config.k, bf16_select=options.bf16_select)
+        latents = cpu.in_form(chosen, self.w_dec, options.latents)
         x_hat = cpu.decode(latents, self.w_dec, self.b_dec)
         error = x_hat - target
         upstream = error * (2 / len(x))

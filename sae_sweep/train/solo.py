@@ -61,7 +61,7 @@ class Solo:
         self._trial = trial
         self._activations = activations
         self._device = device
-        self._ways = cpu.Ways(trial.train.latents, trial.train.precision == "bf16_select")
+        self._options = cpu.StepOptions(trial.train.latents, trial.train.precision == "bf16_select")
         self._sae = initial_sae(trial, activations, device, resumes=resumes)
         self._moments = {
             name: Moments(torch.zeros_like(parameter), torch.zeros_like(parameter))
@@ -130,7 +130,7 @@ class Solo:
         )
         if self._controller is not None:
             sparsity = sparsity * self._controller.factor().to(x)
-        out = sae.step_gradients(x, self.dead(), sparsity, self._ways, target)
+        out = sae.step_gradients(x, self.dead(), sparsity, self._options, target)
         sae.project_gradient()
         self._adam(step)
         sae.renormalise()

@@ -57,7 +57,7 @@ class Stopping:
         self._kept = time.monotonic()
 
     def restart(self, uids: Iterable[str]) -> None:
-        """Trials are to be trained from their beginning: earlier verdicts do not count."""
+        """Trials are to be trained from their beginning: earlier decisions do not count."""
         for uid in uids:
             self._pruner.forget(uid)
         self.keep()
@@ -77,17 +77,17 @@ class Stopping:
         reason = self._pruner.refusal(uid) if self._active else None
         if reason is None:
             return None
-        verdict = self._pruner.verdicts.get(uid) or self._pruner.prune(
+        pruned = self._pruner.pruned.get(uid) or self._pruner.prune(
             uid, self._pruner.step(uid), reason
         )
         self.keep()
-        return Outcome(uid, "stopped", verdict.step, {}, verdict.reason)
+        return Outcome(uid, "stopped", pruned.step, {}, pruned.reason)
 
     def read(self, items: list[Item], trials: Mapping[str, Trial]) -> list[Item]:
         """Decide on what a slot reports.
 
         Returns:
-            What counts: no rows after a verdict, and `stopped` however a trial with one has ended.
+            What counts: no rows after a trial is pruned, and `stopped` however it has ended.
         """
         if not self._active:
             return items
@@ -99,20 +99,20 @@ class Stopping:
         return counted
 
     def _counted(self, item: Item, trials: Mapping[str, Trial]) -> Item | None:
-        """An item as it is to be recorded; None for a row that comes after a verdict."""
+        """An item as it is to be recorded; None for a row after its trial was pruned."""
         if isinstance(item, Room):
             return item
-        verdict = self._pruner.verdicts.get(item.uid)
+        pruned = self._pruner.pruned.get(item.uid)
         match item:
             case Started():
                 self._pruner.start(self._subject(trials[item.uid]), item.step)
-            case Row() if verdict is None:
+            case Row() if pruned is None:
                 subject = self._subject(trials[item.uid])
                 self._pruner.observe(subject, item.step, item.values)
-            case Row() if verdict is not None and item.step > verdict.step:
+            case Row() if pruned is not None and item.step > pruned.step:
                 return None
-            case Outcome() if verdict is not None:
-                end = Outcome(item.uid, "stopped", verdict.step, {}, verdict.reason)
+            case Outcome() if pruned is not None:
+                end = Outcome(item.uid, "stopped", pruned.step, {}, pruned.reason)
                 return end._replace(seconds=item.seconds)
         return item
 
@@ -121,12 +121,12 @@ class Stopping:
         if not self._active:
             return []
         reason, training = self._pruner.used_up(), list(uids)
-        fresh = [uid for uid in training if reason and uid not in self._pruner.verdicts]
+        fresh = [uid for uid in training if reason and uid not in self._pruner.pruned]
         for uid in fresh:
             self._pruner.prune(uid, self._pruner.step(uid), reason or "")
         if fresh:
             self.keep()
-        return [uid for uid in training if uid in self._pruner.verdicts]
+        return [uid for uid in training if uid in self._pruner.pruned]
 
     def _spend_time(self) -> None:
         now = time.monotonic()

@@ -10,7 +10,7 @@ import statsmodels.api as sm
 from made_sweeps import Load, Ran
 from statsmodels.formula.api import ols
 
-from analysis.findings import pairs, verdicts
+from analysis.findings import effect_tests, pairs
 from analysis.statistics import adjusted
 from analysis.statistics.design import Design, design
 from analysis.statistics.replicates import replicates
@@ -57,7 +57,7 @@ def test_the_tests_are_statsmodels_type_ii_and_hc3(unbalanced: Study) -> None:
     oracle = sm.stats.anova_lm(fitted, typ=2)
     robust = fitted.get_robustcov_results("HC3", use_t=True)
     names = list(fitted.params.index)
-    for one in verdicts.judge(unbalanced).of(METRICS["fvu"]):
+    for one in effect_tests.estimate(unbalanced).of(METRICS["fvu"]):
         row = oracle.loc[f"C({one.hyperparameter.name})"]
         assert one.adjusted is not None
         own = [i for i, name in enumerate(names) if f"C({one.hyperparameter.name})" in name]
@@ -73,7 +73,7 @@ def test_the_tests_are_statsmodels_type_ii_and_hc3(unbalanced: Study) -> None:
 
 def test_the_adjusted_change_is_the_models_prediction(unbalanced: Study) -> None:
     fit = ols("u ~ C(k) + C(lr) + C(aux_coeff)", frame(unbalanced)).fit()
-    found = verdicts.judge(unbalanced).of(METRICS["fvu"])[0].adjusted
+    found = effect_tests.estimate(unbalanced).of(METRICS["fvu"])[0].adjusted
     assert found is not None
     grid = pd.DataFrame(
         itertools.product(["4", "16"], ["0.0001", "0.0003", "0.001", "0.003"], ["0", "0.1", "1"]),
@@ -88,11 +88,11 @@ def test_the_adjusted_change_is_the_models_prediction(unbalanced: Study) -> None
 
 
 def test_shapes_are_told(unbalanced: Study) -> None:
-    verdict = {
-        one.hyperparameter.name: one.verdict
-        for one in verdicts.judge(unbalanced).of(METRICS["fvu"])
+    findings = {
+        one.hyperparameter.name: one.finding
+        for one in effect_tests.estimate(unbalanced).of(METRICS["fvu"])
     }
-    assert verdict == {"k": "monotone", "lr": "bent", "aux_coeff": "none"}
+    assert findings == {"k": "monotone", "lr": "bent", "aux_coeff": "none"}
 
 
 def test_settings_that_change_together_are_named_and_not_judged(load: Load) -> None:
@@ -105,8 +105,8 @@ def test_settings_that_change_together_are_named_and_not_judged(load: Load) -> N
         for k in (4, 8, 16)
         for wide in (2, 4, 8)
     ]
-    found = verdicts.judge(to_study(load(trials)[0])).of(METRICS["fvu"])
-    assert [one.verdict for one in found] == ["unjudged", "unjudged", "none"]
+    found = effect_tests.estimate(to_study(load(trials)[0])).of(METRICS["fvu"])
+    assert [one.finding for one in found] == ["untested", "untested", "none"]
     assert found[0].reason == "changes together with lr"
     assert found[2].adjusted is not None
 
@@ -135,7 +135,7 @@ def test_an_interactions_share_is_statsmodels_and_its_test_no_more_favourable(
     unbalanced: Study,
 ) -> None:
     base = ols("u ~ C(k) + C(lr) + C(aux_coeff)", frame(unbalanced)).fit()
-    tested = [one for one in verdicts.judge(unbalanced).pairs if one.metric.name == "fvu"]
+    tested = [one for one in effect_tests.estimate(unbalanced).pairs if one.metric.name == "fvu"]
     forms = set()
     for one in tested:
         a, b = one.first.name, one.second.name

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from analysis.context import ReportContext
-from analysis.findings import failures, noise, verdicts
+from analysis.findings import effect_tests, failures, noise
 from analysis.foreign.sweep import Request, import_sweep
 from analysis.page.blocks import Claim
 from analysis.study.table import Study, load
@@ -109,6 +109,21 @@ def test_kinds_are_compared_where_they_share_an_l0() -> None:
     assert [name for name, *_ in only(told, ElsewhereInL0).ranges] == ["l1 1,536"]
 
 
+def test_kinds_that_are_not_told_apart_share_the_first_place() -> None:
+    values = (("gated", 0.0), ("topk", 0.0), ("batchtopk", 0.01), ("l1", 0.2))
+
+    def lead(tied: tuple[str, ...] | None) -> str:
+        told = BestKind("dead_features", 768, 33.0, values, 3, 3, tied).words
+        return told.removeprefix("**At equal L0, ").partition("**")[0]
+
+    assert lead(("topk", "batchtopk", "l1")) == (
+        "no kind has detectably fewer dead latents than another"
+    )
+    assert lead(("topk", "batchtopk")) == ("gated, topk and batchtopk have the fewest dead latents")
+    assert lead(()) == "gated has the fewest dead latents"
+    assert lead(None) == "gated and topk have the fewest dead latents"
+
+
 def _changes(lr_effect: float, joint: float) -> list[Claim]:
     rng = np.random.default_rng(0)
     trials = [
@@ -174,10 +189,10 @@ def test_seeds_that_one_level_has_alone_are_not_taken_for_the_level() -> None:
         for s in ((2, 3) if aux == 1 else (0, 1))
     ]
     found = study(trials)
-    judged = verdicts.judge(found)
-    (aux,) = (one for one in judged.found if one.hyperparameter.name == "aux_coeff")
-    assert (aux.verdict, aux.reason) == ("unjudged", "changes together with the seeds")
-    assert not any(one.is_claimed for one in judged.found)
+    estimates = effect_tests.estimate(found)
+    (aux,) = (one for one in estimates.found if one.hyperparameter.name == "aux_coeff")
+    assert (aux.finding, aux.reason) == ("untested", "changes together with the seeds")
+    assert not any(one.is_claimed for one in estimates.found)
     floor = noise.floor(found, METRICS["fvu"])
     assert floor is not None
     rows = found.configurations

@@ -48,6 +48,15 @@ def test_a_setting_that_only_other_trials_record_is_inactive() -> None:
     assert found(assignments, configs)["aux_target"].levels == [INACTIVE, "0.02", "0.05"]
 
 
+def test_a_default_that_records_leave_out_is_a_level_of_its_own() -> None:
+    assignments = [{"sae.skip": skip} for skip in (False, True)]
+    one = found(assignments, [{"sae": {}}, {"sae": {"skip": True}}])["skip"]
+    assert (one.levels, one.order) == (["False", "True"], ["False", "True"])
+    assignments = [{"sae.l1_coeff": weight} for weight in (0, 0.1, 0.1)]
+    one = found(assignments, [{"sae": {}}, {"sae": {"l1_coeff": 0.1}}, {"sae": {}}])["l1_coeff"]
+    assert one.levels == ["0", "0.1", INACTIVE]
+
+
 def test_a_setting_that_no_trial_records_is_active() -> None:
     assignments = [{"sae.expansion_factor": wide} for wide in (2, 4)]
     one = found(assignments, [{"sae": {"n_latents": 128}}, {"sae": {"n_latents": 256}}])

@@ -2,15 +2,18 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from made_sweeps import Load, Ran, grid
 from scipy import stats
 
-from analysis.findings import noise, verdicts
-from analysis.findings.verdicts import Effect
+from analysis.findings import effect_tests, noise
+from analysis.findings.effect_tests import Effect
 from analysis.statistics.correlations import correlation_interval
+from analysis.statistics.replicates import least_gap
+from analysis.statistics.resampling import permutation_gap
 from analysis.study import samples, scales
 from analysis.study.table import Study
 from analysis.study.table import load as to_study
@@ -27,7 +30,7 @@ def study(load: Load, trials: list[Ran]) -> Study:
 
 def effect(one: Study, name: str, metric: Metric) -> Effect:
     """What is found of a hyperparameter by name."""
-    found = verdicts.judge(one)
+    found = effect_tests.estimate(one)
     return next(e for e in found.of(metric) if e.hyperparameter.name == name)
 
 
@@ -94,7 +97,7 @@ def test_under_four_configurations_there_is_no_interval(load: Load) -> None:
 def test_a_constant_metric_has_no_correlation_and_no_best_level(load: Load) -> None:
     trials = [Ran({"sae.k": k}, {"fvu": 0.1}) for k in (4, 8, 16, 32)]
     found = effect(study(load, trials), "k", FVU)
-    assert (found.verdict, found.reason) == ("unjudged", "metric constant")
+    assert (found.finding, found.reason) == ("untested", "metric constant")
     assert found.best is None
 
 
@@ -111,7 +114,7 @@ def test_a_conditional_setting_is_judged_where_it_is_active(load: Load) -> None:
     assert found.correlation.spearman < -0.9
     assert found.adjusted is not None
     assert found.adjusted.df == 2
-    assert found.verdict == "monotone"
+    assert found.finding == "monotone"
 
 
 def test_best_follows_the_metrics_direction(load: Load) -> None:
@@ -242,6 +245,43 @@ def test_the_noise_floor_pools_the_variances_within_configurations(load: Load) -
     # Tukey's range over the five, half of the 5 % for each of the two metrics
     range_ = stats.studentized_range.ppf(0.975, 5, 8)
     assert found.detectable == pytest.approx(range_ * found.sd, rel=1e-6)
+
+
+def _largest_gap(values: np.ndarray, counts: np.ndarray) -> float:
+    """The farthest a configuration with a single trial is from another, pair by pair."""
+    parts = np.split(values, np.cumsum(counts)[:-1])
+    variance = sum(len(one) * one.var() for one in parts) / (len(values) - len(counts))
+    pairs = [
+        abs(one.mean() - other.mean()) / np.sqrt(variance * (1 / len(one) + 1 / len(other)))
+        for one, other in itertools.combinations(parts, 2)
+        if min(len(one), len(other)) == 1
+    ]
+    return float(max(pairs))
+
+
+def test_a_single_trial_is_rarely_told_apart_whatever_the_tails_of_the_noise() -> None:
+    counts = np.repeat([1, 2], 12)
+    noises: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+        "normal": lambda rng: rng.normal(size=counts.sum()),
+        "heavy": lambda rng: rng.standard_t(2, size=counts.sum()),
+        "mostly 0": lambda rng: np.maximum(rng.exponential(size=counts.sum()) - 0.9, 0),
+    }
+    for name, noise_of in noises.items():
+        passed = tukey = 0
+        for i in range(100):
+            values = noise_of(np.random.default_rng(i))
+            apart = _largest_gap(values, counts)
+            passed += apart > permutation_gap(values, counts, 0.05)
+            tukey += apart > least_gap(24, 12)
+        assert passed <= 11, name  # of 100 three standard errors above 5
+        assert (tukey > 11) == (name != "normal"), name
+
+
+def test_effects_larger_than_the_noise_do_not_move_the_permutations_gap() -> None:
+    counts = np.repeat([1, 2], 12)
+    of = np.repeat(np.arange(24), counts)
+    values = 10.0 * (of % 4) + np.random.default_rng(0).normal(size=len(of))
+    assert permutation_gap(values, counts, 0.05) < 1.1 * least_gap(24, 12)
 
 
 def test_without_seeds_the_noise_is_unknown(load: Load) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sae_sweep.config import (
     ARCHITECTURES,
     Source,
+    TrainConfig,
     Trial,
     TrialConfig,
     resolve,
@@ -16,6 +17,7 @@ from sae_sweep.config import (
     validate,
 )
 from sae_sweep.errors import BadInput
+from sae_sweep.records import LEFT_OUT
 
 SOURCE = Source("f" * 12, 64, 100_000, {"layer": 3})
 
@@ -30,6 +32,9 @@ def resolved(sae: dict | None = None, train: dict | None = None, source: Source 
         del groups["sae"]["k"]
     return resolve(validate(TrialConfig, groups), source)
 
+
+CONDITIONAL = {"always_on_threshold", "l0_bound", "l0_target_fraction", "l1_warmup_fraction"}
+"""Settings that act only where another one does, and have a default."""
 
 SAME = [
     ({"expansion_factor": 2}, {}, {"n_latents": 128}, {}),
@@ -134,6 +139,22 @@ def test_settings_that_came_later_leave_the_uids_of_earlier_trials(sae, uid) -> 
 
 IDENTITIES = Path(__file__).parents[1] / "data" / "identities.json"
 """Settings of trials with the uid and label that they were given when they were first trained."""
+
+
+def test_the_defaults_that_records_leave_out_are_known_to_them() -> None:
+    known: dict[str, object] = {}
+    for kind, architecture in ARCHITECTURES.items():
+        record = resolved({"kind": kind, "n_latents": 64}).record
+        fields = {"sae": architecture.model_fields, "train": TrainConfig.model_fields}
+        for section, names in fields.items():
+            for name in names.keys() - record[section].keys():
+                key, default = f"{section}.{name}", names[name].default
+                if key in LEFT_OUT:
+                    assert LEFT_OUT[key] == default
+                    known[key] = default
+                else:
+                    assert default is None or name in CONDITIONAL, key
+    assert known == LEFT_OUT
 
 
 def test_every_trial_keeps_its_uid_and_label() -> None:

@@ -12,7 +12,7 @@ def test_a_measured_shape_takes_the_form_that_was_faster() -> None:
         assert forms.is_sparse_faster(*timing[:4]) == (timing.sparse < timing.dense)
 
 
-def test_the_table_holds_both_verdicts_and_no_shape_twice() -> None:
+def test_the_table_holds_both_forms_and_no_shape_twice() -> None:
     assert {timing.sparse < timing.dense for timing in forms.timings()} == {True, False}
     assert len({timing[:4] for timing in forms.timings()}) == len(forms.timings())
 

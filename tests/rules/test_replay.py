@@ -1,11 +1,11 @@
-"""Rules replayed on finished trials: the pruner's own verdicts, without the idle reports."""
+"""Rules replayed on finished trials: the pruner's own decisions, without the idle reports."""
 
 import numpy as np
 import pytest
 
 from sae_sweep.rules.replay import Course, replay
 from sae_sweep.rules.stop_rules import Condition, Halving, Moment, Plateau, Subject, Warning
-from sae_sweep.rules.stopping import Policy, Pruner, Verdict
+from sae_sweep.rules.stopping import Policy, Pruned, Pruner
 
 WARNING = Policy(
     warnings=(
@@ -32,7 +32,7 @@ def courses(seed: int, n: int = 40) -> list[Course]:
     return found
 
 
-def every_report(policy: Policy, trained: list[Course]) -> dict[str, Verdict]:
+def every_report(policy: Policy, trained: list[Course]) -> dict[str, Pruned]:
     """The pruner, shown all there is in the same order."""
     pruner, found = Pruner(policy), {}
     reports = [
@@ -44,14 +44,14 @@ def every_report(policy: Policy, trained: list[Course]) -> dict[str, Verdict]:
         subject, steps, values = trained[place]
         if subject.uid not in found:
             seen = {name: float(of[i]) for name, of in values.items()}
-            if (verdict := pruner.observe(subject, int(steps[i]), seen)) is not None:
-                found[subject.uid] = verdict
+            if (pruned := pruner.observe(subject, int(steps[i]), seen)) is not None:
+                found[subject.uid] = pruned
     return found
 
 
 @pytest.mark.parametrize("policy", [WARNING, PLATEAU, HALVING, ALL])
 @pytest.mark.parametrize("seed", range(3))
-def test_idle_reports_are_left_out_without_a_change_of_any_verdict(policy, seed) -> None:
+def test_idle_reports_are_left_out_without_any_change(policy, seed) -> None:
     trained = courses(seed)
     expected = every_report(policy, trained)
     assert 0 < len(expected) < len(trained)

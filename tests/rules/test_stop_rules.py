@@ -30,9 +30,9 @@ def course(pruner: Pruner, one: Subject, values: list[dict[str, float]]) -> list
     """The steps at which a trial that reports these values is stopped."""
     found = []
     for i, each in enumerate(values):
-        verdict = pruner.observe(one, (i + 1) * one.report_every, each)
-        if verdict is not None:
-            found.append(verdict.step)
+        pruned = pruner.observe(one, (i + 1) * one.report_every, each)
+        if pruned is not None:
+            found.append(pruned.step)
     return found
 
 
@@ -53,14 +53,14 @@ def again(pruner: Pruner, policy: Policy) -> Pruner:
 )
 def test_any_needs_one_condition_and_all_needs_every_one(every, dead, loss, stopped) -> None:
     pruner = Pruner(Policy((Warning(AT_20, every, (DEAD, LOUD)),)))
-    verdict = pruner.observe(subject(), 20, {"dead_features": dead, "loss": loss})
-    assert (verdict is not None) == stopped
+    pruned = pruner.observe(subject(), 20, {"dead_features": dead, "loss": loss})
+    assert (pruned is not None) == stopped
 
 
 def test_a_reason_names_value_and_bound() -> None:
     pruner = Pruner(Policy((Warning(AT_20, True, (DEAD, LOUD)),)))
-    verdict = pruner.observe(subject(), 20, {"dead_features": 0.95, "loss": 1234.0})
-    assert verdict == (20, "early warning: dead_features 0.95 > 0.9 and loss 1234 > 100")
+    pruned = pruner.observe(subject(), 20, {"dead_features": 0.95, "loss": 1234.0})
+    assert pruned == (20, "early warning: dead_features 0.95 > 0.9 and loss 1234 > 100")
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_what_a_forgotten_trial_has_cost_stays_spent() -> None:
     assert pruner.observe(subject(), 10, {"dead_features": 0.0}) is None
     assert pruner.used_up() is None
     assert again(pruner, policy).used_up() is None
-    verdict = pruner.observe(subject(), 20, {"dead_features": 0.0})
-    assert verdict == (20, "budget: 320 tokens are used up")
+    pruned = pruner.observe(subject(), 20, {"dead_features": 0.0})
+    assert pruned == (20, "budget: 320 tokens are used up")
 
 
 def test_a_budget_of_seconds_is_on_the_clock_that_is_handed_in() -> None:

@@ -130,7 +130,7 @@ def test_gradients_of_what_bfloat16_proposed_are_the_references() -> None:
     sae = copy.deepcopy(exact).float()
     x, dead = tokens(64, 24), torch.zeros(M, dtype=torch.bool)
     exact(x.double(), dead, 1.0).loss.backward()
-    sae.step_gradients(x, dead, 1.0, cpu.Ways(bf16_select=True))
+    sae.step_gradients(x, dead, 1.0, cpu.StepOptions(bf16_select=True))
     wanted = dict(exact.named_parameters())
     for name, parameter in sae.named_parameters():
         assert parameter.grad is not None
@@ -153,7 +153,7 @@ def test_a_form_that_is_set_is_taken_without_looking_up(
         return decode(given, *others)
 
     monkeypatch.setattr(cpu, "decode", watched)
-    found = sae.step_gradients(x, dead, 1.0, cpu.Ways(latents=latents))
+    found = sae.step_gradients(x, dead, 1.0, cpu.StepOptions(latents=latents))
     assert set(written) == {latents}
     torch.testing.assert_close(found.loss, expected.loss)
     for parameter, gradient in zip(sae.parameters(), taken, strict=True):

@@ -15,10 +15,13 @@ from sae_sweep import sae as sae_package
 from sae_sweep.activations.order import batch_indices
 from sae_sweep.config import Trial
 from sae_sweep.records import METRICS, MOST_PREFIXES
+from sae_sweep.records.metrics import GROUND_TRUTH
 from sae_sweep.train import Engine, evaluate
 
-SPLICED = ("ce_", "kl", "output_cosine")
-"""Beginnings of the metrics of a model with the SAE in it."""
+AFTERWARDS = ("ce_", "kl", "output_cosine", "probe_")
+"""Beginnings of the metrics that are measured once a trial is done: in its model, by probes."""
+TRUTH = {*GROUND_TRUTH, "true_l0"}
+"""Those of sources whose dictionary is known, measured then too."""
 
 
 def test_a_finished_trial_has_every_metric_and_its_folder(
@@ -34,7 +37,7 @@ def test_a_finished_trial_has_every_metric_and_its_folder(
     held = (
         {f"{moves}_final", f"{moves}_saturated", "l0_target_error"} if trial.controlled else set()
     )
-    missing |= {name for name in METRICS if name.startswith(SPLICED)}  # there is no model
+    missing |= {name for name in METRICS if name.startswith(AFTERWARDS)} | TRUTH
     missing |= {"fvu_ordinary", "massive_rows", "massive_variance"}  # there are none
     missing |= {name for name in METRICS if name.endswith(("_final", "_saturated"))} - held
     missing |= {"l0_target_error"} - held

@@ -1,4 +1,4 @@
-"""The driver: queue, retries, verdicts and records, without any executor."""
+"""The driver: queue, retries, pruning and records, without any executor."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,7 +222,7 @@ def test_a_trial_of_another_living_driver_is_waited_for(case, monkeypatch) -> No
     assert second.finished
 
 
-def test_a_verdict_ends_a_trial_however_it_has_gone_on(tmp_path) -> None:
+def test_pruning_ends_a_trial_however_it_has_gone_on(tmp_path) -> None:
     warning = {"at_step": 1, "any": ["fvu > 0.9"]}
     stop = {"warnings": [warning]}
     config = RunConfig(activations={"synthetic": {}, "d": 4}, stop=stop)

@@ -26,7 +26,9 @@ def counts(outputs) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_a_warned_trial_ends_with_its_reason_at_the_step_of_the_verdict(executor, tmp_path) -> None:
+def test_a_warned_trial_ends_with_its_reason_at_the_step_where_it_was_pruned(
+    executor, tmp_path
+) -> None:
     sweeps.run(tmp_path, executor, SPARSER)
     found = sweeps.statuses(tmp_path)
     assert {label for label, status in found.items() if status == "stopped"} == {
@@ -45,8 +47,8 @@ def test_another_policy_continues_a_stopped_trial_from_its_checkpoint_to_the_sam
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     sweeps.run(whole, "inline")
-    # every report is a checkpoint: a trial may be far beyond its verdict when that reaches it, even
-    # at its end where it begins in a slot that has found its pace; so all begin together
+    # every report is a checkpoint: a trial may be far beyond that step when the order reaches it,
+    # even at its end where it begins in a slot that has found its pace; so all begin together
     sweeps.run(stopped, "inline", SPARSER, "train.checkpoint_every=8", "executor.cohort=4")
     ended = {label for label, status in sweeps.statuses(stopped).items() if status == "stopped"}
     assert len(ended) == 2
@@ -61,10 +63,10 @@ def test_another_policy_continues_a_stopped_trial_from_its_checkpoint_to_the_sam
     )
     anew = dict(sweeps.rows(stopped, first))
     assert set(anew) <= ended
-    assert all(step > 40 for step in anew.values())  # the verdict's
+    assert all(step > 40 for step in anew.values())  # where they were pruned
 
 
-def test_another_sweep_with_the_same_policy_takes_the_verdict_over(tmp_path) -> None:
+def test_another_sweep_with_the_same_policy_takes_the_decision_over(tmp_path) -> None:
     sweeps.run(tmp_path, "inline", SPARSER)
     text = sweeps.run(tmp_path, "inline", SPARSER, "sweep.name=other")
     assert "2 done, 2 stopped; nothing to train" in text

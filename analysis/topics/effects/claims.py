@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.findings.verdicts import Effect, Effects
+from analysis.findings.effect_tests import Effect, Effects
 from analysis.page import wording
 from analysis.page.blocks import Claim
 from analysis.page.markdown import counted, escaped, listed
@@ -274,15 +274,15 @@ class NotDetected:
         )
 
 
-def general(judged: Effects) -> Iterator[Claim]:
-    """What keeps effects from being judged, once for all metrics that share it."""
+def general(estimates: Effects) -> Iterator[Claim]:
+    """What keeps effects from being tested, once for all metrics that share it."""
     groups: dict[tuple[str, ...], list[str]] = {}
     few: dict[tuple[int, int], list[str]] = {}
-    for name, one in judged.designs.items():
-        reasons = {e.reason for e in judged.of(METRICS[name])}
+    for name, one in estimates.designs.items():
+        reasons = {e.reason for e in estimates.of(METRICS[name])}
         if "too few configurations" in reasons:
             few.setdefault((len(one.x), one.wanted), []).append(name)
-        elif one.aliased and not judged.adaptive:
+        elif one.aliased and not estimates.adaptive:
             groups.setdefault(tuple(one.aliased), []).append(name)
     for names, metrics in groups.items():
         yield Aliased(names, tuple(metrics))
@@ -290,13 +290,13 @@ def general(judged: Effects) -> Iterator[Claim]:
         yield TooFew(tuple(metrics), n, p)
 
 
-def of_metric(metric: Metric, judged: Effects) -> Iterator[Claim]:
+def of_metric(metric: Metric, estimates: Effects) -> Iterator[Claim]:
     """A sentence for each effect and each reason to doubt one; one for all that show nothing."""
-    found = judged.of(metric)
+    found = estimates.of(metric)
     for one in found:
-        if one.is_claimed or one.verdict == "unheld":
-            yield claim_of(one, judged)
-    silent = [one for one in found if one.verdict == "none"]
+        if one.is_claimed or one.finding == "unheld":
+            yield claim_of(one, estimates)
+    silent = [one for one in found if one.finding == "none"]
     if silent:
         moves = [one.adjusted.change if one.adjusted else None for one in silent]
         yield NotDetected(
@@ -305,23 +305,23 @@ def of_metric(metric: Metric, judged: Effects) -> Iterator[Claim]:
             tuple(None if move is None else (move.first, move.last) for move in moves),
             tuple(None if move is None else move.adjusted for move in moves),
             tuple(None if move is None else move.adjusted_interval for move in moves),
-            len(judged.samples[metric.name].y),
+            len(estimates.samples[metric.name].y),
             tuple(one.q for one in silent),
         )
 
 
-def claim_of(one: Effect, judged: Effects) -> Claim:
+def claim_of(one: Effect, estimates: Effects) -> Claim:
     """The sentence of one effect."""
     name, metric, rho = one.hyperparameter.name, one.metric.name, one.correlation.spearman
-    held = len(judged.of(one.metric)) > 1
-    if one.verdict == "unheld":
+    held = len(estimates.of(one.metric)) > 1
+    if one.finding == "unheld":
         return Unheld(name, metric, _known(rho), one.raw_q, one.q)
-    n = len(judged.samples[metric].y)
-    depends = judged.interacting(one.hyperparameter, one.metric)
-    rest: dict[str, Any] = {"survivors": bool(judged.failing), "depends_on": depends, "q": one.q}
+    n = len(estimates.samples[metric].y)
+    depends = estimates.interacting(one.hyperparameter, one.metric)
+    rest: dict[str, Any] = {"survivors": bool(estimates.failing), "depends_on": depends, "q": one.q}
     raw: dict[str, Any] = {"raw": _known(rho), "raw_disagrees": one.raw_disagrees}
     if one.adjusted is None:
-        if one.verdict == "monotone":
+        if one.finding == "monotone":
             return Goes(
                 name,
                 metric,
@@ -339,7 +339,7 @@ def claim_of(one: Effect, judged: Effects) -> Claim:
     adjusted = one.adjusted
     levels = [adjusted.factor.levels[i] for i in adjusted.ordered]
     steps = adjusted.shape.steps
-    match one.verdict:
+    match one.finding:
         case "bent":
             before, after = steps
             return Bent(

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analysis.context import ReportContext
-from analysis.findings import verdicts
-from analysis.findings.verdicts import Effect, Effects
+from analysis.findings import effect_tests
+from analysis.findings.effect_tests import Effect, Effects
 from analysis.page import style, wording
 from analysis.page.blocks import Block
 from analysis.page.markdown import MISSING, counted, escaped, listed, table
@@ -32,14 +32,14 @@ def effects(context: ReportContext) -> list[Block]:
         return [f"{title}\n\nNo setting varies in this sweep."]
     if study.ranked.empty:
         return [f"{title}\n\nNo trial is ranked yet."]
-    judged = verdicts.judge(study)
-    parts: list[Block] = [title, _note(study, judged), *claims.general(judged)]
-    for metric in verdicts.outcomes(study):
+    estimates = effect_tests.estimate(study)
+    parts: list[Block] = [title, _note(study, estimates), *claims.general(estimates)]
+    for metric in effect_tests.outcomes(study):
         better = "higher" if metric.direction == "up" else "lower"
-        found = judged.of(metric)
+        found = estimates.of(metric)
         parts += [
             f"### {metric.name} ({better} is better)",
-            *claims.of_metric(metric, judged),
+            *claims.of_metric(metric, estimates),
             *_tables(found),
             *context.picture(f"effects_{metric.name}", f"{metric.name} by hyperparameter"),
             *context.picture(f"forest_{metric.name}", f"{metric.name}: raw and adjusted changes"),
@@ -47,14 +47,14 @@ def effects(context: ReportContext) -> list[Block]:
     return parts
 
 
-def _note(study: Study, judged: Effects) -> str:
+def _note(study: Study, estimates: Effects) -> str:
     logs = [one.name for one in study.hyperparameters if one.is_log]
     scale = f", of {escaped(listed(logs))} the logarithm" if logs else ""
     lines = [
         "An observation is a configuration: the mean of its ranked seeds on the metric's scale"
         f"{scale}; seeds that several configurations share are blocks. Each q is a p-value "
-        f"adjusted for its family (Benjamini-Yekutieli): {judged.raw_tests} correlations; "
-        f"{judged.tests} effects and interactions together. Where no setting "
+        f"adjusted for its family (Benjamini-Yekutieli): {estimates.raw_tests} correlations; "
+        f"{estimates.tests} effects and interactions together. Where no setting "
         "matters, the chance that this page claims any of these is at most 5 %.",
     ]
     if len(study.hyperparameters) > 1:
@@ -143,7 +143,7 @@ def _held_remark(one: Effect) -> str:
     shown = {"bent": "turns inside", "flat": "flat at one end", "unheld": "not when held"}
     if one.raw_disagrees:
         return "**raw disagrees**"
-    return one.reason or shown.get(one.verdict, "")
+    return one.reason or shown.get(one.finding, "")
 
 
 COLUMNS = 3
@@ -156,7 +156,7 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
         return []
     drawn = [_draw(study, metric, folder) for metric in study.main_metrics]
     return drawn + [
-        one for metric in verdicts.outcomes(study) for one in _forest(study, metric, folder)
+        one for metric in effect_tests.outcomes(study) for one in _forest(study, metric, folder)
     ]
 
 
@@ -216,7 +216,7 @@ def _panel(study: Study, metric: Metric, hyperparameter: Hyperparameter, axes: A
 
 def _forest(study: Study, metric: Metric, folder: Path) -> list[style.Drawn]:
     """A row a hyperparameter: the change from its first to its last level, both ways."""
-    effects = verdicts.judge(study).of(metric)
+    effects = effect_tests.estimate(study).of(metric)
     rows = [
         (one.hyperparameter.name, one.adjusted.change)
         for one in effects

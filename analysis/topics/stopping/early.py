@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from analysis.findings import verdicts
+from analysis.findings import effect_tests
 from analysis.page import style
 from analysis.statistics import resampling
 from analysis.statistics.resampling import FEWEST
@@ -52,7 +52,7 @@ def signals(study: Study) -> list[Signal]:
     configuration = study.trials.loc[ranked, "configuration"].to_numpy()
     found = []
     groups = _groups(study.trials.loc[ranked])
-    for metric in verdicts.outcomes(study):
+    for metric in effect_tests.outcomes(study):
         if metric.name == "l0":  # its order is that of the groups
             continue
         curves = study.history(uids, metric.name)

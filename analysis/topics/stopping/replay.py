@@ -122,16 +122,16 @@ def replayed(study: Study, found: Good) -> list[Replayed]:
             Course(subject(rule.policy, uid, configs[uid], _cadence(steps)), steps, values)
             for uid, (steps, values) in reports.items()
         ]
-        verdicts = replay(rule.policy, courses)
+        pruned = replay(rule.policy, courses)
         left = [
-            (one.subject.steps - verdicts[one.subject.uid].step) * one.subject.batch_size
+            (one.subject.steps - pruned[one.subject.uid].step) * one.subject.batch_size
             for one in courses
-            if one.subject.uid in verdicts
+            if one.subject.uid in pruned
         ]
         parts: dict[tuple[bool, bool], list[str]] = {}
         for one in courses:
             uid = one.subject.uid
-            parts.setdefault((uid in found.uids, uid in verdicts), []).append(uid)
+            parts.setdefault((uid in found.uids, uid in pruned), []).append(uid)
         whole = sum(one.subject.steps * one.subject.batch_size for one in courses)
         results.append(
             Replayed(

@@ -5,7 +5,7 @@ here; SparseLatents carry them where few latents are active, dense products else
 """
 
 from sae_sweep.kernels.cpu.auxiliary import always_on, aux_k_loss, usage_loss
-from sae_sweep.kernels.cpu.forms import AS_MEASURED, Ways
+from sae_sweep.kernels.cpu.forms import AS_MEASURED, StepOptions
 from sae_sweep.kernels.cpu.gradients import Gradients, Latents, decode, gradients
 from sae_sweep.kernels.cpu.latents import (
     CHUNK_ENTRIES,
@@ -26,7 +26,7 @@ __all__ = [
     "CHUNK_ENTRIES",
     "Gradients",
     "Latents",
-    "Ways",
+    "StepOptions",
     "adam_step",
     "always_on",
     "aux_k_loss",

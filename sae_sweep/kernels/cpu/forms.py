@@ -17,8 +17,8 @@ Form = Literal["auto", "sparse", "dense"]
 """How latents are kept from the encoder on; auto: as measured."""
 
 
-class Ways(NamedTuple):
-    """How a step is computed where there is more than one way to do it."""
+class StepOptions(NamedTuple):
+    """How a step is computed where several forms exist."""
 
     latents: Form = "auto"
     """The form of the latents; those of AuxK, far denser, always take the measured one."""
@@ -26,7 +26,7 @@ class Ways(NamedTuple):
     """Whether a product in bfloat16 proposes what exact products then rank."""
 
 
-AS_MEASURED = Ways()
+AS_MEASURED = StepOptions()
 
 
 class Timing(NamedTuple):

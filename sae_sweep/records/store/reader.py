@@ -350,28 +350,33 @@ def read_history(
 ) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """The course of one metric: steps [t] and values [t], by uid."""
     wanted = list(uids)
-    found = {}
+    name = select(METRIC_NAME.c.id).where(METRIC_NAME.c.name == metric).scalar_subquery()
     query = (
-        select(TRIAL.c.uid, METRIC.c.step, METRIC.c.value)
-        .join(METRIC, METRIC.c.trial == TRIAL.c.pk)
-        .join(METRIC_NAME, METRIC_NAME.c.id == METRIC.c.name)
-        .where(METRIC_NAME.c.name == metric)
-        .order_by(TRIAL.c.uid, METRIC.c.step)
+        select(METRIC.c.trial, METRIC.c.step, METRIC.c.value)
+        .where(METRIC.c.name == name)
+        .order_by(METRIC.c.trial, METRIC.c.step)
     )
+    found = {}
     for start in range(0, len(wanted), CHUNK):
-        part = query.where(TRIAL.c.uid.in_(wanted[start : start + CHUNK]))
-        rows = connection.execute(part).all()
+        named = select(TRIAL.c.pk, TRIAL.c.uid).where(
+            TRIAL.c.uid.in_(wanted[start : start + CHUNK])
+        )
+        uid = {row["pk"]: row["uid"] for row in connection.execute(named).mappings()}
+        cursor = connection.execute(query.where(METRIC.c.trial.in_(list(uid)))).cursor
+        assert cursor is not None
+        # the driver's own tuples: a large sweep has millions, and each SQLAlchemy row costs as much
+        rows = cursor.fetchall()
         if not rows:
             continue
-        of, steps, values = zip(*rows, strict=True)
         # NULL, which stands for what is not finite, becomes NaN
         try:
-            columns = np.array(of), np.array(steps, np.int64), np.array(values, np.float64)
-        except ValueError as error:
+            columns = np.array(rows, np.float64)
+        except (ValueError, TypeError) as error:
             raise BadInput(damaged(connection.engine.url, f"{metric}: {error}")) from None
-        starts = [0, *np.flatnonzero(columns[0][1:] != columns[0][:-1]) + 1]
-        for start, stop in pairwise([*starts, len(rows)]):
-            found[of[start]] = (columns[1][start:stop].copy(), columns[2][start:stop].copy())
+        of, steps = columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64)
+        starts = [0, *np.flatnonzero(of[1:] != of[:-1]) + 1]
+        for first, stop in pairwise([*starts, len(rows)]):
+            found[uid[int(of[first])]] = (steps[first:stop].copy(), columns[first:stop, 2].copy())
     return found
 
 

@@ -20,13 +20,13 @@ from analysis.study.samples import Sample
 from analysis.study.table import Study, once
 from sae_sweep.records import Metric
 
-Verdict = Literal["monotone", "bent", "flat", "differs", "unheld", "none", "unjudged"]
+Finding = Literal["monotone", "bent", "flat", "differs", "unheld", "none", "untested"]
 """monotone, bent, flat, differs: an effect that is claimed, with its shape (bent: a significant
 fall and a significant rise; flat: nothing happens at one end; differs: in no order).
 unheld: an association that is gone when the others are held. none: nothing detectable.
-unjudged: the sweep does not allow a test; `reason` says why."""
+untested: the sweep does not allow a test; `reason` says why."""
 
-CLAIMING: tuple[Verdict, ...] = ("monotone", "bent", "flat", "differs")
+CLAIMING: tuple[Finding, ...] = ("monotone", "bent", "flat", "differs")
 RAW_NOWHERE = 0.1
 """Rank correlation below which its sign says nothing."""
 FEWEST = 5
@@ -44,16 +44,16 @@ class Effect(NamedTuple):
     adjusted: Adjusted | None
     best: Best | None
     q: float
-    """What the verdict rests on: of the factor's F-test in the additive model, or of the
-    correlation where a single hyperparameter leaves nothing to hold; NaN where unjudged."""
-    verdict: Verdict
+    """What the finding rests on: of the factor's F-test in the additive model, or of the
+    correlation where a single hyperparameter leaves nothing to hold; NaN where untested."""
+    finding: Finding
     reason: str
-    """Why it is unjudged; empty otherwise."""
+    """Why it is untested; empty otherwise."""
 
     @property
     def is_claimed(self) -> bool:
         """Whether the report says that there is an effect."""
-        return self.verdict in CLAIMING
+        return self.finding in CLAIMING
 
     @property
     def sign(self) -> int:
@@ -61,7 +61,7 @@ class Effect(NamedTuple):
 
         A flat end has the sign of what happens at the other.
         """
-        if self.verdict not in ("monotone", "flat"):
+        if self.finding not in ("monotone", "flat"):
             return 0
         if self.adjusted is None:
             return 1 if self.correlation.spearman > 0 else -1
@@ -128,7 +128,7 @@ def outcomes(study: Study) -> list[Metric]:
 
 
 @once
-def judge(study: Study) -> Effects:
+def estimate(study: Study) -> Effects:
     """Test every hyperparameter and every pair as one family, causes of failure as another.
 
     Trials that a search chose by earlier results are no design: nothing is tested there.
@@ -152,15 +152,15 @@ def judge(study: Study) -> Effects:
     q = q_values(np.array([one.q for one in found] + [one.p for one in pairs]))
     lost = holm(np.array([one.p for one in failing]))
     own, others = q[: len(found)], q[len(found) :]
-    judged = [
-        _judged(one._replace(raw_q=float(a), q=float(b)))
+    estimates = [
+        _with_finding(one._replace(raw_q=float(a), q=float(b)))
         for one, a, b in zip(found, raw_q, own, strict=True)
     ]
     pairs = [one._replace(q=float(b)) for one, b in zip(pairs, others, strict=True)]
     failing = [one._replace(q=float(b)) for one, b in zip(failing, lost, strict=True)]
     pairs.sort(key=lambda one: -one.gain)
     raw_tests, n_tests = (int((~np.isnan(values)).sum()) for values in (raw_q, q))
-    return Effects(judged, raw_tests, n_tests, pairs, failing, chosen, taken, designs)
+    return Effects(estimates, raw_tests, n_tests, pairs, failing, chosen, taken, designs)
 
 
 def _design(study: Study, one: Sample) -> Design:
@@ -199,7 +199,7 @@ def _test(
     if held is not None and fitted is not None:
         best = adjusted.best(columns, held, fitted, one.metric.direction)
     return Effect(
-        hyperparameter, one.metric, correlation, np.nan, held, best, p, "unjudged", reason
+        hyperparameter, one.metric, correlation, np.nan, held, best, p, "untested", reason
     )
 
 
@@ -217,13 +217,13 @@ def _reason(columns: Design, i: int) -> str:
     return "too few configurations"
 
 
-def _judged(one: Effect) -> Effect:
-    return one._replace(verdict=_verdict(one))
+def _with_finding(one: Effect) -> Effect:
+    return one._replace(finding=_finding(one))
 
 
-def _verdict(one: Effect) -> Verdict:
+def _finding(one: Effect) -> Finding:
     if one.reason:
-        return "unjudged"
+        return "untested"
     if not one.q < CLAIMED:
         return "unheld" if one.raw_q < CLAIMED else "none"
     held, rho = one.adjusted, one.correlation.spearman
