@@ -16,6 +16,7 @@ from sae_sweep.errors import BadInput, without_passwords
 from sae_sweep.records import Status, TrialRecord
 from sae_sweep.records.names import LATENTS_PAGE
 from sae_sweep.records.store import Reader, default_url
+from sae_sweep.remote import fetch
 from sae_sweep.sae import WEIGHTS_FILE
 from sae_sweep.search import warnings
 from sae_sweep.sinks import require
@@ -133,7 +134,7 @@ def _write_latents(trials: Sequence[TrialRecord], config: RunConfig, outputs: Pa
     if config.evaluate.windows == 0:
         return
     for trial in trials:
-        folder = outputs / "trials" / trial.folder
+        folder = fetch(outputs, f"trials/{trial.folder}")
         settings = trial.config["activations"]
         of_tokens = "model" in settings and settings.get("pooling") == "token"
         if of_tokens and (folder / WEIGHTS_FILE).exists() and not (folder / LATENTS_PAGE).exists():
@@ -145,9 +146,9 @@ def _write_latents(trials: Sequence[TrialRecord], config: RunConfig, outputs: Pa
 
 def _render(config: RunConfig, outputs: Path) -> None:
     # imported here: matplotlib reads MPLCONFIGDIR when it is imported
-    from analysis.report import is_current, recommended, render
+    from analysis.report import is_current, recommended, render, share
 
-    folder = outputs / config.sweep.name
+    folder = fetch(outputs, config.sweep.name)
     with Reader(config.store.url or default_url(outputs)) as reader:
         records = reader.sweep(config.sweep.name)
         if not is_current(records, folder):
@@ -155,3 +156,5 @@ def _render(config: RunConfig, outputs: Path) -> None:
             render(records, folder, reader.history)
     shown = Path(os.path.relpath(folder / "report.md"))
     sys.stdout.write(f"report: {shown} (figures/ and data/ beside it)\n")
+    if (there := share(folder)) is not None:
+        sys.stdout.write(f"published: {there}\n")

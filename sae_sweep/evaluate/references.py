@@ -11,6 +11,7 @@ from sae_sweep.errors import BadInput
 from sae_sweep.evaluate.spliced import Evaluator, Source, can_evaluate, prepare
 from sae_sweep.records.references import Reference
 from sae_sweep.records.store import Sweep
+from sae_sweep.remote import fetch
 from sae_sweep.sae import Normalisation
 from sae_sweep.sae.published import Published, place_of, renormalised, to_unit_rows
 from sae_sweep.train import evaluate
@@ -118,7 +119,7 @@ def measure(theirs: Published, rows: RowsOf, windows: int, outputs: Path, name: 
     Raises:
         BadInput: the rows are not there any more.
     """
-    activations = open_activations(outputs / "activations" / rows.fingerprint)
+    activations = open_activations(fetch(outputs, f"activations/{rows.fingerprint}"))
     notes = _unchecked(theirs, rows)
     sae = renormalised(theirs.sae, *normalisations(activations))
     try:
