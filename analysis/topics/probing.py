@@ -76,7 +76,7 @@ class WeakestLabel:
     def words(self) -> str:
         """The label, and how many are not told at all."""
         return (
-            f"{code(self.trial)}: on one latent, {escaped(self.label)} is told worst "
+            f"{code(self.trial)}: on one latent, the label {escaped(self.label)} is told worst "
             f"({number(self.accuracy, 3)}, 95 % interval {number(self.low, 3)} to "
             f"{number(self.high, 3)}); {self.not_told:,} of {counted(self.labels, 'label')} "
             f"{'is' if self.not_told == 1 else 'are'} not told from guessing ({GUESSING:g})."

@@ -156,16 +156,18 @@ def normalisations(activations: Activations) -> tuple[Normalisation, Normalisati
 
 def _unchecked(theirs: Published, rows: RowsOf) -> list[str]:
     """What is not known to fit."""
-    notes = []
+    notes: list[str] = []
+    if "model" not in rows.settings:
+        return notes
     same = theirs.place == place_of(rows.settings)
     if "hook" not in rows.settings:
         same = same or theirs.layer == rows.settings.get("layer")
     if theirs.place is None:
         notes.append("it does not say where in a model its rows are from")
-    elif "model" in rows.settings and not same:
+    elif not same:
         notes.append(f"it is of {theirs.place}; whether that is {rows.words} is not known")
-    model = rows.settings.get("model")
-    if theirs.model is not None and model is not None and theirs.model != model:
+    model = rows.settings["model"]
+    if theirs.model is not None and theirs.model != model:
         notes.append(f"it is of the model {theirs.model}, the rows are of {model}")
     return notes
 
