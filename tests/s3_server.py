@@ -24,12 +24,15 @@ class S3:
         """Method and path of every request."""
         self.refuses: Callable[[str, str], bool] = lambda method, path: False
         """Which requests lack the rights."""
+        self.before: Callable[[str, str], None] = lambda method, path: None
+        """Called before a request is answered; may take its time."""
         self._held: str | None = None
         self._begun, self._over = threading.Event(), threading.Event()
 
     def __call__(self, environ, start_response):
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.asked.append((method, path))
+        self.before(method, path)
         if self.refuses(method, path):
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
             return [b"" if method == "HEAD" else REFUSED]

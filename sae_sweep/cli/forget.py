@@ -45,12 +45,13 @@ def forget(arguments: list[str]) -> int:
     # renamed first, deleted last: where this is killed on its way, the next forget finishes it
     with Store(url) as store, store.forgetting(options.status, options.sweep) as forgotten:
         for trial in forgotten:
-            if remote is not None:
-                remote.remove(f"trials/{trial.folder}")
             with contextlib.suppress(FileNotFoundError):
                 (trials / trial.folder).rename(trials / f"{DOOMED}{trial.folder}")
     for left in trials.glob(f"{DOOMED}*"):
         _delete(left)
+    if remote is not None:  # only now: a database waits for nobody inside a transaction
+        for trial in forgotten:
+            remote.remove(f"trials/{trial.folder}")
     told = [f"forgot {trial.folder} ({trial.status})\n" for trial in forgotten]
     sys.stdout.write("".join([*told, f"{len(forgotten)} trials forgotten\n"]))
     return 0
