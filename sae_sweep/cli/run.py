@@ -64,7 +64,7 @@ def run(settings: dict[str, Any], config: RunConfig, arguments: list[str]) -> in
             _render(config, outputs)
     if result.interrupted:
         return exit_codes.INTERRUPTED
-    return exit_codes.FAILED if any(result.counts[status] for status in MISSING) else 0
+    return exit_codes.FAILED if _is_missing_some(result) else 0
 
 
 class _ReportLoader:
@@ -105,6 +105,10 @@ def _command(arguments: list[str]) -> str:
     return without_passwords(shlex.join(["python", "-m", "sae_sweep", *arguments]))
 
 
+def _is_missing_some(result: sweep.Result) -> bool:
+    return result.unfinished or any(result.counts[status] for status in MISSING)
+
+
 def _say_how_it_ended(result: sweep.Result, expansion: Expansion, arguments: list[str]) -> None:
     counts = ", ".join(f"{n} {status}" for status, n in sorted(result.counts.items()))
     nothing = "" if result.trained else "; nothing to train"
@@ -122,8 +126,7 @@ def _say_how_it_ended(result: sweep.Result, expansion: Expansion, arguments: lis
             f"{len(result.without_weights)} done trials lack their weights: {shown}{more}\n"
             f"to train them again: {again} rerun=weights\n"
         )
-    missing = any(result.counts[status] for status in MISSING)
-    if result.interrupted or (result.lost is not None and missing):
+    if result.interrupted or (result.lost is not None and _is_missing_some(result)):
         sys.stderr.write(f"to continue: {again}\n")
     elif result.counts["failed"] + result.counts["oom"]:
         sys.stderr.write(f"to retry what failed: {again} rerun=failed\n")

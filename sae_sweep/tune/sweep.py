@@ -65,6 +65,8 @@ class Result(NamedTuple):
     """Trials whose weights should be there and are gone or damaged, by folder, and which it is."""
     lost: str | None
     """Why another driver has taken over, where that is so, and what it has taken."""
+    unfinished: bool
+    """Whether that driver has not ended yet: a search may have trials to come."""
 
 
 class Start(NamedTuple):
@@ -128,6 +130,7 @@ def run(
             lost = _what_is_lost(start, todo, error)
         finally:
             store.finish_run(run_id)
+        unfinished = lost is not None and store.unfinished(config.sweep.name)
         records = start.records()
         done = {uid for uid, record in records.items() if record.status == "done"}
         kept = done if config.store.weights == "all" else set()
@@ -135,7 +138,7 @@ def run(
             kept = _keep_front(records, store.trained_by(config.sweep.name), start.trials)
     counts = Counter(record.status for record in records.values())
     lacking = start.trials.without_weights([records[uid] for uid in sorted(kept)])
-    return Result(counts, bool(todo), interrupted, notes, lacking, lost)
+    return Result(counts, bool(todo), interrupted, notes, lacking, lost, unfinished)
 
 
 def _what_is_lost(start: Start, todo: list[Trial], error: ClaimLost) -> str:
