@@ -44,5 +44,5 @@ $(VENV)/.run: $(VENV)/.venv pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,dev,html,postgres,probe,tensorboard,wandb,trackio,mlflow]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,dev,html,postgres,probe,remote,tensorboard,wandb,trackio,mlflow]'
 	@touch $@ $(VENV)/.run

@@ -12,6 +12,7 @@ from sae_sweep.errors import BadInput
 from sae_sweep.inputs import reason
 from sae_sweep.process import INTERRUPTED
 from sae_sweep.records.store import OUTPUTS, Reader, Sweep, add_options, chosen_url
+from sae_sweep.remote import fetch
 
 Command = Callable[..., None]
 """Takes the arguments, and a reader of the store unless it needs none."""
@@ -159,15 +160,17 @@ def _import(arguments: argparse.Namespace) -> None:
 def _write(arguments: argparse.Namespace, sweep: Sweep, **more: Any) -> None:
     from analysis.findings.fronts import objectives
     from analysis.findings.thresholds import DEFAULT, load
-    from analysis.report import render
+    from analysis.report import render, share
 
-    folder = arguments.outputs / sweep.run.name
+    folder = fetch(arguments.outputs, sweep.run.name)
     asked = [objectives(text) for text in arguments.objectives]
     bands = load(arguments.thresholds or DEFAULT)
     path = render(sweep, folder, html=arguments.html, objectives=asked, thresholds=bands, **more)
     sys.stdout.write(f"report: {path}\n")
     if arguments.html:
         sys.stdout.write(f"page: {path.with_suffix('.html')}\n")
+    if (there := share(folder)) is not None:
+        sys.stdout.write(f"published: {there}\n")
 
 
 def _status(arguments: argparse.Namespace, reader: Reader) -> None:
@@ -186,7 +189,7 @@ def _watch(arguments: argparse.Namespace, reader: Reader) -> None:
     if arguments.html:
         from analysis import live
 
-        outputs = arguments.outputs or Path("outputs")
+        outputs = arguments.outputs or OUTPUTS
         live.watch(reader, arguments.sweep, outputs, arguments.every, arguments.port)
     else:
         watch(reader, arguments.sweep, arguments.every)
@@ -211,7 +214,7 @@ def _latents(arguments: argparse.Namespace, reader: Reader) -> None:
     from analysis.latents import filtered, write_neuronpedia, write_page
 
     trial = reader.find(arguments.trial)
-    folder = (arguments.outputs or Path("outputs")) / "trials" / trial.folder
+    folder = fetch(arguments.outputs or OUTPUTS, f"trials/{trial.folder}")
     if arguments.filter is not None:
         sys.stdout.writelines(f"{one}\n" for one in filtered(folder, arguments.filter))
         return

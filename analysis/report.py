@@ -1,6 +1,7 @@
 """The report of a sweep: sections, figures and data in one folder."""
 
 import dataclasses
+import itertools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -19,8 +20,10 @@ from analysis.topics import summary
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge
 from sae_sweep.records import TrialRecord
+from sae_sweep.records.references import FOLDER as REFERENCES
 from sae_sweep.records.references import read_references
 from sae_sweep.records.store import Sweep
+from sae_sweep.remote import remote_of
 
 PAGE, DETAILS = Path("report.md"), Path("details.md")
 WEB_PAGE = Path("report.html")
@@ -94,6 +97,19 @@ def render(  # noqa: PLR0913 - keywords, each an option of the command
             (fresh / WEB_PAGE).write_text(whole, encoding="utf-8")
         _replace(fresh, folder)
     return folder / PAGE
+
+
+def share(folder: Path) -> str | None:
+    """Publish a report where its outputs are remote; returns the URL of its page there."""
+    remote = remote_of(folder.parent)
+    if remote is None:
+        return None
+    pages = [folder / one for one in (PAGE, DETAILS, WEB_PAGE)]
+    beside = [(folder / one).rglob("*") for one in ("figures", "data", REFERENCES)]
+    files = [*pages, *itertools.chain.from_iterable(beside)]
+    names = [one.relative_to(folder).as_posix() for one in files if one.is_file()]
+    remote.publish(folder.name, names)
+    return f"{remote.url}/{folder.name}/{PAGE}"
 
 
 def recommended(sweep: Sweep) -> list[TrialRecord]:

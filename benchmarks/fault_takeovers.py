@@ -58,9 +58,11 @@ def frozen(sweep: Sweep, rival: Sweep, *, until_done: int | None) -> Struck:
         other.wait(LIMIT_SECONDS)
     else:
         rival.wait_until(lambda: rival.status_counts()["done"] >= until_done, other)
+        other.send_signal(signal.SIGSTOP)  # something is still missing when the first wakes
     before = _state(sweep)
     process.send_signal(signal.SIGCONT)
     code = process.wait(LIMIT_SECONDS)
+    other.send_signal(signal.SIGCONT)
     last_code = other.wait(LIMIT_SECONDS)
     wrong = []
     if "lost: " not in sweep.said:

@@ -12,6 +12,7 @@ from sae_sweep.cli.compose import compose, validate_run
 from sae_sweep.errors import BadInput
 from sae_sweep.records import METRICS, TrialRecord
 from sae_sweep.records.store import Reader, default_url
+from sae_sweep.remote import fetch, local_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +87,7 @@ class Sweep:
         if isinstance(trial, str):
             with Reader(self._url) as reader:
                 trial = reader.find(trial)
-        return load(self.outputs / "trials" / trial.folder)
+        return load(fetch(self.outputs, f"trials/{trial.folder}"))
 
     def report(self) -> str:
         """The report's Markdown; its figures lie in outputs/NAME/figures."""
@@ -139,7 +140,7 @@ def run(
     config = validate_run(composed)
     if run_sweep(composed, config, overrides) == INTERRUPTED:
         raise KeyboardInterrupt
-    outputs = Path(config.outputs).absolute()
+    outputs = local_folder(config.outputs).absolute()
     return Sweep(config.sweep.name, outputs, config.store.url or default_url(outputs))
 
 

@@ -69,6 +69,9 @@ def test_the_commands_run_in_their_order(folder, monkeypatch, capsys) -> None:
 
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # nobody is there
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
     (folder / "my_activations").mkdir()
     np.save(
         folder / "my_activations" / "a.npy", np.random.default_rng(0).normal(size=(300_000, 16))

@@ -17,6 +17,7 @@ from analysis.study.hyperparameters import Hyperparameter
 from sae_sweep.records import METRICS, Metric, TrialRecord
 from sae_sweep.records.references import Reference
 from sae_sweep.records.store import Member, Run, Sweep
+from sae_sweep.remote import fetch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -185,6 +186,14 @@ def once(compute: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[St
         return result
 
     return kept
+
+
+@once
+def trial_folder(study: Study, uid: str) -> Path | None:
+    """Where a trial's weights and tables lie, brought here if need be; None where none do."""
+    if study.trials_folder is None:
+        return None
+    return fetch(study.trials_folder.parent, f"trials/{study.member(uid).trial.folder}")
 
 
 def load(sweep: Sweep) -> Study:

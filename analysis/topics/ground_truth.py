@@ -63,7 +63,7 @@ class NearestToTruth:
         )
         if self.lowest_fvu == self.label:
             return f"{best}; it has the lowest fvu too."
-        return f"{best}; {code(self.lowest_fvu)} has the lowest fvu, and {number(self.its_value)}."
+        return f"{best}; {code(self.lowest_fvu)} has the lowest fvu, with {number(self.its_value)}."
 
 
 def measured(study: Study) -> list[Metric]:

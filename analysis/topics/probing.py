@@ -11,7 +11,7 @@ from analysis.findings.ranking import leaders
 from analysis.page import style
 from analysis.page.blocks import Block
 from analysis.page.markdown import MISSING, code, counted, escaped, listed, number, table
-from analysis.study.table import Study
+from analysis.study.table import Study, trial_folder
 from sae_sweep.inputs import edge
 from sae_sweep.records.metrics import PROBED_LATENTS
 from sae_sweep.records.names import PROBES_FILE
@@ -76,7 +76,7 @@ class WeakestLabel:
     def words(self) -> str:
         """The label, and how many are not told at all."""
         return (
-            f"{code(self.trial)}: on one latent, {escaped(self.label)} is told worst "
+            f"{code(self.trial)}: on one latent, the label {escaped(self.label)} is told worst "
             f"({number(self.accuracy, 3)}, 95 % interval {number(self.low, 3)} to "
             f"{number(self.high, 3)}); {self.not_told:,} of {counted(self.labels, 'label')} "
             f"{'is' if self.not_told == 1 else 'are'} not told from guessing ({GUESSING:g})."
@@ -136,11 +136,10 @@ def _table(study: Study, uid: str) -> pd.DataFrame | None:
     Raises:
         BadInput: the file is damaged.
     """
-    if study.trials_folder is None:
+    folder = trial_folder(study, uid)
+    if folder is None or not (folder / PROBES_FILE).exists():
         return None
-    path = study.trials_folder / study.member(uid).trial.folder / PROBES_FILE
-    if not path.exists():
-        return None
+    path = folder / PROBES_FILE
     with edge(str(path), "delete it, or train the trial again with rerun=all"):
         found = pd.read_parquet(path)
         if lacking := COLUMNS - set(found.columns):

@@ -7,7 +7,7 @@ from analysis.context import ReportContext
 from analysis.findings.ranking import lowest, picks, tied_with_first, whole
 from analysis.page.blocks import Block
 from analysis.page.markdown import MISSING, code, counted, number, table
-from analysis.study.table import Study
+from analysis.study.table import Study, trial_folder
 from analysis.topics.in_model import headline
 from sae_sweep.records import METRICS
 from sae_sweep.records.names import LATENTS_PAGE
@@ -106,10 +106,10 @@ def recommended(context: ReportContext) -> list[Block]:
 
 def latents_link(study: Study, uid: str) -> str:
     """A link to the page of what a trial's latents fire on; nothing where it is not there."""
-    folder = study.member(uid).trial.folder
-    if study.trials_folder is None or not (study.trials_folder / folder / LATENTS_PAGE).exists():
+    folder = trial_folder(study, uid)
+    if folder is None or not (folder / LATENTS_PAGE).exists():
         return ""
-    return f"[what its latents fire on](../trials/{quote(folder)}/{LATENTS_PAGE})"
+    return f"[what its latents fire on](../trials/{quote(folder.name)}/{LATENTS_PAGE})"
 
 
 def _rows(study: Study) -> list[list[str]]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from analysis.findings.fronts import fronts
 from analysis.findings.ranking import picks
 from analysis.page.blocks import Block
 from analysis.page.markdown import MISSING, code, counted, number, table
-from analysis.study.table import Study
+from analysis.study.table import Study, trial_folder
 
 EXACT = 4096
 """Latents up to which rows are matched by an exact assignment."""
@@ -133,13 +132,8 @@ def _configurations(study: Study) -> Iterator[list[str]]:
             yield kept
 
 
-def _folder(study: Study, uid: str) -> Path | None:
-    root = study.trials_folder
-    return None if root is None else root / study.member(uid).trial.folder
-
-
 def _has_weights(study: Study, uid: str) -> bool:
-    folder = _folder(study, uid)
+    folder = trial_folder(study, uid)
     if folder is None or not (folder / "latents.parquet").exists():
         return False
     try:
@@ -149,13 +143,13 @@ def _has_weights(study: Study, uid: str) -> bool:
 
 
 def _rows(study: Study, uid: str) -> Float[np.ndarray, "m d"]:
-    folder = _folder(study, uid)
+    folder = trial_folder(study, uid)
     assert folder is not None
     return load_file(folder / "sae.safetensors")["w_dec"].astype(np.float32)
 
 
 def _frequency(study: Study, uid: str) -> Float[np.ndarray, " m"]:
-    folder = _folder(study, uid)
+    folder = trial_folder(study, uid)
     assert folder is not None
     table = pd.read_parquet(folder / "latents.parquet", columns=["id", "frequency"])
     return table.sort_values("id")["frequency"].to_numpy(dtype=float)

@@ -2,6 +2,7 @@
 
 from sae_sweep.activations.cache import Cache, Supplier
 from sae_sweep.activations.collect import Inputs, ModelReader, seconds_per_row
+from sae_sweep.activations.facts import checksums
 from sae_sweep.activations.order import batch_indices
 from sae_sweep.activations.plan import Wanted, cache_bytes, passes, stored_bytes
 from sae_sweep.activations.preparation import disk_bytes, missing_rows, prepare
@@ -18,6 +19,7 @@ __all__ = [
     "Wanted",
     "batch_indices",
     "cache_bytes",
+    "checksums",
     "declare",
     "describe",
     "dictionary",

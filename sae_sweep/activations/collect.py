@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
 from sae_sweep.activations import pretrained, texts
-from sae_sweep.activations.disk import make_once, replacing
 from sae_sweep.activations.facts import FileFacts, checksums
 from sae_sweep.activations.model_folder import WEIGHTS, model_files, model_folder
 from sae_sweep.activations.partial import PartialModel, Point, text_part
@@ -27,6 +26,7 @@ from sae_sweep.activations.reader import Identity, Origins, Rows, Split
 from sae_sweep.activations.split import require_rows
 from sae_sweep.activations.windows import Cut, Windows, cut_windows, read_windows
 from sae_sweep.config import ActivationsConfig
+from sae_sweep.disk import make_once, replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge, note
 from sae_sweep.records import digest

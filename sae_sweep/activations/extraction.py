@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_sweep.activations.collect import ModelReader
-from sae_sweep.activations.disk import claimed
 from sae_sweep.activations.files import FilesReader
 from sae_sweep.activations.plan import Planned, Wanted
 from sae_sweep.activations.reader import Reader, Rows, Split, joined
 from sae_sweep.activations.shards import write_shard
 from sae_sweep.activations.synthetic import SyntheticReader
+from sae_sweep.disk import claimed
 from sae_sweep.errors import BadInput
 
 LARGEST_HALF = 65504.0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.activations.disk import replacing
+from sae_sweep.disk import replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge, sha256
 

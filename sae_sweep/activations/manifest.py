@@ -14,9 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from sae_sweep.activations.disk import replacing
 from sae_sweep.activations.reader import Split
 from sae_sweep.config.base import Strict
+from sae_sweep.disk import replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge
 from sae_sweep.records.names import checked_component

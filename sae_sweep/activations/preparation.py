@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from sae_sweep.activations.disk import remove_abandoned, require_space
 from sae_sweep.activations.extraction import Extraction
 from sae_sweep.activations.facts import FileFacts, checksums
 from sae_sweep.activations.manifest import MANIFEST, Manifest, Shard, write_manifest
@@ -26,6 +25,7 @@ from sae_sweep.activations.plan import (
 )
 from sae_sweep.activations.presence import supplied
 from sae_sweep.activations.shards import KEPT, origins_path, read_origins, read_shard, write_columns
+from sae_sweep.disk import remove_abandoned, require_space
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import heard, note
 

@@ -12,13 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sae_sweep.activations.disk import replacing
 from sae_sweep.activations.facts import checksums
 from sae_sweep.activations.manifest import read_manifest
 from sae_sweep.activations.order import visits
 from sae_sweep.activations.reader import Origins, Rows, Split
 from sae_sweep.activations.stacked import Stacked
 from sae_sweep.activations.synthetic import Truth
+from sae_sweep.disk import replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from sae_sweep.errors import BadInput
 from sae_sweep.records.references import FOLDER, Reference
 from sae_sweep.records.store import Reader, add_options, chosen_url
+from sae_sweep.remote import fetch
 
 FORMATS = ["saelens", "sparsify", "dictionary_learning", "sae_sweep"]
 SHOWN = ("fvu", "l0", "dead_features", "always_on", "ce_loss_increase", "output_cosine", "f1")
@@ -32,7 +33,7 @@ def evaluate(arguments: list[str]) -> int:
         sweep = reader.sweep(options.sweep)
         if not sweep.members:
             raise BadInput(f"sweep {sweep.run.name} has no trials: run it first")
-        from sae_sweep.activations.disk import replacing
+        from sae_sweep.disk import replacing
         from sae_sweep.evaluate import references
         from sae_sweep.sae import published
 
@@ -42,12 +43,13 @@ def evaluate(arguments: list[str]) -> int:
         windows = int(sweep.run.config.get("evaluate", {}).get("windows", 0))
         name = options.name or "/".join(Path(options.path).absolute().parts[-2:])
         found = references.measure(theirs, rows, windows, options.outputs.absolute(), name)
-        place = options.outputs / sweep.run.name
+        place = fetch(options.outputs, sweep.run.name)
         with replacing(place / FOLDER / found.file) as path:
             path.write_text(found.text(), encoding="utf-8")
-        from analysis.report import render
+        from analysis.report import render, share
 
         render(sweep, place, reader.history)
+        share(place)
     sys.stdout.write(f"{_said(found)}\n")
     sys.stdout.write(f"wrote {place / FOLDER / found.file}; it stands in {place}/details.md\n")
     return 0

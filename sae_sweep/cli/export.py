@@ -7,6 +7,7 @@ from pathlib import Path
 from sae_sweep.errors import BadInput
 from sae_sweep.records import TrialRecord
 from sae_sweep.records.store import Reader, add_options, chosen_url
+from sae_sweep.remote import fetch
 
 FORMATS = ["saelens", "sparsify", "dictionary_learning", "circuit-tracer"]
 
@@ -39,7 +40,7 @@ def folder_with_weights(outputs: Path, trial: TrialRecord) -> Path:
     Raises:
         BadInput: it is not, or its weights were not kept.
     """
-    folder = outputs / "trials" / trial.folder
+    folder = fetch(outputs, f"trials/{trial.folder}")
     if trial.status != "done" or not (folder / "sae.safetensors").exists():
         raise BadInput(
             f"{trial.folder} has no weights in {folder} (status {trial.status}): "

@@ -9,6 +9,7 @@ from pathlib import Path
 from sae_sweep.errors import BadInput
 from sae_sweep.records import STATUSES
 from sae_sweep.records.store import Reader, Store, add_options, chosen_url
+from sae_sweep.remote import remote_of
 
 DOOMED = ".forgotten-"
 """How the names of folders begin that are to be deleted; no trial's folder begins with a dot."""
@@ -40,7 +41,7 @@ def forget(arguments: list[str]) -> int:
     with Reader(url) as reader:  # says so where there is no store or no such sweep
         if options.sweep is not None:
             reader.sweep(options.sweep)
-    trials = options.outputs / "trials"
+    trials, remote = options.outputs / "trials", remote_of(options.outputs)
     # renamed first, deleted last: where this is killed on its way, the next forget finishes it
     with Store(url) as store, store.forgetting(options.status, options.sweep) as forgotten:
         for trial in forgotten:
@@ -48,6 +49,9 @@ def forget(arguments: list[str]) -> int:
                 (trials / trial.folder).rename(trials / f"{DOOMED}{trial.folder}")
     for left in trials.glob(f"{DOOMED}*"):
         _delete(left)
+    if remote is not None:  # only now: a database waits for nobody inside a transaction
+        for trial in forgotten:
+            remote.remove(f"trials/{trial.folder}")
     told = [f"forgot {trial.folder} ({trial.status})\n" for trial in forgotten]
     sys.stdout.write("".join([*told, f"{len(forgotten)} trials forgotten\n"]))
     return 0

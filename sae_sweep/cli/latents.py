@@ -6,8 +6,9 @@ from pathlib import Path
 
 from sae_sweep.inputs import edge
 from sae_sweep.records import TrialRecord
-from sae_sweep.records.names import CONTEXTS_FILE
+from sae_sweep.records.names import CONTEXTS_FILE, LATENTS_PAGE
 from sae_sweep.records.store import Reader, add_options, chosen_url
+from sae_sweep.remote import fetch, remote_of
 
 
 def latents(arguments: list[str]) -> int:
@@ -31,7 +32,7 @@ def latents(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     with Reader(chosen_url(options)) as reader:
         trial = reader.find(options.trial)
-    folder = options.outputs / "trials" / trial.folder
+    folder = fetch(options.outputs, f"trials/{trial.folder}")
     if options.filter is not None:
         sys.stdout.writelines(f"{one}\n" for one in filtered(folder, options.filter))
         return 0
@@ -41,9 +42,10 @@ def latents(arguments: list[str]) -> int:
                 # imported here: a page of contexts that are there needs no torch
                 from sae_sweep.evaluate import delphi
 
+                _fetch_rows(trial, options.outputs)
                 written = delphi.write(folder, options.outputs)
             case "neuronpedia":
-                _collect(folder, options.outputs)
+                _collect(trial, folder, options.outputs)
                 written = write_neuronpedia(trial, folder)
             case _:
                 written = page(trial, options.outputs)
@@ -59,16 +61,27 @@ def page(trial: TrialRecord, outputs: Path) -> Path:
     """
     from analysis.latents import write_page
 
-    folder = outputs / "trials" / trial.folder
-    _collect(folder, outputs)
+    folder = fetch(outputs, f"trials/{trial.folder}")
+    _collect(trial, folder, outputs)
     with edge(str(folder), "check its permissions", "cannot be written"):
-        return write_page(trial, folder)
+        written = write_page(trial, folder)
+    remote = remote_of(outputs)
+    if remote is not None:
+        name = f"trials/{trial.folder}"
+        files = {*(remote.index(name) or ()), CONTEXTS_FILE, LATENTS_PAGE}
+        remote.publish(name, [one for one in files if (folder / one).is_file()])
+    return written
 
 
-def _collect(folder: Path, outputs: Path) -> None:
+def _collect(trial: TrialRecord, folder: Path, outputs: Path) -> None:
     """Collect a trial's contexts where they are missing."""
     if not (folder / CONTEXTS_FILE).exists():
         # imported here: a page of contexts that are there needs no torch
         from sae_sweep.evaluate import contexts
 
+        _fetch_rows(trial, outputs)
         contexts.write(folder, outputs)
+
+
+def _fetch_rows(trial: TrialRecord, outputs: Path) -> None:
+    fetch(outputs, f"activations/{trial.config['activations']['fingerprint']}")

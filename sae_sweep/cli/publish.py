@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.activations.disk import replacing
 from sae_sweep.cli.export import folder_with_weights
+from sae_sweep.disk import replacing
 from sae_sweep.errors import BadInput, CutShort, printable, without_passwords
 from sae_sweep.inputs import edge, reason
 from sae_sweep.records import METRICS, TrialRecord

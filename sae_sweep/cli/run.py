@@ -16,6 +16,7 @@ from sae_sweep.errors import BadInput, without_passwords
 from sae_sweep.records import Status, TrialRecord
 from sae_sweep.records.names import LATENTS_PAGE
 from sae_sweep.records.store import Reader, default_url
+from sae_sweep.remote import fetch
 from sae_sweep.sae import WEIGHTS_FILE
 from sae_sweep.search import warnings
 from sae_sweep.sinks import require
@@ -63,7 +64,7 @@ def run(settings: dict[str, Any], config: RunConfig, arguments: list[str]) -> in
             _render(config, outputs)
     if result.interrupted:
         return exit_codes.INTERRUPTED
-    return exit_codes.FAILED if any(result.counts[status] for status in MISSING) else 0
+    return exit_codes.FAILED if _is_missing_some(result) else 0
 
 
 class _ReportLoader:
@@ -104,6 +105,10 @@ def _command(arguments: list[str]) -> str:
     return without_passwords(shlex.join(["python", "-m", "sae_sweep", *arguments]))
 
 
+def _is_missing_some(result: sweep.Result) -> bool:
+    return result.unfinished or any(result.counts[status] for status in MISSING)
+
+
 def _say_how_it_ended(result: sweep.Result, expansion: Expansion, arguments: list[str]) -> None:
     counts = ", ".join(f"{n} {status}" for status, n in sorted(result.counts.items()))
     nothing = "" if result.trained else "; nothing to train"
@@ -121,8 +126,7 @@ def _say_how_it_ended(result: sweep.Result, expansion: Expansion, arguments: lis
             f"{len(result.without_weights)} done trials lack their weights: {shown}{more}\n"
             f"to train them again: {again} rerun=weights\n"
         )
-    missing = any(result.counts[status] for status in MISSING)
-    if result.interrupted or (result.lost is not None and missing):
+    if result.interrupted or (result.lost is not None and _is_missing_some(result)):
         sys.stderr.write(f"to continue: {again}\n")
     elif result.counts["failed"] + result.counts["oom"]:
         sys.stderr.write(f"to retry what failed: {again} rerun=failed\n")
@@ -133,7 +137,7 @@ def _write_latents(trials: Sequence[TrialRecord], config: RunConfig, outputs: Pa
     if config.evaluate.windows == 0:
         return
     for trial in trials:
-        folder = outputs / "trials" / trial.folder
+        folder = fetch(outputs, f"trials/{trial.folder}")
         settings = trial.config["activations"]
         of_tokens = "model" in settings and settings.get("pooling") == "token"
         if of_tokens and (folder / WEIGHTS_FILE).exists() and not (folder / LATENTS_PAGE).exists():
@@ -145,9 +149,9 @@ def _write_latents(trials: Sequence[TrialRecord], config: RunConfig, outputs: Pa
 
 def _render(config: RunConfig, outputs: Path) -> None:
     # imported here: matplotlib reads MPLCONFIGDIR when it is imported
-    from analysis.report import is_current, recommended, render
+    from analysis.report import is_current, recommended, render, share
 
-    folder = outputs / config.sweep.name
+    folder = fetch(outputs, config.sweep.name)
     with Reader(config.store.url or default_url(outputs)) as reader:
         records = reader.sweep(config.sweep.name)
         if not is_current(records, folder):
@@ -155,3 +159,5 @@ def _render(config: RunConfig, outputs: Path) -> None:
             render(records, folder, reader.history)
     shown = Path(os.path.relpath(folder / "report.md"))
     sys.stdout.write(f"report: {shown} (figures/ and data/ beside it)\n")
+    if (there := share(folder)) is not None:
+        sys.stdout.write(f"published: {there}\n")

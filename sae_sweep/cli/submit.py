@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sae_sweep.cli.compose import compose, validate_run
 from sae_sweep.errors import BadInput
+from sae_sweep.remote import local_folder
 
 GRACE_SECONDS = 180
 """Between Slurm's SIGTERM and the end of the allocation: time for the checkpoints."""
@@ -92,7 +93,7 @@ def submit(arguments: list[str]) -> int:
             "submit --now: this machine has no sbatch: run it on a login node of the cluster, or "
             "leave --now out and copy the script there"
         )
-    folder = Path(config.outputs).absolute() / config.sweep.name
+    folder = local_folder(config.outputs).absolute() / config.sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "slurm.sh"
     words = list(overrides)

@@ -11,9 +11,11 @@ from sae_sweep.config.sae import SaeConfig, TopKConfig
 from sae_sweep.config.search import SearchConfig
 from sae_sweep.config.stop import StopConfig, refuse_impossible
 from sae_sweep.config.train import TrainConfig
+from sae_sweep.errors import without_passwords
 from sae_sweep.records import METRICS
 from sae_sweep.records.metrics import BY_PROBE, GROUND_TRUTH, IN_MODEL
 from sae_sweep.records.names import checked_name
+from sae_sweep.remote import is_remote, require_url
 
 SinkName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
@@ -182,7 +184,7 @@ class RunConfig(TrialConfig):
     """Train again: what failed (or was oom), diverged, lost its weights, or all trials."""
 
     outputs: str = "outputs"
-    """Folder for everything that is written."""
+    """Folder for everything that is written, or its URL: s3://..., gs://..., file:///..."""
 
     @field_validator("sinks", mode="before")
     @classmethod
@@ -196,6 +198,25 @@ class RunConfig(TrialConfig):
                     f"(there are {', '.join(known)})"
                 )
         return names
+
+    @model_validator(mode="after")
+    def _reachable_outputs(self) -> Self:
+        require_url(self.outputs)
+        if not is_remote(self.outputs):
+            return self
+        if not (self.store.url or "").startswith("postgresql"):
+            raise ValueError(
+                f"store.url={without_passwords(self.store.url or 'null')} with "
+                f"outputs={self.outputs}: SQLite is a file on one disk; remote outputs need "
+                "PostgreSQL: store=postgres, or store.url=postgresql+psycopg://..."
+            )
+        if self.executor.extractors:
+            raise ValueError(
+                f"executor.extractors={self.executor.extractors} with outputs={self.outputs}: "
+                "extractors hand rows over in a folder that every slot sees; use "
+                "executor.extractors=0 or a shared folder"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -14,10 +14,10 @@ from jaxtyping import Float32, Int64
 from scipy import sparse
 
 from sae_sweep.activations import Activations, open_activations
-from sae_sweep.activations.disk import replacing
 from sae_sweep.activations.model_folder import model_folder
 from sae_sweep.activations.pretrained import load_tokenizer, pieces
 from sae_sweep.config import ActivationsConfig
+from sae_sweep.disk import replacing
 from sae_sweep.records.names import CONTEXTS_FILE
 from sae_sweep.sae import AbstractSae, load
 from sae_sweep.sae.weights import read_config

@@ -16,10 +16,10 @@ from jaxtyping import Int64
 from safetensors.numpy import save
 
 from sae_sweep.activations import open_activations
-from sae_sweep.activations.disk import replacing
 from sae_sweep.activations.model_folder import model_folder
 from sae_sweep.activations.pretrained import load_tokenizer
 from sae_sweep.config import ActivationsConfig
+from sae_sweep.disk import replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.evaluate.contexts import fired
 from sae_sweep.sae import load

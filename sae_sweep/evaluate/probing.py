@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from sae_sweep.activations import Activations
-from sae_sweep.activations.disk import replacing
+from sae_sweep.disk import replacing
 from sae_sweep.records.metrics import PROBED_LATENTS
 from sae_sweep.records.names import PROBES_FILE
 from sae_sweep.sae import AbstractSae

@@ -11,6 +11,7 @@ from sae_sweep.errors import BadInput
 from sae_sweep.evaluate.spliced import Evaluator, Source, can_evaluate, prepare
 from sae_sweep.records.references import Reference
 from sae_sweep.records.store import Sweep
+from sae_sweep.remote import fetch
 from sae_sweep.sae import Normalisation
 from sae_sweep.sae.published import Published, place_of, renormalised, to_unit_rows
 from sae_sweep.train import evaluate
@@ -118,7 +119,7 @@ def measure(theirs: Published, rows: RowsOf, windows: int, outputs: Path, name: 
     Raises:
         BadInput: the rows are not there any more.
     """
-    activations = open_activations(outputs / "activations" / rows.fingerprint)
+    activations = open_activations(fetch(outputs, f"activations/{rows.fingerprint}"))
     notes = _unchecked(theirs, rows)
     sae = renormalised(theirs.sae, *normalisations(activations))
     try:
@@ -155,16 +156,18 @@ def normalisations(activations: Activations) -> tuple[Normalisation, Normalisati
 
 def _unchecked(theirs: Published, rows: RowsOf) -> list[str]:
     """What is not known to fit."""
-    notes = []
+    notes: list[str] = []
+    if "model" not in rows.settings:
+        return notes
     same = theirs.place == place_of(rows.settings)
     if "hook" not in rows.settings:
         same = same or theirs.layer == rows.settings.get("layer")
     if theirs.place is None:
         notes.append("it does not say where in a model its rows are from")
-    elif "model" in rows.settings and not same:
+    elif not same:
         notes.append(f"it is of {theirs.place}; whether that is {rows.words} is not known")
-    model = rows.settings.get("model")
-    if theirs.model is not None and model is not None and theirs.model != model:
+    model = rows.settings["model"]
+    if theirs.model is not None and theirs.model != model:
         notes.append(f"it is of the model {theirs.model}, the rows are of {model}")
     return notes
 

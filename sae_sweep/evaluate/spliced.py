@@ -17,10 +17,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sae_sweep.activations import Inputs, ModelReader, Wanted
-from sae_sweep.activations.disk import make_once, replacing
 from sae_sweep.activations.manifest import read_manifest
 from sae_sweep.activations.model_folder import model_folder
 from sae_sweep.activations.pretrained import pooled_by, read_head
+from sae_sweep.disk import make_once, replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.evaluate.whole_model import WholeModel, load
 from sae_sweep.evaluate.windows import Batch, Text, batches, texts

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sae_sweep.activations.disk import replacing
+from sae_sweep.disk import replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.sae import saelens
 from sae_sweep.sae.base import AbstractSae

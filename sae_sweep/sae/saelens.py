@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sae_sweep.activations.disk import replacing
+from sae_sweep.disk import replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.sae.base import AbstractSae
 from sae_sweep.sae.weights import load, read_config

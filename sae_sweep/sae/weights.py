@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from sae_sweep.activations.disk import replacing
 from sae_sweep.config import AnySae, SaeConfig
+from sae_sweep.disk import replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge, sha256
 from sae_sweep.sae.base import AbstractSae, Normalisation

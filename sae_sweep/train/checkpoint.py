@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from sae_sweep.activations.disk import replacing
+from sae_sweep.disk import replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import edge
 

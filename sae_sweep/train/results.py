@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sae_sweep.activations.disk import replacing
 from sae_sweep.config import Trial
+from sae_sweep.disk import replacing
 from sae_sweep.sae import AbstractSae, save
 from sae_sweep.train.by_group import Groups
 from sae_sweep.train.evaluation import Evaluation

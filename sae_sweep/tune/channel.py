@@ -8,6 +8,7 @@ from sae_sweep.activations import Wanted
 from sae_sweep.config import Trial
 from sae_sweep.evaluate import Source
 from sae_sweep.records import Outcome, Place, Row
+from sae_sweep.remote import fetch, local_folder
 
 
 class Job(NamedTuple):
@@ -28,6 +29,24 @@ class Job(NamedTuple):
     """Where SAEs are measured inside the model, for this source."""
     probe_documents: int = 0
     """Validation documents for probes of the rows' labels; 0 where there are none."""
+    remote: str | None = None
+    """URL of remote outputs; the folders above are then those of the driver's mirror."""
+
+    def here(self) -> "Job":
+        """The same job on this machine: with remote outputs, in its own mirror.
+
+        Raises:
+            CutShort: the shards cannot be brought here.
+        """
+        if self.remote is None:
+            return self
+        outputs = local_folder(self.remote)
+        evaluated = self.evaluated and self.evaluated._replace(outputs=outputs)
+        return self._replace(
+            activations=fetch(outputs, f"activations/{self.activations.name}"),
+            trials=outputs / "trials",
+            evaluated=evaluated,
+        )
 
 
 class Started(NamedTuple):

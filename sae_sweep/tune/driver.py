@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from sae_sweep.activations import Wanted
 from sae_sweep.config import RunConfig, Trial
+from sae_sweep.errors import CutShort
 from sae_sweep.evaluate import Source
 from sae_sweep.records import Outcome, Row, Status
 from sae_sweep.records.store import ClaimLost, Store
-from sae_sweep.tune import trial_folder
+from sae_sweep.remote import remote_of
 from sae_sweep.tune.channel import (
     Claimed,
     Item,
@@ -27,6 +28,8 @@ from sae_sweep.tune.channel import (
 )
 from sae_sweep.tune.plan import ShapeKey, cohort_size, fair_share, shape_key, size_in_memory
 from sae_sweep.tune.stopping import Stopping, ended
+from sae_sweep.tune.trial_folder import in_the_way
+from sae_sweep.tune.trials import Trials
 from sae_sweep.tune.watching import Supply, Watcher
 
 DEATHS_TOGETHER = 2
@@ -99,8 +102,10 @@ class Driver:
         self._keep_weights = config.store.weights != "none"
         self._store = store
         self._run = run
-        self._trials_root = outputs / "trials"
+        self._trials = Trials(outputs)
         self._activations_root = outputs / "activations"
+        remote = remote_of(outputs)
+        self._remote = None if remote is None else remote.url
         self._watchers = list(watchers)
         extracted = extracted or Extracted({}, {}, {})
         self.bounded, self._evaluated, self._probed = extracted
@@ -245,8 +250,9 @@ class Driver:
         slot.begun = True
         bounded = self.bounded.get(slot.key.activations, ())
         evaluated = self._evaluated.get(slot.key.activations)
+        job = Job(number, folder, self._trials.root, self.threads, bounded, evaluated)
         documents = self._probed.get(slot.key.activations, 0)
-        return Job(number, folder, self._trials_root, self.threads, bounded, evaluated, documents)
+        return job._replace(probe_documents=documents, remote=self._remote)
 
     def _next_slot_record(self) -> SlotRecord | None:
         """A slot with its first trials."""
@@ -318,7 +324,9 @@ class Driver:
             case Outcome():
                 if item.status == "interrupted" and not self.interrupted:
                     # nobody told it to leave: what it lacks, the others lack too
-                    self._give_up(f"{item.error}: make room there")
+                    words = item.error or ""
+                    remote = f"outputs={self._remote} " in words  # which says the way out itself
+                    self._give_up(words if remote else f"{words}: make room there")
                 self._ended(slot.residents[item.uid], item)
                 del slot.residents[item.uid]
             case Room():
@@ -349,11 +357,13 @@ class Driver:
 
     def _ended(self, trial: Trial, outcome: Outcome) -> None:
         number = self._store.outcome(self._run, outcome)
-        folder = self._trials_root / trial.folder
+        keep_weights = self._keep_weights
         try:
-            trial_folder.settle(folder, number, outcome.status, keep_weights=self._keep_weights)
+            self._trials.settle(trial.folder, number, outcome.status, keep_weights=keep_weights)
         except OSError as error:
-            self._give_up(trial_folder.in_the_way(folder, error))
+            self._give_up(in_the_way(self._trials.root / trial.folder, error))
+        except CutShort as error:
+            self._give_up(str(error))
         for watcher in self._watchers:
             watcher.ended(trial, outcome)
 

@@ -14,6 +14,7 @@ from sae_sweep import activations
 from sae_sweep.activations import Wanted
 from sae_sweep.config import RunConfig, Trial, risks
 from sae_sweep.errors import BadInput
+from sae_sweep.remote import remote_of
 from sae_sweep.search import LISTED, warnings
 from sae_sweep.tune.expansion import Expansion
 from sae_sweep.tune.plan import (
@@ -52,6 +53,8 @@ def disk_bytes(
     )
     weights = config.store.weights != "none"
     kept = sum(result_bytes(trial, weights=weights) for trial in todo)
+    if remote_of(outputs) is not None:
+        kept = 0  # this disk holds them only until they are uploaded
     at_once = _slots(config) * (config.executor.cohort or 1)
     resume = sorted((resume_bytes(trial) for trial in todo), reverse=True)[:at_once]
     return rows + kept + sum(resume)
@@ -116,7 +119,11 @@ def _activations(
     probed = expansion.resolver.unknown_source is None
     lines, wanted = [], _wanted(expansion)
     for together in activations.passes(wanted):
-        missing = [one for one in together if activations.missing_rows(one, outputs)]
+        missing = [
+            one
+            for one in together
+            if activations.missing_rows(one, outputs) and not _published(one, outputs)
+        ]
         if missing:
             lines.append(_extraction(missing, outputs, probed=probed))
     for one in wanted:
@@ -124,6 +131,12 @@ def _activations(
         if trials and activations.cache_bytes(one) is not None:
             lines.append(_bounded(one, trials, config, probed=probed))
     return lines
+
+
+def _published(one: Wanted, outputs: Path) -> bool:
+    """Whether rows are where outputs are remote: they come from there."""
+    remote = remote_of(outputs)
+    return remote is not None and remote.index(f"activations/{one.source.fingerprint}") is not None
 
 
 def _extraction(missing: Sequence[Wanted], outputs: Path, *, probed: bool) -> str:

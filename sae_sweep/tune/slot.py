@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
+from sae_sweep import evaluate
 from sae_sweep.activations import Cache, open_activations
 from sae_sweep.config import Trial
-from sae_sweep.errors import BadInput, lacks_room
-from sae_sweep.evaluate import Evaluator, Prober
+from sae_sweep.errors import BadInput, CutShort, lacks_room
 from sae_sweep.inputs import edge
 from sae_sweep.kernels.fused.memory import packed_memory
 from sae_sweep.records import Outcome, Status
@@ -17,7 +17,7 @@ from sae_sweep.train import Engine, NoRoom, checkpoint
 from sae_sweep.tune.channel import Channel, Item, Job, NotEvaluated, Orders, Returned, Room, Started
 from sae_sweep.tune.environment import place
 from sae_sweep.tune.sizing import TIMED_SECONDS, TIMED_STEPS, Observed, Sizing
-from sae_sweep.tune.trial_folder import take_over
+from sae_sweep.tune.trials import Trials
 
 SECONDS_BETWEEN_PULLS = 0.5
 """How long a slot trains before it looks for orders again."""
@@ -32,7 +32,7 @@ than every `SECONDS_BETWEEN_CHECKPOINTS`."""
 
 def train_slot(job: Job, channel: Channel) -> None:
     """Train what the driver orders, report as it goes, checkpoint, and leave when told."""
-    slot = _SlotEngine(job)
+    slot = _SlotEngine(job.here())
     try:
         _train(slot, channel)
     finally:
@@ -74,14 +74,16 @@ class _SlotEngine:
 
     def __init__(self, job: Job) -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        cache = Cache(job.bounded, job.trials.parent) if job.bounded else None
+        outputs = job.trials.parent
+        cache = Cache(job.bounded, outputs) if job.bounded else None
         self._activations = open_activations(job.activations, cache)
         self.engine = Engine(self._activations, job.trials, device, job.threads)
         self._device = device
-        self._evaluator = Evaluator(job.evaluated) if job.evaluated else None
-        self._prober: Prober | None = None
+        self._evaluator = evaluate.Evaluator(job.evaluated) if job.evaluated else None
+        self._prober: evaluate.Prober | None = None
         if job.probe_documents:
-            self._prober = Prober(self._activations, job.probe_documents, device)
+            self._prober = evaluate.Prober(self._activations, job.probe_documents, device)
+        self._places = Trials(outputs)
         self._job = job
         self._sizing: Sizing | None = None
         self._timed_for: tuple[str, ...] = ()
@@ -103,9 +105,10 @@ class _SlotEngine:
             items.append(failure or left)
             if failure is None:
                 self.engine.remove(uid)
+                self._places.release(self._folders[uid])
         for trial, number in orders.add:
             try:
-                folder = take_over(self._job.trials / trial.folder, number)
+                folder = self._places.take_over(trial.folder, number)
                 state = checkpoint.load(folder, trial.uid)
             except (BadInput, OSError) as error:  # something is in its way: its own misfortune
                 items.append(self._not_begun(trial, error))
@@ -126,12 +129,25 @@ class _SlotEngine:
             if isinstance(event, NoRoom):
                 full = True
                 items.append(self._returned(event))
-            elif isinstance(event, Outcome) and event.status == "done":
-                items += self._evaluated(event)
+            elif isinstance(event, Outcome):
+                items += self._ended(event)
             else:
                 items.append(event)
         if full:
             items.append(Room(self._sizing_of().limit(max(1, len(self.engine.uids)))))
+        return items
+
+    def _ended(self, ended: Outcome) -> list[Item]:
+        """Hand in what a finished trial leaves, measured; free what any other does."""
+        folder = self._folders[ended.uid]
+        items: list[Item] = [ended]
+        if ended.status == "done":
+            items = self._evaluated(ended)
+            try:
+                self._places.hand_in(folder)
+            except (CutShort, OSError) as error:
+                items = [ended._replace(status="interrupted", final={}, error=str(error))]
+        self._places.release(folder)
         return items
 
     def _evaluated(self, done: Outcome) -> list[Item]:
@@ -144,6 +160,8 @@ class _SlotEngine:
         try:
             if self._evaluator is not None:
                 with edge("the model with the SAE in it", "free some memory", "cannot be run"):
+                    if self._job.remote is not None and self._job.evaluated is not None:
+                        evaluate.prepare(self._job.evaluated)  # the driver did in its own mirror
                     metrics |= self._evaluator.metrics(load(folder))
         except BadInput as error:  # the trial is done all the same
             items.append(NotEvaluated(done.uid, str(error)))
@@ -160,11 +178,11 @@ class _SlotEngine:
         """Keep what a trial goes on from; one whose folder cannot be written fails, alone."""
         if left.state is not None:
             try:
-                checkpoint.save(self._folders[left.uid], left.uid, left.state)
-            except OSError as error:
-                status: Status = "interrupted" if lacks_room(error) else "failed"
+                self._places.save(self._folders[left.uid], left.uid, left.state)
+            except (OSError, CutShort) as error:
                 step = left.state.step
-                return Outcome(left.uid, status, step, {}, f"its checkpoint: {error}")
+                return Outcome(left.uid, _status(error), step, {}, f"its checkpoint: {error}")
+        self._places.release(self._folders[left.uid])
         return Returned(left.uid, left.reason)
 
     def steps_at_hand(self) -> int:
@@ -185,7 +203,7 @@ class _SlotEngine:
                 trial.uid, "interrupted", 0, {}, f"no room in {self._job.trials} ({error})"
             )
         words = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
-        return Outcome(trial.uid, "failed", 0, {}, words)
+        return Outcome(trial.uid, _status(error), 0, {}, words)
 
     def resize(self, steps: int) -> list[Item]:
         """Find out how many trials pay, on a GPU; tells the driver when it is another number."""
@@ -246,10 +264,10 @@ class _SlotEngine:
         try:
             if not folder.is_dir():
                 raise FileNotFoundError(f"{folder} is gone")
-            checkpoint.save(folder, uid, self.engine.state(uid))
-        except OSError as error:
+            self._places.save(folder, uid, self.engine.state(uid))
+        except (OSError, CutShort) as error:
             step, seconds = self.engine.step(uid), self.engine.seconds(uid)
-            ended = Outcome(uid, "failed", step, {}, f"its checkpoint: {error}", seconds)
+            ended = Outcome(uid, _status(error), step, {}, f"its checkpoint: {error}", seconds)
             if lacks_room(error):
                 ended = self.engine.without_room(uid, error)
             self.engine.remove(uid)
@@ -257,3 +275,8 @@ class _SlotEngine:
         self._saved[uid] = (self.engine.step(uid), time.monotonic())
         self._cost[uid] = time.monotonic() - began
         return None
+
+
+def _status(error: Exception) -> Status:
+    """What becomes of a trial that cannot be saved: it goes on once what all lack is there."""
+    return "interrupted" if lacks_room(error) or isinstance(error, CutShort) else "failed"

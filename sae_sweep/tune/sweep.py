@@ -23,11 +23,11 @@ from sae_sweep.records import FINAL, Status, TrialRecord
 from sae_sweep.records.metrics import BY_PROBE
 from sae_sweep.records.names import RESERVED_NAMES
 from sae_sweep.records.store import NOTES, ClaimLost, Reader, Store, default_url
+from sae_sweep.remote import fetch, local_folder, remote_of
 from sae_sweep.rules.dominance import pareto
-from sae_sweep.sae import WEIGHTS_FILE, wrong_with
 from sae_sweep.search import LISTED, definition, read_objective
 from sae_sweep.train import require_device
-from sae_sweep.tune import inline_executor, orphans, trial_folder
+from sae_sweep.tune import inline_executor, orphans
 from sae_sweep.tune.driver import Driver, Extracted
 from sae_sweep.tune.environment import git_commit, versions
 from sae_sweep.tune.estimate import disk_bytes, require_disk
@@ -35,6 +35,8 @@ from sae_sweep.tune.expansion import Expansion
 from sae_sweep.tune.progress import SweepDisplay, follow_extraction
 from sae_sweep.tune.proposals import STATE, Proposals, take_up
 from sae_sweep.tune.stopping import Stopping, ended
+from sae_sweep.tune.trial_folder import in_the_way
+from sae_sweep.tune.trials import Trials
 from sae_sweep.tune.watching import Watcher
 
 NAMED = 10
@@ -63,6 +65,8 @@ class Result(NamedTuple):
     """Trials whose weights should be there and are gone or damaged, by folder, and which it is."""
     lost: str | None
     """Why another driver has taken over, where that is so, and what it has taken."""
+    unfinished: bool
+    """Whether that driver has not ended yet: a search may have trials to come."""
 
 
 class Start(NamedTuple):
@@ -74,6 +78,11 @@ class Start(NamedTuple):
     expansion: Expansion
     config: RunConfig
     outputs: Path
+
+    @property
+    def trials(self) -> Trials:
+        """The folders of trials."""
+        return Trials(self.outputs)
 
     def records(self) -> dict[str, TrialRecord]:
         """What the store knows of its trials at this moment, by uid."""
@@ -121,19 +130,15 @@ def run(
             lost = _what_is_lost(start, todo, error)
         finally:
             store.finish_run(run_id)
+        unfinished = lost is not None and store.unfinished(config.sweep.name)
         records = start.records()
         done = {uid for uid, record in records.items() if record.status == "done"}
         kept = done if config.store.weights == "all" else set()
         if config.store.weights == "front" and not (interrupted or lost):
-            kept = _keep_front(records, store.trained_by(config.sweep.name), outputs)
+            kept = _keep_front(records, store.trained_by(config.sweep.name), start.trials)
     counts = Counter(record.status for record in records.values())
-    lacking = _without_weights([records[uid] for uid in sorted(kept)], outputs)
-    return Result(counts, bool(todo), interrupted, notes, lacking, lost)
-
-
-def _without_weights(records: Sequence[TrialRecord], outputs: Path) -> list[str]:
-    found = [(one, wrong_with(outputs / "trials" / one.folder)) for one in records]
-    return [f"{one.folder} ({wrong})" for one, wrong in found if wrong]
+    lacking = start.trials.without_weights([records[uid] for uid in sorted(kept)])
+    return Result(counts, bool(todo), interrupted, notes, lacking, lost, unfinished)
 
 
 def _what_is_lost(start: Start, todo: list[Trial], error: ClaimLost) -> str:
@@ -177,12 +182,11 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
     if rerun is not None:
         chosen = [trial for trial in trials if known[trial.uid].status in RERUN[rerun]]
         if rerun == "weights":
-            root = start.outputs / "trials"
-            chosen = [one for one in chosen if wrong_with(root / one.folder, every_byte=True)]
+            chosen = [one for one in chosen if start.trials.damaged(one.folder)]
         numbers = store.reset(start.run, [trial.uid for trial in chosen])
         again = [trial for trial in chosen if trial.uid in numbers]
         for trial in again:
-            trial_folder.empty(start.outputs / "trials" / trial.folder, numbers[trial.uid])
+            start.trials.empty(trial.folder, numbers[trial.uid])
         known = start.records()
     anew = {uid for uid, record in known.items() if record.status == "queued"}
     Stopping(store, start.run, start.config).restart(anew | {trial.uid for trial in again})
@@ -205,14 +209,16 @@ def _clear_after(start: Start, over: Mapping[str, Status]) -> None:
     """Do what earlier starts were killed before: clear the folders of trials that had ended."""
     ours = start.store.trained_by(start.config.sweep.name)
     numbers = start.store.claim_numbers(list(over))
+    folders = start.trials
+    unsettled = folders.unsettled()
     for trial in start.expansion.trials:
-        if trial.uid in over:
+        if trial.uid in over and (unsettled is None or trial.folder in unsettled):
             wanted = start.config.store.weights != "none" or trial.uid not in ours
-            folder, status = start.outputs / "trials" / trial.folder, over[trial.uid]
+            number, status = numbers[trial.uid], over[trial.uid]
             try:
-                trial_folder.settle(folder, numbers[trial.uid], status, keep_weights=wanted)
+                folders.settle(trial.folder, number, status, keep_weights=wanted)
             except OSError as error:
-                raise CutShort(trial_folder.in_the_way(folder, error)) from None
+                raise CutShort(in_the_way(folders.root / trial.folder, error)) from None
 
 
 @contextmanager
@@ -313,6 +319,8 @@ def _extract(
             if activations.cache_bytes(one) is not None:
                 others = [other for other in together if other is not one]
                 bounded[one.source.fingerprint] = [one, *others]
+        for one in together:  # another machine may have them
+            fetch(start.outputs, _name(one))
         what = f"extracting activations {', '.join(one.source.fingerprint for one in together)}"
         follow_extraction(activations.prepare(together, start.outputs), what)
     return bounded
@@ -323,6 +331,8 @@ def _verify(
 ) -> tuple[dict[str, evaluate.Source], dict[str, int]]:
     """Check what is there of the activations, and write what is missing of the clean passes.
 
+    Activations that passed are published where outputs are remote.
+
     Returns:
         By fingerprint, the sources on which trials are evaluated in the model, and how many
         documents probes take of those whose rows have labels.
@@ -331,6 +341,7 @@ def _verify(
     notes = list(start.expansion.resolver.notes)
     for one in everything:
         notes += activations.verify(one.folder(start.outputs), start.outputs)
+    _publish(everything, start.outputs)
     probed = _probed(start, everything, notes)
     if notes:
         start.store.keep(start.run, NOTES, list(dict.fromkeys(notes)))
@@ -364,6 +375,22 @@ def _probed(start: Start, everything: list[activations.Wanted], notes: list[str]
             note(f"{why}, or set evaluate.probe_documents=0")
             notes.append(why)
     return found
+
+
+def _publish(sources: list[activations.Wanted], outputs: Path) -> None:
+    """Let the machines of all slots reach activations that are complete here."""
+    remote = remote_of(outputs)
+    if remote is None:
+        return
+    with activations.checksums(outputs) as checksum:
+        for one in sources:
+            # of a bounded set, what training begins with: each machine computes the rest
+            if activations.cache_bytes(one) is None or remote.index(_name(one)) is None:
+                remote.publish(_name(one), checksum=checksum)
+
+
+def _name(one: activations.Wanted) -> str:
+    return f"activations/{one.source.fingerprint}"
 
 
 @contextmanager
@@ -412,7 +439,7 @@ def _stopping_on_signals(driver: Driver, display: SweepDisplay) -> Iterator[None
             signal.signal(name, handler)
 
 
-def _keep_front(records: Mapping[str, TrialRecord], ours: set[str], outputs: Path) -> set[str]:
+def _keep_front(records: Mapping[str, TrialRecord], ours: set[str], trials: Trials) -> set[str]:
     """Remove the weights off the Pareto front (fvu, l0) of trials that this sweep trained.
 
     Returns:
@@ -423,24 +450,23 @@ def _keep_front(records: Mapping[str, TrialRecord], ours: set[str], outputs: Pat
     points = np.array([[one.final["fvu"], one.final["l0"]] for one in ranked], dtype=float)
     front = pareto(points.reshape(-1, 2), ["down", "down"])
     kept = {one.uid for one, on_front in zip(ranked, front, strict=True) if on_front}
-    for one in done:
-        if one.uid in ours - kept:
-            (outputs / "trials" / one.folder / WEIGHTS_FILE).unlink(missing_ok=True)
+    trials.drop_weights([one.folder for one in done if one.uid in ours - kept])
     return kept
 
 
 def outputs_folder(config: RunConfig) -> Path:
-    """The folder of all outputs and what stands in it, absolute and there.
+    """The folder of all outputs on this machine and what stands in it, absolute and there.
 
     Raises:
-        BadInput: a file stands in the place of a folder, or one cannot be made.
+        BadInput: a file stands in the place of a folder, or one cannot be made; remote outputs
+            cannot be written, read or listed.
     """
     if "?" in config.outputs:
         raise BadInput(
             f"outputs={config.outputs} has a ? in it, which a database URL cannot have: "
             "choose another"
         )
-    outputs = Path(config.outputs).absolute()
+    outputs = local_folder(config.outputs).absolute()
     for folder in (outputs, *(outputs / name for name in RESERVED_NAMES if "." not in name)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -454,4 +480,7 @@ def outputs_folder(config: RunConfig) -> Path:
                 f"outputs={config.outputs}: {folder} cannot be made ({error.strerror}): choose "
                 "another outputs"
             ) from None
+    remote = remote_of(outputs)
+    if remote is not None:
+        remote.require_rights()
     return outputs

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from sae_sweep.activations.disk import replacing
 from sae_sweep.activations.manifest import Manifest, Shard, read_manifest, write_manifest
 from sae_sweep.activations.reader import Rows, Split, joined
 from sae_sweep.activations.shards import open_activations, read_shard, verify, write_shard
+from sae_sweep.disk import replacing
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import sha256
 

@@ -79,6 +79,20 @@ def finished(tmp_path_factory) -> Path:
         (["executor.extractor_gpus=1"], "executor.extractor_gpus=1 with executor.extractors=0"),
         (["activations.d=null"], "activations.d=null with activations=synthetic: give the width"),
         (["store.url=mysql://u:p@h/d"], "only sqlite and postgresql"),
+        (["outputs=s4://bucket/x"], "outputs=s4://bucket/x: s4:// is not supported: use s3://"),
+        (
+            ["outputs=s3://bucket/x"],
+            "store.url=null with outputs=s3://bucket/x: SQLite is a file on one disk; remote "
+            "outputs need PostgreSQL: store=postgres, or store.url=postgresql+psycopg://...",
+        ),
+        (
+            ["outputs=file:///x", "store.url=sqlite:///x.db"],
+            "store.url=sqlite:///x.db with outputs=file:///x: SQLite is a file on one disk",
+        ),
+        (
+            ["outputs=s3://b/x", "store=postgres", "executor=ray", "executor.extractors=1"],
+            "executor.extractors=1 with outputs=s3://b/x: extractors hand rows over in a folder",
+        ),
     ],
 )
 def test_bad_settings_are_refused_before_anything_starts(refused, words, message) -> None:

@@ -1,23 +1,27 @@
 """An autoencoder that was trained elsewhere, on a sweep's rows and beside its trials."""
 
+import copy
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from sae_sweep.activations import open_activations
 from sae_sweep.cli import main
 from sae_sweep.config import TopKConfig
 from sae_sweep.errors import BadInput
-from sae_sweep.evaluate import references
+from sae_sweep.evaluate import Evaluator, Source, prepare, references
 from sae_sweep.evaluate.references import RowsOf
+from sae_sweep.records.metrics import IN_MODEL
 from sae_sweep.records.references import Reference, read_references
 from sae_sweep.records.store import Reader, default_url
 from sae_sweep.sae import build
-from sae_sweep.sae.published import Published
+from sae_sweep.sae.published import Published, renormalised, to_unit_rows
 
 TINY = [
     *("activations=synthetic", "activations.train_tokens=2048"),
@@ -159,3 +163,46 @@ def test_a_transcoder_needs_rows_with_a_target() -> None:
         references.choose(theirs, [rows("aa", layer=3)], None)
     among = [rows("aa", layer=3, target_hook="mlp")]
     assert references.choose(theirs, among, None) == among[0]
+
+
+@pytest.mark.parametrize("windows", [0, 8])
+def test_inside_a_model_it_is_measured_as_a_trial_is(
+    source: Callable[..., Source], windows: int
+) -> None:
+    made = source("gpt2")
+    settings = {"d": 16, **made.wanted.source.settings}
+    written = made.wanted.config.model_dump()
+    here = RowsOf(made.wanted.source.fingerprint, settings, written)
+    theirs = build(TopKConfig(n_latents=24, k=3), 16, seed=1)
+    expected = copy.deepcopy(theirs)
+    published = Published("saelens", theirs, "h.1", 2, "another/model", "f" * 64)
+    found = references.measure(published, here, windows, made.outputs, "theirs")
+    activations = open_activations(made.wanted.folder(made.outputs))
+    renormalised(expected, *references.normalisations(activations))
+    to_unit_rows(expected)
+    assert found.notes == (
+        f"it is of the model another/model, the rows are of {settings['model']}",
+    )
+    if not windows:
+        assert not set(IN_MODEL) & set(found.metrics)
+        return
+    prepare(made)
+    assert set(IN_MODEL) <= set(found.metrics)
+    alone = Evaluator(made).metrics(expected)
+    assert {name: found.metrics[name] for name in alone} == pytest.approx(alone, rel=1e-6)
+
+
+def test_a_model_that_is_not_there_any_more_leaves_the_other_metrics(
+    source: Callable[..., Source],
+) -> None:
+    made = source("gpt2")
+    settings = {"d": 16, **made.wanted.source.settings}
+    written = made.wanted.config.model_dump() | {"model": "/no/such/model"}
+    here = RowsOf(made.wanted.source.fingerprint, settings, written)
+    sae = build(TopKConfig(n_latents=24, k=3), 16, seed=1)
+    published = Published("saelens", sae, None, None, None, "f" * 64)
+    found = references.measure(published, here, 8, made.outputs, "theirs")
+    assert "fvu" in found.metrics
+    assert not set(IN_MODEL) & set(found.metrics)
+    assert any("not measured inside the model: activations.model=/no" in one for one in found.notes)
+    assert "it does not say where in a model its rows are from" in found.notes

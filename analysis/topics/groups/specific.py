@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-from analysis.study.table import Study
+from analysis.study.table import Study, trial_folder
 from sae_sweep.inputs import edge
 
 SPECIFIC = 10.0
@@ -74,11 +74,10 @@ def _table(study: Study, uid: str, name: str, columns: Set[str]) -> pd.DataFrame
     Raises:
         BadInput: it is damaged.
     """
-    if study.trials_folder is None:
+    folder = trial_folder(study, uid)
+    if folder is None or not (folder / name).exists():
         return None
-    path = study.trials_folder / study.member(uid).trial.folder / name
-    if not path.exists():
-        return None
+    path = folder / name
     with edge(str(path), "delete it, or train the trial again with rerun=all"):
         table = pd.read_parquet(path)
         if lacking := columns - set(table.columns):

@@ -154,6 +154,12 @@ class Store:
             claims.close(connection, run, now(connection))
 
     @patient
+    def unfinished(self, sweep: str) -> bool:
+        """Whether a run of a sweep has not finished: it may have further trials to come."""
+        with self._engine.connect() as connection:
+            return bool(open_runs(connection, RUN.c.name == sweep))
+
+    @patient
     def owners(self) -> list[dict[str, Any]]:
         """The drivers of all runs, by what told them apart."""
         with self._engine.connect() as connection:

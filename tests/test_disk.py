@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sae_sweep.activations.disk import make_once, remove_abandoned, replacing, require_space
+from sae_sweep.disk import make_once, remove_abandoned, replacing, require_space
 from sae_sweep.errors import BadInput
 
 
