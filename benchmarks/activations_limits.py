@@ -12,7 +12,6 @@ import argparse
 import gzip
 import os
 import random
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -75,7 +74,7 @@ def write_text(path: Path, tokens: int) -> None:
 
 def text_rows(folder: Path) -> Iterator[str]:
     """Peak memory by the length of the text."""
-    model, *_ = fault_source.causal_model(folder)
+    fault_source.causal_model(folder)
     model = f"activations.model={folder}"
     for tokens in TEXTS:
         text = folder / f"text-{tokens}.jsonl.gz"
@@ -188,7 +187,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--megabytes", type=int, default=800, help="memory for the second table")
     options = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     lines: list[str] = []
     with tempfile.TemporaryDirectory(prefix="sae-sweep-limits-", dir=".") as name:
         folder = Path(name).absolute()

@@ -9,7 +9,7 @@ from scipy import stats
 
 from analysis.findings.fronts import fronts
 from analysis.findings.ranking import picks
-from analysis.page.markdown import code, counted, number
+from analysis.page.markdown import code, counted, number, table
 from analysis.study.table import Study
 from sae_sweep.records import Metric
 
@@ -78,6 +78,22 @@ def shown(study: Study, rows: pd.DataFrame) -> list[str]:
     wanted = [*uses(study), *(uid for one in fronts(study)[:1] for uid in one.uids)]
     wanted = wanted or list(map(str, rows.sort_values(["fvu", "label"], kind="stable").index))
     return [uid for uid in dict.fromkeys(wanted) if uid in rows.index][:MOST_ROWS]
+
+
+def beside(study: Study, metrics: list[Metric], rows: pd.DataFrame) -> str:
+    """A table of what is `shown`: metrics beside fvu and l0, and what each trial is picked for."""
+    known = [name for name in ("fvu", "l0") if name in rows]
+    names, picked = [*known, *(one.name for one in metrics)], uses(study)
+    lines = [
+        [
+            code(study.member(uid).trial.label),
+            code(uid),
+            picked.get(uid, ""),
+            *(number(float(rows[name][uid])) for name in names),
+        ]
+        for uid in shown(study, rows)
+    ]
+    return table(["trial", "uid", "picked for", *names], lines, left=3)
 
 
 def orders(

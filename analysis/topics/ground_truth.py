@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.context import ReportContext
-from analysis.findings.beside_fvu import FEWEST, orders, shown, uses
+from analysis.findings.beside_fvu import FEWEST, beside, orders
 from analysis.page import style
 from analysis.page.blocks import Block
-from analysis.page.markdown import code, counted, number, table
+from analysis.page.markdown import code, counted, number
 from analysis.study.table import Study
 from sae_sweep.records import METRICS, Metric
 from sae_sweep.records.metrics import GROUND_TRUTH
@@ -89,26 +89,13 @@ def ground_truth(context: ReportContext) -> list[Block]:
         "tokens. Low precision and high recall go with too large an l0, the reverse with too small "
         "a one."
     )
-    names = [one.name for one in metrics]
     claims: list[Block] = [
         *_sparsity(study, rows),
         *_nearest(study, rows),
         *orders(study, metrics[:2], rows),
     ]
-    picked = uses(study)
-    lines = [
-        [
-            code(study.member(uid).trial.label),
-            code(uid),
-            picked.get(uid, ""),
-            *(number(float(rows[name][uid])) for name in ("fvu", "l0") if name in rows),
-            *(number(float(rows[name][uid])) for name in names),
-        ]
-        for uid in shown(study, rows)
-    ]
-    header = ["trial", "uid", "picked for", *(one for one in ("fvu", "l0") if one in rows), *names]
     pictures = context.picture(NAME, CAPTION)
-    return [f"## {TITLE}", note, *claims, table(header, lines, left=3), *pictures]
+    return [f"## {TITLE}", note, *claims, beside(study, metrics, rows), *pictures]
 
 
 def _sparsity(study: Study, rows: pd.DataFrame) -> Iterator[TrueSparsity]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from analysis.context import ReportContext
-from analysis.findings.beside_fvu import FEWEST, orders, shown, uses
+from analysis.findings.beside_fvu import FEWEST, beside, orders
 from analysis.findings.fronts import fronts
 from analysis.page import style
 from analysis.page.blocks import Block
-from analysis.page.markdown import code, number, table
+from analysis.page.markdown import number
 from analysis.study.table import Study
 from sae_sweep.records import METRICS, Metric
 from sae_sweep.records.metrics import IN_MODEL
@@ -62,21 +62,8 @@ def in_model(context: ReportContext) -> list[Block]:
         f"{len(rows):,} of {len(study.configurations) or len(study.ranked):,} have been measured."
     )
     claims: list[Block] = [*_without(study), *orders(study, metrics, rows)]
-    names = [one.name for one in metrics]
-    picked = uses(study)
-    lines = [
-        [
-            code(study.member(uid).trial.label),
-            code(uid),
-            picked.get(uid, ""),
-            *(number(float(rows[name][uid])) for name in ("fvu", "l0") if name in rows),
-            *(number(float(rows[name][uid])) for name in names),
-        ]
-        for uid in shown(study, rows)
-    ]
-    header = ["trial", "uid", "picked for", *(one for one in ("fvu", "l0") if one in rows), *names]
     pictures = context.picture(NAME, CAPTION)
-    return [f"## {TITLE}", note, *claims, table(header, lines, left=3), *pictures]
+    return [f"## {TITLE}", note, *claims, beside(study, metrics, rows), *pictures]
 
 
 def _without(study: Study) -> Iterator[WithoutSae]:
