@@ -10,18 +10,19 @@ A_TENTH = ROWS * (4 * WIDTH + 18) / 10 / 1e9
 """Of what all rows take on the disk, in GB: 18 bytes a row say where it comes from."""
 
 
-def causal_model(folder: Path) -> tuple[str, ...]:
+def causal_model(folder: Path, blocks: int = 3) -> tuple[str, ...]:
     """Make a small causal model and a text; gives the settings of a cache of a tenth of its rows.
 
     Args:
         folder: an empty folder.
+        blocks: of the model.
     """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    sizes = {"n_embd": WIDTH, "n_head": 2, "n_layer": 3, "n_positions": 32}
+    sizes = {"n_embd": WIDTH, "n_head": 2, "n_layer": blocks, "n_positions": 32}
     GPT2Model(GPT2Config(vocab_size=32, **sizes)).save_pretrained(folder)
     ids = {word: number for number, word in enumerate(["[UNK]", "<end>", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))

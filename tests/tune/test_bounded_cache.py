@@ -4,43 +4,27 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import small_sweeps as sweeps
-import torch
+
+from benchmarks.fault_source import causal_model
 
 pytestmark = pytest.mark.slow
 
 ROWS = 20_000
 ROW_BYTES = 4 * 16 + 6 + 12
 A_TENTH = ROWS * ROW_BYTES / 10 / 1e9
-STORY = "the a of in to sun moon river stone bird sings falls over under cold warm"
-WORDS = STORY.split()
 
 
 @pytest.fixture(scope="module")
 def causal(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A sweep over three layers of a causal model made here, over a text made here."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
-
     folder = tmp_path_factory.mktemp("gpt2")
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {"n_embd": 16, "n_head": 2, "n_layer": 5, "n_positions": 32}
-    GPT2Model(GPT2Config(vocab_size=32, **sizes)).save_pretrained(folder)
-    ids = {word: number for number, word in enumerate(["[UNK]", "<end>", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="<end>"
-    ).save_pretrained(folder)
-    text = folder / "text.txt"
-    chosen = torch.randint(len(WORDS), (1200, 20), generator=torch.Generator().manual_seed(0))
-    text.write_text("\n\n".join(" ".join(WORDS[one] for one in row) for row in chosen.tolist()))
+    causal_model(folder, blocks=5)
     return [
         f"activations.model={folder}",
-        f"activations.text={text}",
+        f"activations.text={folder / 'text.txt'}",
         "activations.layer=[1,3,5]",
         "activations.context=32",
         f"activations.train_tokens={ROWS}",
