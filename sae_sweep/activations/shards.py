@@ -4,7 +4,7 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64
@@ -166,10 +166,8 @@ class Activations:
         self._train = Stacked(lambda number: shard_at(number).activation, sizes)
         self._validation = Stacked.of([one.activation for one in validation])
         self._validation_groups = Stacked.of([one.group for one in validation])
-        self._truth: Truth | None = None
-        if "synthetic" in manifest.settings:
-            drawn = [shard.rows for shard in manifest.shards if shard.split == "validation"]
-            self._truth = Truth(manifest.settings["synthetic"], self.d, drawn)
+        self._synthetic: dict[str, Any] | None = manifest.settings.get("synthetic")
+        self._drawn = [shard.rows for shard in manifest.shards if shard.split == "validation"]
         self._validation_documents = Stacked.of([one.document for one in validation])
         self._train_targets = Stacked(lambda number: _target(shard_at(number)), sizes)
         if self.has_target:
@@ -219,6 +217,13 @@ class Activations:
     def validation_groups(self, start: int, stop: int) -> Int16[Tensor, " n"]:
         """Groups of validation rows start to stop, as places in `group_names`."""
         return self._validation_groups.take(self._run(start, stop))
+
+    @functools.cached_property
+    def _truth(self) -> Truth | None:
+        """Made when it is first asked for: it takes as much time as the dictionary is large."""
+        if self._synthetic is None:
+            return None
+        return Truth(self._synthetic, self.d, self._drawn)
 
     @property
     def true_features(self) -> Float[Tensor, "features d"] | None:

@@ -72,7 +72,8 @@ class SyntheticReader:
     def __init__(self, config: ActivationsConfig) -> None:
         self.group_names = ONE_GROUP
         self._settings = _settings(config)
-        self._dictionary = dictionary(config)
+        self.features: Float[Tensor, "features d"] = dictionary(config)
+        """Unit directions that rows are sums of."""
         self._chance = None if self._settings.zipf is None else _Chance(self._settings)
 
     def read(
@@ -95,11 +96,11 @@ class SyntheticReader:
 
     def _tokens(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d"]:
         codes = self._codes(n, generator)
-        noise = torch.randn(n, self._dictionary.shape[1], generator=generator)
-        return codes @ self._dictionary + self._settings.noise * noise
+        noise = torch.randn(n, self.features.shape[1], generator=generator)
+        return codes @ self.features + self._settings.noise * noise
 
     def _codes(self, n: int, generator: torch.Generator) -> Float[Tensor, "n features"]:
-        n_features = len(self._dictionary)
+        n_features = len(self.features)
         if self._chance is not None:
             fires = self._chance.fires(n, generator)
             return fires * (0.5 + torch.rand(n, n_features, generator=generator))
@@ -151,9 +152,8 @@ class Truth:
             shards: rows of each validation shard, in order.
         """
         config = ActivationsConfig(synthetic=SyntheticConfig(**settings), d=d)
-        self.features: Float[Tensor, "features d"] = dictionary(config)
-        """Unit directions."""
         reader, ends = SyntheticReader(config), list(itertools.accumulate(shards))
+        self.features = reader.features
         drawn = [
             one for rows, end in zip(shards, ends, strict=True) for one in pieces(end - rows, end)
         ]
