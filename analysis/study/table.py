@@ -1,6 +1,6 @@
 """A sweep as a table: one row a trial, ready for every section and figure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
@@ -14,6 +14,7 @@ from analysis.foreign.imported import Imported
 from analysis.page.markdown import number
 from analysis.study import configurations, hyperparameters, scales
 from analysis.study.hyperparameters import Hyperparameter
+from sae_sweep.inputs import edge
 from sae_sweep.records import METRICS, Metric, TrialRecord
 from sae_sweep.records.references import Reference
 from sae_sweep.records.store import Member, Run, Sweep
@@ -194,6 +195,23 @@ def trial_folder(study: Study, uid: str) -> Path | None:
     if study.trials_folder is None:
         return None
     return fetch(study.trials_folder.parent, f"trials/{study.member(uid).trial.folder}")
+
+
+def trial_table(study: Study, uid: str, name: str, columns: Set[str]) -> pd.DataFrame | None:
+    """A table in a trial's folder, None where there is none.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    folder = trial_folder(study, uid)
+    if folder is None or not (folder / name).exists():
+        return None
+    path = folder / name
+    with edge(str(path), "delete it, or train the trial again with rerun=all"):
+        table = pd.read_parquet(path)
+        if lacking := columns - set(table.columns):
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+        return table
 
 
 def load(sweep: Sweep) -> Study:

@@ -11,8 +11,7 @@ from analysis.findings.ranking import leaders
 from analysis.page import style
 from analysis.page.blocks import Block
 from analysis.page.markdown import MISSING, code, counted, escaped, listed, number, table
-from analysis.study.table import Study, trial_folder
-from sae_sweep.inputs import edge
+from analysis.study.table import Study, trial_table
 from sae_sweep.records.metrics import PROBED_LATENTS
 from sae_sweep.records.names import PROBES_FILE
 
@@ -127,24 +126,11 @@ def _probed(study: Study) -> dict[str, pd.DataFrame]:
     measured = study.ranked["probe_accuracy_all"].dropna().index
     wanted = leaders(study) or list(map(str, measured))
     shown = [uid for uid in wanted if uid in measured][:MOST_TRIALS]
-    return {uid: probes for uid in shown if (probes := _table(study, uid)) is not None}
-
-
-def _table(study: Study, uid: str) -> pd.DataFrame | None:
-    """A trial's probes, a row each; None where its folder has none.
-
-    Raises:
-        BadInput: the file is damaged.
-    """
-    folder = trial_folder(study, uid)
-    if folder is None or not (folder / PROBES_FILE).exists():
-        return None
-    path = folder / PROBES_FILE
-    with edge(str(path), "delete it, or train the trial again with rerun=all"):
-        found = pd.read_parquet(path)
-        if lacking := COLUMNS - set(found.columns):
-            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
-        return found
+    return {
+        uid: probes
+        for uid in shown
+        if (probes := trial_table(study, uid, PROBES_FILE, COLUMNS)) is not None
+    }
 
 
 def _label(study: Study, uid: str) -> str:

@@ -1,6 +1,5 @@
 """Latents by group of tokens (language, domain): how well each is served, and what is its own."""
 
-from collections.abc import Set
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +7,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-from analysis.study.table import Study, trial_folder
-from sae_sweep.inputs import edge
+from analysis.study.table import Study, trial_table
 
 SPECIFIC = 10.0
 """A specific latent fires at least so many times as often in its group as in any other."""
@@ -55,7 +53,9 @@ def figures(study: Study, uid: str) -> pd.DataFrame | None:
 
     None where its activations have fewer than two groups, or it was trained elsewhere.
     """
-    table = _table(study, uid, "groups.parquet", {"group", "tokens", "fvu", "l0", "dead_features"})
+    table = trial_table(
+        study, uid, "groups.parquet", {"group", "tokens", "fvu", "l0", "dead_features"}
+    )
     return (
         None
         if table is None
@@ -65,24 +65,7 @@ def figures(study: Study, uid: str) -> pd.DataFrame | None:
 
 def latents(study: Study, uid: str) -> pd.DataFrame | None:
     """A trial's latents: id, frequency, max_activation and a `frequency_<group>` each."""
-    return _table(study, uid, "latents.parquet", {"id"})
-
-
-def _table(study: Study, uid: str, name: str, columns: Set[str]) -> pd.DataFrame | None:
-    """A table in a trial's folder, None where there is none.
-
-    Raises:
-        BadInput: it is damaged.
-    """
-    folder = trial_folder(study, uid)
-    if folder is None or not (folder / name).exists():
-        return None
-    path = folder / name
-    with edge(str(path), "delete it, or train the trial again with rerun=all"):
-        table = pd.read_parquet(path)
-        if lacking := columns - set(table.columns):
-            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
-        return table
+    return trial_table(study, uid, "latents.parquet", {"id"})
 
 
 def compare(latents: pd.DataFrame, figures: pd.DataFrame) -> Latents | None:
