@@ -1,6 +1,6 @@
 """Metrics that are measured beside fvu: whether they tell the same story, and for whom."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -11,7 +11,7 @@ from analysis.findings.fronts import fronts
 from analysis.findings.ranking import picks
 from analysis.page.markdown import code, counted, number, table
 from analysis.study.table import Study
-from sae_sweep.records import Metric
+from sae_sweep.records import METRICS, Metric
 
 EQUAL_L0 = 1.1
 """Configurations whose l0 differs by less than this factor are compared at equal sparsity."""
@@ -63,6 +63,20 @@ class Disagreement:
             f"{number(self.values[0])}, {code(self.higher)} {number(self.fvu[1])} and "
             f"{number(self.values[1])}."
         )
+
+
+def measured(study: Study, names: Sequence[str]) -> list[Metric]:
+    """Those of some metrics that trials of a sweep have, in their order."""
+    known = {one.name for one in study.metrics}
+    return [METRICS[name] for name in names if name in known]
+
+
+def measured_rows(study: Study, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Configurations, or trials where there are none, that have the first of some metrics."""
+    if not metrics or study.ranked.empty:
+        return study.ranked.iloc[:0]
+    rows = study.ranked if study.configurations.empty else study.configurations
+    return rows.dropna(subset=[metrics[0].name])
 
 
 def uses(study: Study) -> dict[str, str]:

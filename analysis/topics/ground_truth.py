@@ -7,12 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.context import ReportContext
-from analysis.findings.beside_fvu import FEWEST, beside, orders
+from analysis.findings.beside_fvu import FEWEST, beside, measured, measured_rows, orders
 from analysis.page import style
 from analysis.page.blocks import Block
 from analysis.page.markdown import code, counted, number
 from analysis.study.table import Study
-from sae_sweep.records import METRICS, Metric
 from sae_sweep.records.metrics import GROUND_TRUTH
 
 TITLE = "The true dictionary"
@@ -66,20 +65,11 @@ class NearestToTruth:
         return f"{best}; {code(self.lowest_fvu)} has the lowest fvu, with {number(self.its_value)}."
 
 
-def measured(study: Study) -> list[Metric]:
-    """The metrics against the truth that trials of a sweep have, the headline first."""
-    known = {one.name for one in study.metrics}
-    return [METRICS[name] for name in GROUND_TRUTH if name in known]
-
-
 def ground_truth(context: ReportContext) -> list[Block]:
     """A row for each recommended configuration and each on the first front."""
     study = context.study
-    metrics = measured(study)
-    if not metrics or study.ranked.empty:
-        return []
-    rows = study.ranked if study.configurations.empty else study.configurations
-    rows = rows.dropna(subset=[metrics[0].name])
+    metrics = measured(study, GROUND_TRUTH)
+    rows = measured_rows(study, metrics)
     if rows.empty:
         return []
     note = (
@@ -135,7 +125,7 @@ CAPTION = "f1 over fvu, and precision and recall over l0, against the true dicti
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:
     """F1 over fvu, hue by width; precision and recall over l0, with the true l0 as a line."""
-    if not measured(study) or study.configurations.empty:
+    if not measured(study, GROUND_TRUTH) or study.configurations.empty:
         return []
     points = study.configurations.dropna(subset=["fvu", "l0", "f1", "precision", "recall"])
     if len(points) < FEWEST:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from analysis.context import ReportContext
-from analysis.findings.beside_fvu import FEWEST, beside, orders
+from analysis.findings.beside_fvu import FEWEST, beside, measured, measured_rows, orders
 from analysis.findings.fronts import fronts
 from analysis.page import style
 from analysis.page.blocks import Block
 from analysis.page.markdown import number
 from analysis.study.table import Study
-from sae_sweep.records import METRICS, Metric
+from sae_sweep.records import Metric
 from sae_sweep.records.metrics import IN_MODEL
 
 TITLE = "The model with the SAE in it"
@@ -33,15 +33,9 @@ class WithoutSae:
         return f"**Without an SAE:** {told}."
 
 
-def measured(study: Study) -> list[Metric]:
-    """The metrics of the model with an SAE in it that trials of a sweep have."""
-    known = {one.name for one in study.metrics}
-    return [METRICS[name] for name in IN_MODEL if name in known]
-
-
 def headline(study: Study) -> list[Metric]:
     """The one that is shown beside fvu: loss where there is a head, else the output's cosine."""
-    found = measured(study)
+    found = measured(study, IN_MODEL)
     by_name = {one.name: one for one in found}
     return [by_name[name] for name in ("ce_loss_increase", "output_cosine") if name in by_name][:1]
 
@@ -49,11 +43,8 @@ def headline(study: Study) -> list[Metric]:
 def in_model(context: ReportContext) -> list[Block]:
     """A row for each recommended configuration and each on the first front."""
     study = context.study
-    metrics = measured(study)
-    if not metrics or study.ranked.empty:
-        return []
-    rows = study.ranked if study.configurations.empty else study.configurations
-    rows = rows.dropna(subset=[metrics[0].name])
+    metrics = measured(study, IN_MODEL)
+    rows = measured_rows(study, metrics)
     if rows.empty:
         return []
     note = (
