@@ -65,4 +65,4 @@ def test_the_wheel_carries_the_sweeps(tmp_path) -> None:
         text=True,
         check=True,
     )
-    assert re.search(r"grid_topk +24 trials", ran.stdout)
+    assert re.search(r"grid_topk +32 trials", ran.stdout)

@@ -18,7 +18,7 @@ TRIALS = {
     "ab_test": 9,
     "architectures": 30,
     "downstream": 30,
-    "grid_topk": 24,
+    "grid_topk": 32,
     "jumprelu_target": 12,
     "l1_grid": 10,
     "l1_width_scaling": 15,

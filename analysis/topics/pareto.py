@@ -323,14 +323,9 @@ def _unranked(study: Study, across: str, axes: Axes) -> None:
 
 def _draw_references(study: Study, across: str, axes: Axes) -> None:
     """Mark what was trained elsewhere, each with its name in the legend."""
-    shown = [
-        one
-        for one in study.references
-        if np.isfinite([one.value("fvu"), _across(one, across)]).all()
-    ]
-    for i, one in enumerate(shown[:MOST_REFERENCES]):
+    for i, one in enumerate(placed(study, "fvu", across)[:MOST_REFERENCES]):
         axes.scatter(
-            [_across(one, across)],
+            [one.value(across)],
             [one.value("fvu")],
             s=70,
             marker=style.MARKERS[1 + i % (len(style.MARKERS) - 1)],
@@ -342,8 +337,11 @@ def _draw_references(study: Study, across: str, axes: Axes) -> None:
         )
 
 
-def _across(one: Reference, name: str) -> float:
-    return float(one.n_latents) if name == "n_latents" else one.value(name)
+def placed(study: Study, *names: str) -> list[Reference]:
+    """The references that have all of these metrics, to be shown over them."""
+    return [
+        one for one in study.references if all(math.isfinite(one.value(name)) for name in names)
+    ]
 
 
 def _labels(axes: Axes, front: Front, study: Study) -> None:

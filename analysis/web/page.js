@@ -233,7 +233,7 @@
   function drawFront() {
     const place = $("front");
     if (!data.front.objectives.length) return;
-    const { objectives: [up, across], uids, points, band, lost } = data.front;
+    const { objectives: [up, across], uids, points, band, lost, references } = data.front;
     const [x, y] = [(one) => one.means[across], (one) => one.means[up]];
     const shown = new Set(kept().map((row) => row.uid));
     const hue = colours();
@@ -248,8 +248,8 @@
     const sorted = [...points].sort((a, b) => rank.indexOf(a.standing) - rank.indexOf(b.standing));
     const isStaircase = data.front.objectives.length === 2;
     const steps = { mode: "lines", hoverinfo: "skip", x: members.map(x) };
-    const xs = points.map(x);
-    const ys = points.map(y);
+    const xs = [...points.map(x), ...references.map((one) => one[across])];
+    const ys = [...points.map(y), ...references.map((one) => one[up])];
     // what has no fvu below 1 stands above all others
     const [low, high] = [Math.min(...ys), Math.max(...ys)];
     const top = low > 0 && about(up).log ? high * (high / low) ** 0.07 : high + 0.07 * (high - low);
@@ -273,10 +273,15 @@
         text: lost.map((one) => `<b>${plain(byUid.get(one.uid).label)}</b><br>${plain(byUid.get(one.uid).status)}`),
         hovertemplate: "%{text}<extra></extra>", cliponaxis: false,
         marker: { symbol: "x-thin", size: 9, line: { width: 2, color: css("red") } } },
+      { x: references.map((one) => one[across]), y: references.map((one) => one[up]), mode: "markers",
+        name: "references", hovertemplate: "%{text}<extra></extra>",
+        text: references.map((one) => [`<b>${plain(one.name)}</b>`, `trained elsewhere (${plain(one.layout)})`,
+          ...[up, across].map((name) => `${plain(name)} ${text(one[name], name)}`)].join("<br>")),
+        marker: { symbol: "diamond-open", size: 10, line: { width: 1.75 }, color: css("red") } },
     ];
     // the band lies under the line
     traces.splice(0, 2, { ...traces[0], showlegend: false }, traces[1]);
-    const exact = [...new Set(xs)].sort((a, b) => a - b);
+    const exact = [...new Set(points.map(x))].sort((a, b) => a - b);
     const xaxis = scale(across, xs, exact);
     const yaxis = scale(up, ys);
     const onto = (axis, one) => (axis.type === "log" ? Math.log10(one) : one);
@@ -292,6 +297,7 @@
     document.querySelector("figcaption .near").hidden = !points.some((one) => one.standing === "within noise");
     document.querySelector("figcaption .band").hidden = !(isStaircase && band.length);
     document.querySelector("figcaption .lost").hidden = !lost.length;
+    document.querySelector("figcaption .references").hidden = !references.length;
     if (!place.dataset.ready) {
       place.dataset.ready = "yes";
       place.on("plotly_click", (event) => {

@@ -12,6 +12,7 @@ from analysis.findings.ranking import leaders
 from analysis.page.markdown import counted, number
 from analysis.study.hyperparameters import Hyperparameter
 from analysis.study.table import Curve, Study
+from analysis.topics.pareto import placed
 from analysis.topics.recommended import recommendations
 from sae_sweep.records import METRICS, Metric
 
@@ -92,7 +93,8 @@ def _front(study: Study, known: set[str]) -> dict[str, Any]:
     """The first front: a point per configuration, the noise above it, and what is not ranked."""
     found = [one for one in fronts(study) if {part.name for part in one.objectives} <= known]
     if not found or len(found[0].objectives) < 2:
-        return {"objectives": [], "uids": [], "points": [], "band": [], "lost": []}
+        nothing = ("objectives", "uids", "points", "band", "lost", "references")
+        return {name: [] for name in nothing}
     front = found[0]
     up, across = front.objectives[:2]
     stands, rows = standings(study, front), study.configurations
@@ -113,6 +115,7 @@ def _front(study: Study, known: set[str]) -> dict[str, Any]:
         "points": points,
         "band": _band(study, front.uids, up),
         "lost": _lost(study, across.name),
+        "references": _references(study, up.name, across.name),
     }
 
 
@@ -134,6 +137,14 @@ def _lost(study: Study, across: str) -> list[dict[str, Any]]:
         return []
     x = rows[across].fillna(rows["k"]) if across == "l0" else rows[across]
     return [{"uid": str(uid), "across": float(at)} for uid, at in x.dropna().items()]
+
+
+def _references(study: Study, up: str, across: str) -> list[dict[str, Any]]:
+    """What was trained elsewhere: beside the front, never on it."""
+    return [
+        {"name": one.name, "layout": one.layout, up: one.value(up), across: one.value(across)}
+        for one in placed(study, up, across)
+    ]
 
 
 def _hyperparameters(study: Study) -> list[dict[str, Any]]:

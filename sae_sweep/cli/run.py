@@ -57,7 +57,8 @@ def run(settings: dict[str, Any], config: RunConfig, arguments: list[str]) -> in
         sys.stderr.write(f"warning: {words}\n")
     url = config.store.url or default_url(outputs)
     with SinkProcesses(config.sinks, config.sweep.name, outputs, url):
-        also = [_ReportLoader()] if config.executor.kind == "ray" else []
+        has_pages = config.evaluate.windows > 0 and "model" in settings["activations"]
+        also = [_ReportLoader(has_pages=has_pages)] if config.executor.kind == "ray" else []
         result = sweep.run(expansion, config, outputs, _command(arguments), also)
         _say_how_it_ended(result, expansion, arguments)
         if result.lost is None:  # else the other driver renders it
@@ -68,15 +69,21 @@ def run(settings: dict[str, Any], config: RunConfig, arguments: list[str]) -> in
 
 
 class _ReportLoader:
-    """Loads what renders the report, which takes 2 s, while other processes train."""
+    """Loads what renders the report, which takes 2 to 5 s, while other processes train."""
 
-    def __init__(self) -> None:
-        self._thread = threading.Thread(target=importlib.import_module, args=["analysis.report"])
+    def __init__(self, *, has_pages: bool) -> None:
+        pages = ["sae_sweep.evaluate.contexts", "transformers"] if has_pages else []
+        self._modules = ["analysis.report", *pages]
+        self._thread = threading.Thread(target=self._load)
 
     def started(self, *_: object) -> None:
         """A trial was taken up: from now on this process is idle."""
         if self._thread.ident is None:
             self._thread.start()
+
+    def _load(self) -> None:
+        for module in self._modules:
+            importlib.import_module(module)
 
     def reported(self, *_: object) -> None:
         """A trial reported."""

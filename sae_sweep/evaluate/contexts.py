@@ -66,7 +66,7 @@ def write(folder: Path, outputs: Path) -> None:
         "latents": latents,
     }
     with replacing(folder / CONTEXTS_FILE) as path, gzip.open(path, "wt", encoding="utf-8") as file:
-        json.dump(found, file, separators=(",", ":"))
+        file.write(json.dumps(found, separators=(",", ":")))  # dump() would encode in Python
 
 
 @torch.no_grad()

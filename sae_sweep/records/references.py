@@ -44,7 +44,9 @@ class Reference:
         return f"{plain[:80]}-{self.checksum[:8]}-{self.fingerprint[:6]}.json"
 
     def value(self, metric: str) -> float:
-        """A metric; NaN where it was not measured or not finite."""
+        """A metric or `n_latents`; NaN where it was not measured or not finite."""
+        if metric == "n_latents":
+            return float(self.n_latents)
         found = self.metrics.get(metric)
         return math.nan if found is None else found
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from made_sweeps import Ran, grid, write_store
 
 from analysis import contents, report, web
 from sae_sweep.errors import BadInput
+from sae_sweep.records.references import FOLDER as REFERENCES
+from sae_sweep.records.references import Reference
 from sae_sweep.records.store import Reader
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
@@ -30,6 +32,10 @@ return named(arguments[0])
 """
 
 
+ELSEWHERE = Reference(
+    HOSTILE, "saelens", "topk", 32, "f" * 64, "a" * 12, metrics={"fvu": 0.31, "l0": 12.0}
+)
+
 BOXES = """
 const box = (css) => document.querySelector(css).getBoundingClientRect().toJSON();
 return {
@@ -40,7 +46,13 @@ return {
 """
 
 
-def write_page(folder: Path, trials: list[Ran], **run: Any) -> Path:
+def write_page(
+    folder: Path, trials: list[Ran], references: Sequence[Reference] = (), **run: Any
+) -> Path:
+    for one in references:
+        path = folder / "out" / "study" / REFERENCES / one.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(one.text())
     with Reader(write_store(folder, trials, **run)) as reader:
         sweep = reader.sweep()
         page = report.render(sweep, folder / "out" / "study", reader.history, html=True)
@@ -51,7 +63,8 @@ def write_page(folder: Path, trials: list[Ran], **run: Any) -> Path:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trials = grid()
     trials[8].error = HOSTILE
-    return write_page(tmp_path_factory.mktemp("page"), trials, question=HOSTILE)
+    folder = tmp_path_factory.mktemp("page")
+    return write_page(folder, trials, [ELSEWHERE], question=HOSTILE)
 
 
 def visit(browser: Any, page: Path) -> None:
@@ -84,6 +97,14 @@ def opened(browser: Any, page: Path) -> Iterator[Any]:
     ]
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [page.as_uri()]
     assert browser.execute_script("return window.broken") is None
+
+
+def test_what_was_trained_elsewhere_stands_beside_the_front(opened: Any) -> None:
+    shown = opened.execute_script(FRONT, "references")
+    assert (shown["x"], shown["y"]) == ([12.0], [0.31])
+    assert "trained elsewhere (saelens)" in shown["text"][0]
+    assert ELSEWHERE.name not in opened.execute_script(FRONT, "trials")["text"]
+    assert opened.find_element("css selector", "figcaption .references").is_displayed()
 
 
 def click(browser: Any, css: str) -> None:
@@ -245,7 +266,8 @@ def test_the_first_page_stands_whole_on_it(page: Path) -> None:
 def test_the_same_records_give_the_same_page(page: Path, tmp_path: Path) -> None:
     trials = grid()
     trials[8].error = HOSTILE
-    assert write_page(tmp_path, trials, question=HOSTILE).read_text() == page.read_text()
+    again = write_page(tmp_path, trials, [ELSEWHERE], question=HOSTILE)
+    assert again.read_text() == page.read_text()
 
 
 def test_a_report_without_html_removes_the_old_page(tmp_path: Path) -> None:

@@ -419,6 +419,6 @@ def _raw(rho: float | None, *, disagrees: bool) -> str:
     if rho is None or not disagrees:
         return ""
     return (
-        f" With nothing held, Spearman's correlation is {wording.correlation(rho)}: settings were "
-        "not varied independently."
+        f" With nothing held, Spearman's correlation is {wording.correlation(rho)}: other settings "
+        "hide it."
     )
