@@ -66,7 +66,7 @@ class Served:
             self._news.notify_all()
 
     def close(self) -> None:
-        """Let go of every page that waits."""
+        """Answer every page that waits."""
         with self._news:
             self._closed = True
             self._news.notify_all()

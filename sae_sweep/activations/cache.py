@@ -112,7 +112,7 @@ class Cache:
         self._waited = 0.0
 
     def hold(self, windows: Collection[int]) -> None:
-        """Say which windows are read from now on; those before are let go."""
+        """Say which windows are read from now on; those before may be evicted."""
         if tuple(windows) != self._windows:
             self._windows, self._waited = tuple(windows), 0.0
             self._open = {

@@ -40,7 +40,7 @@ def read_shard(path: Path) -> Rows:
     Origins stay in their own file: `read_origins`.
 
     Raises:
-        FileNotFoundError: it is not there, or a bounded cache has just let it go.
+        FileNotFoundError: it is not there, or a bounded cache has just evicted it.
     """
     with safe_open(path, framework="pt") as file:
         return Rows(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
@@ -161,7 +161,7 @@ class Activations:
         self._validation_paths = paths["validation"]
         validation = list(map(read_shard, paths["validation"]))
         mapped = functools.cache(lambda number: read_shard(paths["train"][number]))
-        shard_at = cache.shard if cache else mapped  # what a cache let go is missed when it is read
+        shard_at = cache.shard if cache else mapped  # an evicted shard is computed when it is read
         sizes = [shard.rows for shard in manifest.shards if shard.split == "train"]
         self._train = Stacked(lambda number: shard_at(number).activation, sizes)
         self._validation = Stacked.of([one.activation for one in validation])

@@ -32,7 +32,7 @@ class WarningConfig(Strict):
     """Ends a trial that looks hopeless at one moment: {at_step: 500, any: ["loss > 100"]}."""
 
     at_step: Count | None = None
-    """The step at whose report, or the next one, it is judged; or give at_share."""
+    """The step at whose report, or the next one, it is tested; or give at_share."""
 
     at_share: OpenFraction | None = None
     """The same as a share of the trial's steps."""

@@ -153,7 +153,7 @@ def _read_weights(folder: Path, config: dict[str, Any]) -> dict[str, Float[Tenso
     path = folder / WEIGHTS_FILE
     if not path.exists():
         raise BadInput(
-            f"{path} does not exist: the trial is not done, or store.weights let it go; "
+            f"{path} does not exist: the trial is not done, or store.weights deleted it; "
             "run its sweep with store.weights=all and rerun=all"
         )
     with edge(str(path), AGAIN):

@@ -203,7 +203,7 @@ def _refuse_late(what: str, at: Moment, subjects: list[Subject]) -> None:
     if all(at.reached(subject) is None for subject in subjects):
         when = f"_step={at.step}" if at.share is None else f"_share={at.share:g}"
         raise BadInput(
-            f"{what}{when} can never be judged: no trial reports between there and its end (at "
+            f"{what}{when} can never apply: no trial reports between there and its end (at "
             f"most {max(one.steps for one in subjects):,} steps); choose an earlier one, or a "
             "smaller train.report_every"
         )

@@ -94,7 +94,7 @@ def test_references_change_no_rank_and_no_front(outputs: Path, tmp_path: Path) -
         ("normalisation", r"normalize_activations=layer_norm"),
         ("activations", r"--activations ffff: no trial of the sweep has them; there are"),
         ("nothing", r"holds no autoencoder that can be read"),
-        ("weights", r"the trial is not done, or store\.weights let it go"),
+        ("weights", r"the trial is not done, or store\.weights deleted it"),
     ],
 )
 def test_what_does_not_fit_is_one_message(

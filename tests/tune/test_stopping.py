@@ -158,7 +158,7 @@ def test_a_killed_sweep_judges_as_one_that_was_not(tmp_path) -> None:
     [
         (
             'stop.warnings=[{at_step: 160, any: ["l0 < 6"]}]',
-            r"stop\.warnings: at_step=160 can never be judged: no trial reports between there and "
+            r"stop\.warnings: at_step=160 can never apply: no trial reports between there and "
             r"its end \(at most 160 steps\); choose an earlier one, or a smaller",
         ),
         (
@@ -167,7 +167,7 @@ def test_a_killed_sweep_judges_as_one_that_was_not(tmp_path) -> None:
         ),
         (
             "stop.halving={first_share: 0.99, group_by: [sae.k]}",
-            r"stop\.halving\.first_share=0\.99 can never be judged",
+            r"stop\.halving\.first_share=0\.99 can never apply",
         ),
         (
             "stop.halving={first_share: 0.1, group_by: [sae.k]}",
