@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.findings import noise
 from analysis.findings.fronts import fronts
 from analysis.findings.ranking import picks
 from analysis.page.markdown import code, counted, number, table
@@ -39,6 +41,22 @@ class SameOrder:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """Configurations with equal l0 of which a lower fvu always goes with no worse a value."""
+
+    metric: str
+    pairs: int
+
+    @property
+    def words(self) -> str:
+        """The sentence."""
+        return (
+            f"**{self.metric} agrees with fvu** in {counted(self.pairs, 'pair')} of "
+            "configurations with l0 equal to a tenth, all that there are."
+        )
+
+
+@dataclass(frozen=True)
 class Disagreement:
     """Of configurations with equal l0, the widest case of lower fvu and a worse model."""
 
@@ -47,6 +65,8 @@ class Disagreement:
     """Pairs of configurations with equal l0."""
     other_order: int
     """Those in which the lower fvu goes with the worse value."""
+    apart: int | None
+    """Those of them whose fvu differ by more than the noise; None where it is unknown."""
     lower: str
     """Label of the one with the lower fvu in the widest such pair."""
     higher: str
@@ -58,11 +78,18 @@ class Disagreement:
         """The sentence."""
         return (
             f"**{self.metric} disagrees with fvu** in {self.other_order:,} of "
-            f"{counted(self.pairs, 'pair')} of configurations with l0 equal to a tenth; widest: "
+            f"{counted(self.pairs, 'pair')} of configurations with l0 equal to a tenth"
+            f"{self._beyond_noise}; widest: "
             f"{code(self.lower)} has fvu {number(self.fvu[0])} and {self.metric} "
             f"{number(self.values[0])}, {code(self.higher)} {number(self.fvu[1])} and "
             f"{number(self.values[1])}."
         )
+
+    @property
+    def _beyond_noise(self) -> str:
+        if self.apart is None:
+            return ""
+        return f", in {self.apart:,} of them with fvu that differ by more than the noise"
 
 
 def measured(study: Study, names: Sequence[str]) -> list[Metric]:
@@ -112,7 +139,7 @@ def beside(study: Study, metrics: list[Metric], rows: pd.DataFrame) -> str:
 
 def orders(
     study: Study, metrics: list[Metric], rows: pd.DataFrame
-) -> Iterator[SameOrder | Disagreement]:
+) -> Iterator[SameOrder | Agreement | Disagreement]:
     """How far metrics order configurations as fvu does, and where they disagree at equal l0."""
     if study.configurations.empty:
         return
@@ -126,12 +153,12 @@ def orders(
             continue
         rho = float(stats.spearmanr(here["fvu"], worse).statistic)
         yield SameOrder(metric.name, rho, len(here))
-        yield from _disagreement(metric, here, worse)
+        yield from _at_equal_l0(study, metric, here, worse)
 
 
-def _disagreement(
-    metric: Metric, rows: pd.DataFrame, worse: "pd.Series[float]"
-) -> Iterator[Disagreement]:
+def _at_equal_l0(
+    study: Study, metric: Metric, rows: pd.DataFrame, worse: "pd.Series[float]"
+) -> Iterator[Agreement | Disagreement]:
     if "l0" not in rows:
         return
     fvu, l0, bad = (one.to_numpy(dtype=float) for one in (rows["fvu"], rows["l0"], worse))
@@ -142,13 +169,23 @@ def _disagreement(
     ]
     turned = [(i, j) for i, j in pairs if bad[i] > bad[j]]
     if not turned:
+        if pairs:
+            yield Agreement(metric.name, len(pairs))
         return
+    floor = noise.floor(study, METRICS["fvu"])
+    if floor is None:
+        apart = None
+    else:
+        gap = floor.apart(rows, rows)
+        level = np.log10(np.maximum(fvu, np.finfo(float).tiny))
+        apart = sum(bool(level[j] - level[i] > gap[i, j]) for i, j in turned)
     i, j = max(turned, key=lambda pair: (bad[pair[0]] - bad[pair[1]], -pair[0], -pair[1]))
     labels, values = rows["label"].to_numpy(), rows[metric.name].to_numpy(dtype=float)
     yield Disagreement(
         metric.name,
         len(pairs),
         len(turned),
+        apart,
         str(labels[i]),
         str(labels[j]),
         (float(fvu[i]), float(fvu[j])),

@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.context import ReportContext
 from analysis.findings import effect_tests
+from analysis.findings.beside_fvu import measured_rows, orders
 from analysis.findings.effect_tests import Effect
 from analysis.page import wording
 from analysis.page.blocks import Claim
@@ -30,6 +31,7 @@ from analysis.topics.response.section import AlphaForTarget, alphas_for_target, 
 from analysis.topics.searching import Established, established
 from analysis.topics.tradeoffs import PRICES
 from sae_sweep.records import METRICS, PENALTIES, Metric, l0_setting
+from sae_sweep.records.metrics import GROUND_TRUTH, IN_MODEL
 
 WIDTHS = ("sae.n_latents", "sae.expansion_factor")
 PENALTY = {f"sae.{one}" for one in PENALTIES}
@@ -37,6 +39,8 @@ ASKED = {"sae.target_l0", "train.l0_target"}
 """Settings that ask for an L0 which training then comes near."""
 SAME = {"explained_variance": "fvu", "l0_fraction": "l0"}
 """Metrics that say what another says, of which effects are known."""
+BESIDE_FVU = {*IN_MODEL, *GROUND_TRUTH}
+"""Metrics of which the answer is whether they order configurations as fvu does."""
 MOST = 6
 """Sentences of one answer."""
 MOST_LEVELS = 8
@@ -331,6 +335,9 @@ def answer(context: ReportContext) -> list[Claim]:
     keys = {one.key for one in settings}
     if keys & PENALTY and keys <= {*PENALTY, *WIDTHS} and keys & set(WIDTHS):
         found += width_laws(study)
+    if any(one.name == "fvu" for one in metrics):
+        beside = [one for one in metrics if one.name in BESIDE_FVU]
+        found += orders(study, beside, measured_rows(study, beside))
     if "sae.kind" in keys:
         found += at_equal_l0(study, [one.name for one in metrics])
     found += [*_reached(study, "target_l0"), *_reached(study, "l0_target")]
