@@ -9,7 +9,7 @@ ALONE := ray or postgres
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
 
-sweep: $(VENV)/.run ## the demo sweep: real activations, 16 trials, a report (arguments: ARGS="...")
+sweep: $(VENV)/.run ## the demo sweep: real activations, 32 trials, a report (arguments: ARGS="...")
 	$(BIN)/python -m sae_sweep +sweep=grid_topk $(ARGS)
 
 test: $(VENV)/.dev ## the fast tests: neither slow ones nor Ray's

@@ -1,5 +1,6 @@
 """The process of a command: how it is interrupted, and what it prints to."""
 
+import atexit
 import errno
 import io
 import os
@@ -21,6 +22,8 @@ def run(main: Callable[[list[str]], int], *, endless: bool = False) -> NoReturn:
         main: takes the arguments and returns the exit code.
         endless: whether the command ends when nobody reads its output any more; others go on.
     """
+    ended: list[int] = []
+    atexit.register(_skip_teardown, ended)  # registered first, so it runs after all others
     signal.signal(signal.SIGINT, _leave_at_once(signal.getsignal(signal.SIGINT)))
     sys.stdout = _unbreakable(sys.stdout, 1, endless=endless)
     sys.stderr = _unbreakable(sys.stderr, 2, endless=False)
@@ -34,7 +37,16 @@ def run(main: Callable[[list[str]], int], *, endless: bool = False) -> NoReturn:
         stream.flush()
     written = getattr(sys.stdout, "buffer", None)
     full = isinstance(written, io.BufferedWriter) and getattr(written.raw, "full", False)
-    sys.exit(code or int(full))
+    ended.append(code or int(full))
+    sys.exit(ended[0])
+
+
+def _skip_teardown(ended: list[int]) -> None:
+    """Leave without the interpreter's teardown: 2 to 4 s once torch and its users are loaded."""
+    if ended:  # else an exception's traceback is still to be printed
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(ended[0])
 
 
 def interruptible() -> None:

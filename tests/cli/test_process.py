@@ -52,6 +52,33 @@ def test_streams_that_end_early_are_ignored(tmp_path: Path, words: str, to: str,
     assert (done.returncode, done.stderr) == (code, "")
 
 
+@pytest.mark.parametrize(
+    ("end", "code", "last"), [("return 3", 3, "at exit"), ("raise KeyError", 1, "torn down")]
+)
+def test_the_teardown_is_skipped_and_nothing_else(
+    tmp_path: Path, end: str, code: int, last: str
+) -> None:
+    (tmp_path / "ending.py").write_text(
+        "import atexit, sys, threading, time\n"
+        "from sae_sweep import process\n"
+        "class Kept:\n"
+        "    def __del__(self):\n"
+        "        sys.stdout.write('torn down\\n')\n"
+        "kept = Kept()\n"
+        "def main(_):\n"
+        "    atexit.register(sys.stdout.write, 'at exit\\n')\n"
+        "    threading.Thread(target=lambda: (time.sleep(0.2), print('a thread'))).start()\n"
+        f"    {end}\n"
+        "process.run(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "ending.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "KeyError" in done.stderr) == (code, code == 1)
+    assert done.stdout.splitlines()[0] == "a thread"
+    assert done.stdout.splitlines()[-1] == last
+
+
 @pytest.mark.parametrize("module", ["omegaconf", "torch.nn", "sae_sweep.tune"])
 def test_ctrl_c_during_start_up_is_clean(tmp_path: Path, module: str) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "sae_sweep", "+sweep=smoke"]
