@@ -18,7 +18,7 @@ from analysis.page import wording
 from analysis.page.blocks import Block, Claim
 from analysis.page.markdown import MISSING, code, counted, escaped, listed, number, table
 from analysis.page.wording import probability
-from analysis.study.hyperparameters import Hyperparameter
+from analysis.study.hyperparameters import INACTIVE, Hyperparameter
 from analysis.study.table import Study
 from analysis.topics import failures
 from analysis.topics.answer import answer, target
@@ -154,18 +154,23 @@ def _effects(study: Study) -> list[Block]:
     if not study.hyperparameters or study.ranked.empty:
         return []
     estimates, metrics = effect_tests.estimate(study), effect_tests.outcomes(study)
-    rows = []
-    for one in study.hyperparameters[:MOST_SETTINGS]:
+    rows, switches = [], []
+    for one in study.hyperparameters:
         effects = [estimates.get(one, metric) for metric in metrics]
+        if len({*one.order} - {INACTIVE}) == 1 and all(effect.reason for effect in effects):
+            switches.append(escaped(one.name))
+            continue
         rows.append([escaped(one.name), _range(one), *map(_cell, effects), _q(effects)])
     note = (
         "Change from the first level to the last, other settings held, with its 95 % interval; "
         "bold: claimed (q < 0.05 over all effects)."
     )
     header = ["setting", "levels", *(one.name for one in metrics), "q"]
-    more = len(study.hyperparameters) - len(rows)
+    more = len(rows) - MOST_SETTINGS
     rest = [f"{counted(more, 'more setting')} in [details]({DETAILS})."] if more > 0 else []
-    return ["**Effects**", note, table(header, rows, left=2), *rest]
+    if switches:
+        rest.append(f"Left out, for one level where active: {listed(switches)}.")
+    return ["**Effects**", note, table(header, rows[:MOST_SETTINGS], left=2), *rest]
 
 
 def _range(one: Hyperparameter) -> str:
