@@ -8,6 +8,8 @@ import sae_sweep
 from sae_sweep import api
 from sae_sweep.errors import BadInput
 
+pytestmark = pytest.mark.figures
+
 SMALL = {
     "sae.k": [4, 8],
     "train.lr": 1e-3,

@@ -85,11 +85,11 @@ def test_a_sweep_asks_its_question_and_says_its_cost(sweep: str) -> None:
     assert "?" in settings["question"]
 
 
-def test_grid_topk_is_one_pass_of_256_steps_with_warm_up_decay_and_two_seeds() -> None:
+def test_grid_topk_is_one_pass_of_192_steps_with_warm_up_decay_and_two_seeds() -> None:
     found = trials("grid_topk")
     for trial in found:
         train = trial.train
-        assert (trial.steps, train.batch_size, trial.report_every) == (256, 256, 32)
+        assert (trial.steps, train.batch_size, trial.report_every) == (192, 256, 32)
         assert (train.lr_warmup_fraction, train.lr_decay_fraction) == (0.05, 0.2)
     assert {trial.train.seed_init for trial in found} == {0, 1}
 

@@ -166,6 +166,7 @@ def raising() -> Iterator[Row]:
     raise RuntimeError("simulated")
 
 
+@pytest.mark.slow
 def test_a_failure_of_every_section_loses_nothing_that_was_known(tmp_path: Path) -> None:
     """Every section of both parts raises after its first line, in a process of its own."""
     for part, sections in gpu.SECTIONS.items():

@@ -66,6 +66,7 @@ def test_neighbours_in_the_data_are_not_neighbours_in_training() -> None:
         assert abs(correlation) < 5 / n**0.5
 
 
+@pytest.mark.slow
 @given(
     n=st.integers(1, 400),
     window_rows=st.integers(1, 450),

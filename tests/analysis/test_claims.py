@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 from made_sweeps import Load, Ran, grid
 
-from analysis import contents, report
-
-
-@pytest.fixture(autouse=True)
-def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "draw", lambda *_: {})
+from analysis import report
 
 
 def made(seed: int) -> list[Ran]:

@@ -15,7 +15,7 @@ from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.multitest import multipletests
 
-from analysis import contents, report
+from analysis import report
 from sae_sweep.records.store import Reader
 
 FIRST_SCREEN = "study"
@@ -46,8 +46,7 @@ def trials() -> list[Ran]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("claims")
-    with pytest.MonkeyPatch.context() as patch, Reader(write_store(place, trials())) as reader:
-        patch.setattr(contents, "draw", lambda *_: {})
+    with Reader(write_store(place, trials())) as reader:
         yield report.render(reader.sweep(), place / "out" / "study", reader.history).parent
 
 

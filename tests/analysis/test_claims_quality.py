@@ -23,7 +23,7 @@ from scipy import stats
 from scipy.interpolate import PchipInterpolator
 
 import analysis
-from analysis import contents, report
+from analysis import report
 from sae_sweep.records.store import Reader
 from sae_sweep.rules import response
 
@@ -56,11 +56,7 @@ def render(folder: Path, trials: list[Ran], *, tables: bool = True, **run: Any) 
     outputs = folder / "out"
     if tables:
         write_tables(outputs, trials)
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        Reader(write_store(folder, trials, **run)) as reader,
-    ):
-        patch.setattr(contents, "draw", lambda *_: {})
+    with Reader(write_store(folder, trials, **run)) as reader:
         page = report.render(reader.sweep(), outputs / "study", reader.history)
     runs = pd.read_csv(page.parent / "data" / "runs.csv")
     claims = json.loads((page.parent / "data" / "claims.json").read_text())["claims"]

@@ -3,18 +3,18 @@
 import json
 import re
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
-from made_sweeps import Load, Ran, grid, write_store
+from made_sweeps import Ran, grid, write_store
 from scipy import stats
 from test_claims import made
 
-from analysis import contents, report
+from analysis import report
 from sae_sweep.records.store import Reader
 
 SEEDS = ["train.seed_init", "train.seed_data"]
@@ -542,24 +542,32 @@ def uneven_noise() -> list[Ran]:
     return trials
 
 
-SWEEPS = [("grid", grid()), ("seeded", seeded()), ("odd", odd())]
-SWEEPS += [("uneven", uneven_noise()), ("layers", layers())]
-SWEEPS += [(f"random {seed}", made(seed)) for seed in range(10) if made(seed)]
+SWEEPS = {"grid": grid(), "seeded": seeded(), "odd": odd()}
+SWEEPS |= {"uneven": uneven_noise(), "layers": layers()}
+SWEEPS |= {f"random {seed}": made(seed) for seed in range(10) if made(seed)}
 
 
-@pytest.mark.parametrize("trials", [pytest.param(one, id=name) for name, one in SWEEPS])
-def test_every_sentence_says_what_runs_csv_says(
-    trials: list[Ran], load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(contents, "draw", lambda *_: {})
-    sweep, reader = load(trials)
-    page = report.render(sweep, tmp_path / "study", reader.history)
-    keys = dict.fromkeys(key for one in trials for key in one.assignment if key not in SEEDS)
-    runs_csv = page.parent / "data" / "runs.csv"
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a sweep's report, which is rendered once."""
+
+    @cache
+    def render(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        with Reader(write_store(folder, SWEEPS[name])) as reader:
+            return report.render(reader.sweep(), folder / "study", reader.history).parent
+
+    return render
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sentence_says_what_runs_csv_says(name: str, rendered: Callable[[str], Path]) -> None:
+    keys = dict.fromkeys(key for one in SWEEPS[name] for key in one.assignment if key not in SEEDS)
+    runs_csv = rendered(name) / "data" / "runs.csv"
     frame = pd.read_csv(runs_csv)
     axes = [key for key in keys if len(frame[key].unique()) > 1] or list(keys)
     runs = Runs(runs_csv, axes)
-    found = [one for one in claims(page.parent) if one["kind"] in CHECKS]
+    found = [one for one in claims(rendered(name)) if one["kind"] in CHECKS]
     assert len(found) > 2
     for one in found:
         CHECKS[one["kind"]](runs, one)
@@ -569,15 +577,6 @@ def claims(folder: Path) -> list[Claim]:
     return json.loads((folder / "data" / "claims.json").read_text())["claims"]
 
 
-def test_the_sweeps_here_make_every_kind_of_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(contents, "draw", lambda *_: {})
-    said = set()
-    for i, (_, trials) in enumerate(SWEEPS):
-        folder = tmp_path / str(i)
-        folder.mkdir()
-        with Reader(write_store(folder, trials)) as reader:
-            page = report.render(reader.sweep(), folder / "study", reader.history)
-        said |= {one["kind"] for one in claims(page.parent)}
+def test_the_sweeps_here_make_every_kind_of_sentence(rendered: Callable[[str], Path]) -> None:
+    said = {one["kind"] for name in SWEEPS for one in claims(rendered(name))}
     assert said >= CHECKS.keys() - {"NothingRanked", "SmallValidation"}

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from made_sweeps import Ran, write_store
 
-from analysis import contents, report
+from analysis import report
 from sae_sweep.records.store import Reader
 
 
@@ -27,7 +27,6 @@ def searched(
     folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """The section's claims, and the runs in the order in which they were asked for."""
-    monkeypatch.setattr(contents, "draw", lambda *_: {})
     url = write_store(folder, trials(), config={"search": {"trials": 20, "seed": 0, **settings}})
     with Reader(url) as reader:
         page = report.render(reader.sweep(), folder / "out" / "study", reader.history)

@@ -7,18 +7,13 @@ import pandas as pd
 import pytest
 from made_sweeps import Load, grid
 
-from analysis import contents, report
+from analysis import report
 from analysis.cli import main
 from analysis.foreign import Request, import_sweep
 from analysis.study.table import load as to_study
 from analysis.topics.groups import specific
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import NOTES, Reader, Store
-
-
-@pytest.fixture(autouse=True)
-def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "draw", lambda *_: {})
 
 
 def first_page(load: Load, folder: Path, trials) -> str:

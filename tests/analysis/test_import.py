@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from made_sweeps import Build, grid
 
-from analysis import contents
 from analysis.cli import main
 from analysis.foreign import Request, import_sweep
 from analysis.foreign.cells import half_digit
@@ -36,7 +35,6 @@ Row = dict[str, Any]
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(contents, "draw", lambda *_: {})
 
 
 def write(rows: Sequence[Row], name: str = "runs.csv") -> Path:

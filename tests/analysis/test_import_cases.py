@@ -17,6 +17,8 @@ from analysis.foreign.imported import Imported
 from sae_sweep.errors import BadInput
 from sae_sweep.records import TrialRecord
 
+pytestmark = pytest.mark.figures
+
 DATA = Path(__file__).parents[1] / "data" / "inputs"
 
 

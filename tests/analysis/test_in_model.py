@@ -15,6 +15,8 @@ from analysis.topics.in_model import WithoutSae
 from analysis.topics.recommended import recommendations
 from sae_sweep.records.store import Reader
 
+pytestmark = pytest.mark.figures
+
 
 def study(folder: Path, trials: list) -> Study:
     with Reader(write_store(folder, trials)) as reader:

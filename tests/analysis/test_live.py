@@ -21,6 +21,8 @@ from sae_sweep.errors import BadInput
 from sae_sweep.records import Outcome, Row
 from sae_sweep.records.store import Reader, Store
 
+pytestmark = pytest.mark.figures
+
 CURVE = "return document.getElementById('running-curves')?.data?.map((one) => one.y.length) ?? []"
 
 
@@ -152,6 +154,7 @@ def test_ctrl_c_ends_it_without_a_trace(tmp_path: Path) -> None:
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_browser_follows_a_sweep_to_its_report(browser: Any, tmp_path: Path) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 

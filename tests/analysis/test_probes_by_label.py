@@ -18,6 +18,8 @@ from sae_sweep.errors import BadInput
 from sae_sweep.records.names import PROBES_FILE
 from sae_sweep.records.store import Reader
 
+pytestmark = pytest.mark.figures
+
 LABELS = ("de", "en", "fr|<b>")
 
 

@@ -19,6 +19,8 @@ from analysis.topics.groups import specific
 from sae_sweep.errors import BadInput
 from sae_sweep.records.store import Reader
 
+pytestmark = pytest.mark.figures
+
 ROW = 'metric = "l0"\nunit = "latents/token"\nsource = "mine"\n'
 
 
@@ -176,6 +178,7 @@ def test_groups_of_few_tokens_are_not_compared() -> None:
     assert specific.compare(frequencies(np.full((9, 2), 0.1), sizes, 0), sized(sizes)) is None
 
 
+@pytest.mark.slow
 def test_the_figures_are_drawn_and_come_out_the_same_twice(tmp_path: Path) -> None:
     trials = two_kinds()
     for trial in trials:

@@ -17,6 +17,8 @@ from sae_sweep.records import METRICS
 from sae_sweep.records.store import Reader, Sweep
 from sae_sweep.rules.dominance import pareto
 
+pytestmark = pytest.mark.figures
+
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -79,9 +79,10 @@ def claims(tmp_path_factory: pytest.TempPathFactory) -> list[Claim]:
                 trials_folder=folder / "trials",
                 references=(ELSEWHERE,),
             )
+            context = ReportContext(study)
             sections = [summary.summary, *(topic.section for topic in TOPICS)]
             for section in sections:
-                for block in section(ReportContext(study)):
+                for block in section(context):
                     if not isinstance(block, str):
                         found.setdefault((name, type(block).__name__), []).append(block)
     return [claim for of in found.values() for claim in of[:2]]

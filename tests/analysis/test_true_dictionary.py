@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from made_sweeps import grid, ground_truth, write_store
 
 from analysis import report
@@ -12,6 +13,8 @@ from analysis.topics import ground_truth as topic
 from analysis.topics.ground_truth import NearestToTruth, TrueSparsity
 from sae_sweep.records.metrics import GROUND_TRUTH
 from sae_sweep.records.store import Reader
+
+pytestmark = pytest.mark.figures
 
 
 def study(folder: Path, trials: list) -> Study:

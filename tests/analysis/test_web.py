@@ -15,6 +15,8 @@ from sae_sweep.records.references import FOLDER as REFERENCES
 from sae_sweep.records.references import Reference
 from sae_sweep.records.store import Reader
 
+pytestmark = [pytest.mark.figures, pytest.mark.slow]
+
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
 ROWS = "return [...document.querySelectorAll('#trials tbody tr')].map((one) => one.dataset.uid)"
 COLUMN = """

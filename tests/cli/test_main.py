@@ -291,6 +291,7 @@ def test_help_needs_no_torch(capsys) -> None:
     assert "+sweep=NAME" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_mirror_shows_the_sweep_to_optuna(tmp_path) -> None:
     import optuna
 

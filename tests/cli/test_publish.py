@@ -12,6 +12,8 @@ import pytest
 from sae_sweep.cli import main
 from sae_sweep.records.store import Reader, default_url
 
+pytestmark = pytest.mark.figures
+
 WORDS = [
     "+sweep=smoke",
     "executor=inline",

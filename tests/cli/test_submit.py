@@ -40,6 +40,7 @@ def written(outputs: Path) -> Path:
     return outputs / "smoke" / "slurm.sh"
 
 
+@pytest.mark.slow
 def test_the_script_runs_the_sweep_and_asks_slurm_for_what_was_said(tmp_path, slurm, capsys):
     words = ["submit", "slurm", *SMOKE, f"outputs={tmp_path}"]
     assert main([*words, "--gpus", "8", "--time", "4h", "--sbatch", "partition=gpu", "--now"]) == 0

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import contents
 from analysis.cli import main as analyse
 from sae_sweep import process
 from sae_sweep.cli.compose import compose
@@ -37,8 +36,7 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def finished(whole, tmp_path, capsys, monkeypatch) -> Path:
-    """A copy of it; figures, which take seconds, are left out of its reports."""
-    monkeypatch.setattr(contents, "draw", lambda *_: {})
+    """A copy of it."""
     shutil.copytree(whole, tmp_path / "outputs")
     capsys.readouterr()
     return tmp_path / "outputs"

@@ -159,10 +159,35 @@ KINDS = {
 }
 
 
-@pytest.fixture
-def trials(make_trial: Callable[..., Trial]) -> dict[str, Trial]:
+@pytest.fixture(scope="session")
+def every(make_trial: Callable[..., Trial]) -> dict[str, Trial]:
     """One trial of every kind."""
     return {name: make_trial(sae, **train) for name, (sae, train) in KINDS.items()}
+
+
+@pytest.fixture
+def trials(every: dict[str, Trial]) -> dict[str, Trial]:
+    """The same, to take from."""
+    return dict(every)
+
+
+@pytest.fixture(scope="session")
+def company(
+    every: dict[str, Trial],
+    make_trial: Callable[..., Trial],
+    diverging: Trial,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Run, Run]:
+    """Two engines that train every kind: beside one that diverges, and joined late."""
+    folder = tmp_path_factory.mktemp("company")
+    packed, late = (Run(MemoryActivations(), folder / name) for name in ("packed", "late"))
+    for trial in (diverging, *every.values()):
+        packed.engine.add(trial)
+    late.engine.add(make_trial(seed_init=9))
+    late.advance(13)
+    for trial in every.values():
+        late.engine.add(trial)
+    return packed.finish(3), late.finish(10)
 
 
 @pytest.fixture(params=KINDS)
@@ -171,6 +196,6 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def diverging(make_trial: Callable[..., Trial]) -> Trial:
     return make_trial({"aux_coeff": 0}, lr=1e30, lr_warmup_fraction=0.0)

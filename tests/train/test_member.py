@@ -200,6 +200,7 @@ def test_nothing_is_resampled_after_the_last_update(
     assert final["dead_features"] >= 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activations", [65_536], indirect=True, ids=["many tokens"])
 def test_topk_recovers_a_known_dictionary(
     activations, alone, make_trial: Callable[..., Trial], tmp_path: Path

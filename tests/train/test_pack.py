@@ -124,7 +124,14 @@ def test_bits_of_further_losses_do_not_depend_on_the_company(start, fused) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["sparse with aux", "resampled", "controlled", "sparse batchtopk", "jumprelu"]
+    "name",
+    [
+        "resampled",
+        "controlled",
+        pytest.param("sparse with aux", marks=pytest.mark.slow),
+        pytest.param("sparse batchtopk", marks=pytest.mark.slow),
+        pytest.param("jumprelu", marks=pytest.mark.slow),
+    ],
 )
 def test_a_trial_goes_on_from_a_checkpoint_bit_for_bit(
     start, fused, name: str, monkeypatch
@@ -189,6 +196,7 @@ def test_an_error_in_a_step_fails_all_who_shared_it(start, fused, monkeypatch) -
     assert run.engine.uids == ()
 
 
+@pytest.mark.slow
 def test_l1_goes_by_active_latents_once_they_are_few(start, fused) -> None:
     trial = fused(FREE_L1[0] | {"l1_alpha": 60.0}, lr=1e-2, steps=40)
     run = start("here")
@@ -200,6 +208,7 @@ def test_l1_goes_by_active_latents_once_they_are_few(start, fused) -> None:
     assert set(forms) == {pack.DENSE, pack.SPARSE}
 
 
+@pytest.mark.slow
 def test_a_batch_with_too_many_active_latents_is_made_by_whole_rows(
     start, fused, monkeypatch
 ) -> None:
@@ -243,6 +252,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_newcomer_without_room_waits_and_the_others_keep_their_bits(
     start, fused, place: str, monkeypatch
@@ -284,6 +294,7 @@ def test_where_not_even_one_has_room_it_is_out_of_memory(start, fused, monkeypat
     assert (outcome.status, outcome.error) == ("oom", "OutOfMemoryError: CUDA out of memory")
 
 
+@pytest.mark.slow
 def test_one_that_has_trained_leaves_with_its_state(start, fused, monkeypatch) -> None:
     """Memory that shrinks under two: the later goes on elsewhere from where it is."""
     one, other = (fused(sae, **train, steps=5) for sae, train in (SPARSE_TOPK, DENSE_TOPK))
@@ -316,6 +327,7 @@ def test_a_report_without_memory_takes_that_of_the_steps(start, fused, monkeypat
     assert run.outcomes[trial.uid].status == "done"
 
 
+@pytest.mark.slow
 def test_where_no_graph_can_be_recorded_training_goes_on_and_says_so_once(
     start, fused, monkeypatch, caplog
 ) -> None:
@@ -340,6 +352,7 @@ def test_where_no_graph_can_be_recorded_training_goes_on_and_says_so_once(
         assert recorded.weights(trial) == plain.weights(trial)
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_stay_on_the_device_are_fetched_to_the_same_bits(
     start, fused, monkeypatch
 ) -> None:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from analysis import contents
 from sae_sweep import process
 from sae_sweep.cli.main import main
 
@@ -70,6 +71,7 @@ def _command(arguments: list[str], output: str, environment: dict[str, str], fol
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["sae_sweep", *arguments]
+    contents.draw = lambda *_: {}  # the report's figures take longer than the sweep
     process.run(main)
 
 

@@ -114,6 +114,7 @@ def test_members_that_share_a_table_step_as_by_autograd() -> None:
     assert_steps(crowd(), 10, [3, 0, 1, 5])
 
 
+@pytest.mark.slow
 def test_neighbours_do_not_change_a_bit() -> None:
     states, losses = step(crowd(), 10, [3, 0, 1, 5])
     for trial, state, loss in zip(crowd(), states, losses, strict=True):

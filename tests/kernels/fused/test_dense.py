@@ -113,14 +113,14 @@ def test_members_that_share_a_table_step_as_by_autograd() -> None:
     assert_steps(crowd(), 10, [3, 0, 1])
 
 
-@pytest.mark.parametrize("which", [0, 2])
-def test_neighbours_do_not_change_a_bit(which: int) -> None:
-    trial = crowd()[which]
+def test_neighbours_do_not_change_a_bit() -> None:
     states, squared = step(crowd(), 10, [3, 0, 1])
-    (alone,), (squared_alone,) = step([replace(trial, pages=(1, 2, 9))], 12, [1])
-    assert torch.equal(squared_alone, squared[which])
-    for name, tensor in alone.items():
-        assert torch.equal(tensor, states[which][name]), name
+    for which in (0, 2):  # the dense ones
+        trial = replace(crowd()[which], pages=(1, 2, 9))
+        (alone,), (squared_alone,) = step([trial], 12, [1])
+        assert torch.equal(squared_alone, squared[which])
+        for name, tensor in alone.items():
+            assert torch.equal(tensor, states[which][name]), name
 
 
 @pytest.mark.parametrize("dead", [True, False])
