@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -142,7 +142,7 @@ def _row(one: Pair) -> list[str]:
 SPARSITY = ("sae.k", "sae.l1_alpha")
 WIDTH = ("sae.n_latents", "sae.expansion_factor")
 HEATMAP = "medians over sparsity and width"
-PAIR = "medians over two hyperparameters whose effects do not add up"
+PAIR = "means over two hyperparameters whose effects do not add up"
 
 
 class Cells(NamedTuple):
@@ -150,7 +150,9 @@ class Cells(NamedTuple):
 
     across: Hyperparameter
     up: Hyperparameter
-    medians: np.ndarray
+    middle: Literal["median", "mean"]
+    """What is shown of the trials in a cell; a mean is taken on the metric's scale."""
+    middles: np.ndarray
     """[levels up, levels across], NaN where no ranked trial is."""
     counts: np.ndarray
     """Ranked trials with a value in each cell."""
@@ -161,22 +163,30 @@ def cells(study: Study, metric: Metric) -> Cells | None:
     varied = {one.key: one for one in study.hyperparameters}
     across = next((varied[key] for key in SPARSITY if key in varied), None)
     up = next((varied[key] for key in WIDTH if key in varied), None)
-    return None if across is None or up is None else cells_of(study, metric, across, up)
+    return None if across is None or up is None else cells_of(study, metric, across, up, "median")
 
 
-def cells_of(study: Study, metric: Metric, across: Hyperparameter, up: Hyperparameter) -> Cells:
-    """The medians of a metric over two hyperparameters."""
+def cells_of(
+    study: Study,
+    metric: Metric,
+    across: Hyperparameter,
+    up: Hyperparameter,
+    middle: Literal["median", "mean"],
+) -> Cells:
+    """A metric over two hyperparameters; an interaction is one of means."""
     values = study.trials[metric.name].to_numpy(dtype=np.float64)
     counted = study.trials["ranked"].to_numpy() & ~np.isnan(values)
-    medians = np.full((len(up.order), len(across.order)), np.nan)
-    counts = np.zeros(medians.shape, dtype=int)
+    middles = np.full((len(up.order), len(across.order)), np.nan)
+    counts = np.zeros(middles.shape, dtype=int)
     for i, row in enumerate(up.order):
         for j, column in enumerate(across.order):
             inside = counted & up.at(row) & across.at(column)
             counts[i, j] = inside.sum()
             if counts[i, j]:
-                medians[i, j] = np.median(values[inside])
-    return Cells(across, up, medians, counts)
+                own = values[inside]
+                mean = scales.back(metric, float(scales.onto(metric, own).mean()))
+                middles[i, j] = mean if middle == "mean" else np.median(own)
+    return Cells(across, up, middle, middles, counts)
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:
@@ -187,23 +197,23 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
         if found is not None and found.counts.any():
             drawn.append(_draw(metric, found, folder, f"heatmap_{metric.name}", HEATMAP))
     for one in effect_tests.estimate(study).claimed_pairs[:SHOWN]:
-        found = cells_of(study, one.metric, one.first, one.second)
+        found = cells_of(study, one.metric, one.first, one.second, "mean")
         drawn.append(_draw(one.metric, found, folder, one.figure, PAIR))
     return drawn
 
 
 def _draw(metric: Metric, found: Cells, folder: Path, name: str, caption: str) -> style.Drawn:
-    rows, columns = found.medians.shape
+    rows, columns = found.middles.shape
     figure, (axes,) = style.new(1, 1, (max(3.6, 1.4 + 1.1 * columns), 1.2 + 0.62 * rows))
-    norm = _norm(metric, found.medians)
+    norm = _norm(metric, found.middles)
     colours = mpl.colormaps["cividis"]
-    axes.imshow(found.medians, cmap=colours, norm=norm, aspect="auto", origin="lower")
-    shown = 100 * found.medians if metric.unit == "share" else found.medians
+    axes.imshow(found.middles, cmap=colours, norm=norm, aspect="auto", origin="lower")
+    shown = 100 * found.middles if metric.unit == "share" else found.middles
     unit = " %" if metric.unit == "share" else ""
     for i in range(rows):
         for j in range(columns):
             if found.counts[i, j]:
-                red, green, blue, _ = colours(norm(found.medians[i, j]))
+                red, green, blue, _ = colours(norm(found.middles[i, j]))
                 dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
                 ink = "white" if dark else style.BLACK
                 value, n = f"{number(shown[i, j], 3)}{unit}", f"n = {found.counts[i, j]}"
@@ -218,12 +228,13 @@ def _draw(metric: Metric, found: Cells, folder: Path, name: str, caption: str) -
     axes.set_ylabel(found.up.name)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{style.named(metric)}: median", loc="left")
+    middle = scales.MEAN_NAMES[metric.scale] if found.middle == "mean" else found.middle
+    axes.set_title(f"{style.named(metric)}: {middle}", loc="left")
     return style.save(figure, folder, name, caption)
 
 
-def _norm(metric: Metric, medians: np.ndarray) -> Normalize:
-    low, high = np.nanmin(medians), np.nanmax(medians)
+def _norm(metric: Metric, values: np.ndarray) -> Normalize:
+    low, high = np.nanmin(values), np.nanmax(values)
     if low == high:
         low, high = low - 0.5 * abs(low) - 1e-9, high + 0.5 * abs(high) + 1e-9
     if metric.scale == "log" and low > 0:

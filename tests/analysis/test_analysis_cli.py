@@ -25,6 +25,7 @@ def test_report_prints_where_it_is(build: Build, capsys: pytest.CaptureFixture[s
     assert Path("out/study/report.md").is_file()
 
 
+@pytest.mark.slow
 def test_the_module_loads_nothing_of_the_training_half(build: Build) -> None:
     script = f"""
 import sys

@@ -379,6 +379,7 @@ def checked(page: Page) -> set[str]:
     return {one["kind"] for one in found}
 
 
+@pytest.mark.slow
 def test_every_sentence_is_what_the_data_say(tmp_path: Path) -> None:
     seen = set()
     hidden = [Ran({"sae.k": k}, {"fvu": 0.5 / k, "l0": k, "dead_features": 0.99}) for k in (4, 8)]

@@ -560,7 +560,13 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return render
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+DEAR = ("seeded", *(name for name in SWEEPS if name.startswith("random")))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name for name in SWEEPS],
+)
 def test_every_sentence_says_what_runs_csv_says(name: str, rendered: Callable[[str], Path]) -> None:
     keys = dict.fromkeys(key for one in SWEEPS[name] for key in one.assignment if key not in SEEDS)
     runs_csv = rendered(name) / "data" / "runs.csv"
@@ -577,6 +583,7 @@ def claims(folder: Path) -> list[Claim]:
     return json.loads((folder / "data" / "claims.json").read_text())["claims"]
 
 
+@pytest.mark.slow
 def test_the_sweeps_here_make_every_kind_of_sentence(rendered: Callable[[str], Path]) -> None:
     said = {one["kind"] for name in SWEEPS for one in claims(rendered(name))}
     assert said >= CHECKS.keys() - {"NothingRanked", "SmallValidation"}

@@ -174,6 +174,7 @@ def within(early: np.ndarray, final: np.ndarray, k: np.ndarray) -> float:
     return float((ranks - ranks.groupby(k).transform("mean")).corr().iloc[0, 1])
 
 
+@pytest.mark.slow
 def test_every_sentence_on_early_signals_is_what_the_trials_come_to(tmp_path: Path) -> None:
     trials = made()
     told, table = page(tmp_path, trials)

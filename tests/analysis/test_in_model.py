@@ -108,6 +108,7 @@ def test_the_clean_and_ablated_figures_are_told_once(tmp_path: Path) -> None:
     assert dict(told.figures)["output_cosine_mean"] == 0.3
 
 
+@pytest.mark.slow
 def test_every_recommended_trial_shows_what_the_model_loses(tmp_path: Path) -> None:
     made = study(tmp_path, in_model())
     assert all("ce_loss_increase" in dict(one.values) for one in recommendations(made))

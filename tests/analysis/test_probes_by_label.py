@@ -110,6 +110,7 @@ def test_every_shown_trial_has_its_row_and_labels_are_text(study: Study) -> None
     assert "| 0, 7, 8, 9, 10 |" in text
 
 
+@pytest.mark.slow
 def test_the_report_draws_the_first_and_shows_it(tmp_path: Path) -> None:
     with Reader(write_store(tmp_path, probed(tmp_path))) as reader:
         report.render(reader.sweep(), tmp_path / "report", reader.history)

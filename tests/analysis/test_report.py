@@ -11,7 +11,7 @@ from made_sweeps import Load, Ran, grid, write_store
 from analysis import contents, report
 from analysis.cli import main
 from analysis.study.table import load as to_study
-from analysis.topics.interactions import cells
+from analysis.topics.interactions import cells, cells_of
 from sae_sweep.errors import BadInput
 from sae_sweep.records import METRICS
 from sae_sweep.records.store import Reader, Sweep
@@ -57,6 +57,7 @@ def test_the_report_is_the_golden_one(rendered: Path, name: str) -> None:
     assert same, f"the report changed. Read it; where it is better: cp {page} {golden}"
 
 
+@pytest.mark.slow
 def test_a_second_rendering_is_byte_for_byte_the_first(rendered: Path, load: Load) -> None:
     first = hashes(rendered)
     render(load(grid()), rendered)
@@ -319,7 +320,9 @@ def test_the_data_files_say_what_the_store_says(load: Load, tmp_path: Path) -> N
         assert {one["uid"] for one in front["members"]} == set(points.index[mask])
 
 
-def test_a_heatmap_cell_is_the_median_of_its_ranked_trials(load: Load) -> None:
+def test_a_cell_is_the_median_of_its_ranked_trials_or_their_mean(
+    load: Load,
+) -> None:
     study = to_study(load(grid())[0])
     found = cells(study, METRICS["fvu"])
     assert found is not None
@@ -328,8 +331,12 @@ def test_a_heatmap_cell_is_the_median_of_its_ranked_trials(load: Load) -> None:
     assert found.counts.sum() == len(study.ranked)
     for (wide, k), values in grouped:
         i, j = found.up.order.index(f"{wide:g}"), found.across.order.index(f"{k:g}")
-        assert found.medians[i, j] == values.median()
+        assert found.middles[i, j] == values.median()
         assert found.counts[i, j] == len(values)
+    means = cells_of(study, METRICS["fvu"], found.across, found.up, "mean").middles
+    for (wide, k), values in grouped:
+        i, j = found.up.order.index(f"{wide:g}"), found.across.order.index(f"{k:g}")
+        assert means[i, j] == pytest.approx(values.prod() ** (1 / len(values)))
 
 
 def test_figures_are_drawn_for_what_there_is(load: Load, tmp_path: Path) -> None:
@@ -369,7 +376,15 @@ BIG = [
 ]
 
 
-@pytest.mark.parametrize("trials", [grid(), BIG, BIG[:1], []], ids=["grid", "big", "one", "none"])
+@pytest.mark.parametrize(
+    "trials",
+    [
+        pytest.param(grid(), id="grid"),
+        pytest.param(BIG, id="big", marks=pytest.mark.slow),
+        pytest.param(BIG[:1], id="one"),
+        pytest.param([], id="none"),
+    ],
+)
 def test_the_first_page_is_short(load: Load, tmp_path: Path, trials: list[Ran]) -> None:
     about = {"settings": ["sae.k", "train.beta1"], "metrics": ["dead_features", "fvu"]}
     page = render(load(trials, config={"sweep": {"about": about}}), tmp_path / "study").read_text()

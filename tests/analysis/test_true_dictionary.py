@@ -70,6 +70,7 @@ def test_one_that_is_best_by_both_is_told_once(tmp_path: Path) -> None:
     assert found.words.endswith("it has the lowest fvu too.")
 
 
+@pytest.mark.slow
 def test_the_details_show_every_metric_and_the_figure(tmp_path: Path) -> None:
     with Reader(write_store(tmp_path, ground_truth())) as reader:
         page = report.render(reader.sweep(), tmp_path / "out" / "study", reader.history)

@@ -103,6 +103,7 @@ def test_sigint_stays_ignored_under_nohup(tmp_path: Path) -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run("+sweep=smoke", "executor=inline", "outputs=file/out", folder=tmp_path)

@@ -127,7 +127,7 @@ def test_bits_of_further_losses_do_not_depend_on_the_company(start, fused) -> No
     "name",
     [
         "resampled",
-        "controlled",
+        pytest.param("controlled", marks=pytest.mark.slow),
         pytest.param("sparse with aux", marks=pytest.mark.slow),
         pytest.param("sparse batchtopk", marks=pytest.mark.slow),
         pytest.param("jumprelu", marks=pytest.mark.slow),

@@ -86,6 +86,7 @@ def test_a_diverging_and_a_failing_trial_leave_the_others_untouched(
     assert sweeps.results(tmp_path) == reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", ["first report", pytest.param("first end", marks=pytest.mark.slow)]
 )

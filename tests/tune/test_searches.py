@@ -62,6 +62,7 @@ def test_a_rerun_asks_nothing_and_a_larger_budget_asks_for_the_rest(tmp_path) ->
     assert sweeps.times_done(tmp_path) == [1] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -80,6 +81,7 @@ def test_another_question_under_the_same_name_is_refused(tmp_path, change, messa
     sweeps.run(tmp_path, "inline", *changed, "sweep.name=tiny-2")
 
 
+@pytest.mark.slow
 def test_target_search_ends_when_it_has_found_and_says_so(tmp_path) -> None:
     target = ["sae=l1", "search=target", "sae.l1_alpha={loguniform:[0.01,100]}"]
     target += ["search.target=0.3", "train.lr=3e-3"]

@@ -66,6 +66,7 @@ def test_another_policy_continues_a_stopped_trial_from_its_checkpoint_to_the_sam
     assert all(step > 40 for step in anew.values())  # where they were pruned
 
 
+@pytest.mark.slow
 def test_another_sweep_with_the_same_policy_takes_the_decision_over(tmp_path) -> None:
     sweeps.run(tmp_path, "inline", SPARSER)
     text = sweeps.run(tmp_path, "inline", SPARSER, "sweep.name=other")
@@ -80,6 +81,7 @@ def test_a_rerun_of_all_trains_stopped_trials_anew_and_judges_them_again(tmp_pat
     assert sweeps.rows(tmp_path, started) == [(2,), (2,)]
 
 
+@pytest.mark.slow
 def test_a_budget_of_trials_ends_the_rest_untrained(tmp_path) -> None:
     sweeps.run(tmp_path, "inline", "stop.budget.trials=3")
     assert counts(tmp_path) == {"done": 3, "stopped": 1}
@@ -123,6 +125,7 @@ def test_a_search_is_told_of_stopped_trials_and_ends_with_its_budget(tmp_path, m
     assert counts(tmp_path) == {"stopped": 3}
 
 
+@pytest.mark.slow
 def test_halving_compares_trials_of_one_k_only(tmp_path) -> None:
     rule = "stop.halving={first_share: 0.25, group_by: [sae.k], factor: 2}"
     sweeps.run(tmp_path, "inline", rule, "train.lr=[1e-3,3e-3,1e-5]")

@@ -113,6 +113,7 @@ def test_members_that_share_a_table_step_as_by_autograd() -> None:
     assert_steps(crowd(), 10, [3, 0, 1])
 
 
+@pytest.mark.slow
 def test_neighbours_do_not_change_a_bit() -> None:
     states, squared = step(crowd(), 10, [3, 0, 1])
     for which in (0, 2):  # the dense ones

@@ -80,6 +80,7 @@ def test_steps_are_those_of_autograd(d: int, b: int) -> None:
         assert_near(loss, out["aux"])
 
 
+@pytest.mark.slow
 def test_neighbours_do_not_change_a_bit() -> None:
     trials = crowd(7, 9)
     for trial, (together, loss) in zip(trials, step(trials, 13, SLOTS), strict=True):

@@ -132,6 +132,7 @@ def test_members_that_share_a_table_step_as_by_autograd() -> None:
         assert_state(found, stepped(trial)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [3, update.CHUNK])
 def test_neighbours_do_not_change_a_bit(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update, "CHUNK", chunk)
