@@ -79,6 +79,10 @@ class Drawn(NamedTuple):
 
 def save(figure: Figure, folder: Path, name: str, caption: str) -> Drawn:
     """Write the figure as PNG, without the date and the library that would change its bytes."""
+    layout = figure.get_layout_engine()
+    if layout is not None:  # once: savefig would lay it out and draw it two times
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     figure.savefig(folder / f"{name}.png", dpi=140, metadata={"Software": None})
     return Drawn(name, caption)
 
