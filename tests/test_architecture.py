@@ -13,6 +13,7 @@ TRAINING_HALF = ("sae_sweep.train", "sae_sweep.sae", "sae_sweep.kernels", "sae_s
 BLOCKED = ("ray", "hydra", "optuna", "sqlalchemy", "transformers", "pandas", "matplotlib", "rich")
 
 
+@pytest.mark.slow
 def test_the_training_half_works_with_the_rest_absent() -> None:
     code = f"""
 import sys
@@ -32,6 +33,7 @@ def test_reading_results_loads_neither_torch_nor_ray() -> None:
     assert ran.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_a_sweep_with_nothing_to_train_loads_no_ray(tmp_path) -> None:
     words = [
         "+sweep=smoke",

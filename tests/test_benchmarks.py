@@ -57,6 +57,7 @@ for module in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_help_needs_no_peer() -> None:
     shown = subprocess.run(
         [sys.executable, "-c", HELP, *MODULES, " ".join(PEERS)],
@@ -197,6 +198,7 @@ def test_the_reference_that_is_timed_trains_like_ours(k: int | None, tmp_path: P
     torch.testing.assert_close(ours.x_hat, theirs.x_hat.detach(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_the_compiler_cannot_do_is_a_result(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -26,7 +26,8 @@ CASES = [
     Case("library", SPARSE, exact=False),
 ]
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the interpreter's NumPy
+# the interpreter is NumPy, which warns of what a mask then leaves out
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,6 @@ def test_it_finds_a_wrong_selection_wrong(monkeypatch: pytest.MonkeyPatch) -> No
     assert "selection" in launched["verdict"]
 
 
-@pytest.mark.slow
 def test_it_finds_equal_bits_equal() -> None:
     row = next(bits((Case("TopK", SPARSE),), steps=3))
     assert row["verdict"] == "ok"
@@ -132,7 +132,6 @@ TABLES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_every_table_is_made(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_times, "SHAPES", (SPARSE,))
@@ -152,7 +151,6 @@ def few_rounds(advance, *, warm_up: int, steps: int, rounds: int) -> gpu_cases.T
     return gpu_cases.timed(advance, warm_up=1, steps=1, rounds=1)
 
 
-@pytest.mark.slow
 def test_the_engine_finishes_the_grid() -> None:
     rows = RandomRows(8, 12)
     trials = [settle(Shape(8, 16, k, 4), steps=3, precision="fp32") for k in (1, 5)]
@@ -166,7 +164,6 @@ def raising() -> Iterator[Row]:
     raise RuntimeError("simulated")
 
 
-@pytest.mark.slow
 def test_a_failure_of_every_section_loses_nothing_that_was_known(tmp_path: Path) -> None:
     """Every section of both parts raises after its first line, in a process of its own."""
     for part, sections in gpu.SECTIONS.items():

@@ -194,6 +194,7 @@ def test_a_damaged_index_is_one_message_and_leads_out_of_no_folder(tmp_path, tex
     assert not (tmp_path / "one").exists()
 
 
+@pytest.mark.slow
 def test_processes_of_one_machine_download_once(machine, tmp_path) -> None:
     ours = machine("a")
     write(ours.mirror / "x", **{f"f{n}": str(n) for n in range(8)})

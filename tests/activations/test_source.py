@@ -127,6 +127,7 @@ def test_a_declaration_needs_the_width() -> None:
         declare(ActivationsConfig(model="owner/unreachable", layer=3))
 
 
+@pytest.mark.slow
 def test_synthetic_activations_need_none_of_the_other_packages(tmp_path: Path) -> None:
     child = """
 import sys

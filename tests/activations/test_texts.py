@@ -44,6 +44,7 @@ def refused(message: str, text: Path | str, **changes: Any) -> None:
         identity(text, **changes)
 
 
+@pytest.mark.slow
 def test_python_docs_holds_topics_and_docstrings_of_modules_classes_and_functions() -> None:
     import argparse
     import inspect

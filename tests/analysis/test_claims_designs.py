@@ -334,6 +334,7 @@ CHECKS: dict[str, Callable[[Sweep, Claim], None]] = {
 }
 
 
+@pytest.mark.slow
 def test_every_sentence_says_what_the_runs_say(sweep: Sweep) -> None:
     checked = [one for one in sweep.found if one["kind"] in CHECKS]
     for one in checked:

@@ -563,6 +563,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 DEAR = ("seeded", *(name for name in SWEEPS if name.startswith("random")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name for name in SWEEPS],

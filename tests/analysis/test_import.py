@@ -112,6 +112,7 @@ def test_the_published_scores_are_reproduced_and_rank_by_dead_latents() -> None:
     assert text.count("| yes |") == 10
 
 
+@pytest.mark.slow
 def test_scores_with_other_bounds_are_not_reproduced_and_without_bounds_not_judged() -> None:
     other = page(MULTILINGUAL, "--bounds", "dead_features=0:1", "--bounds", "fvu=0.004:676")
     assert "in 0 of 10 rows, within the digits" in other
@@ -181,6 +182,7 @@ def test_every_format_gives_the_same_records(name: str) -> None:
     assert found[1].final["fvu"] == 0.25
 
 
+@pytest.mark.slow
 def test_our_own_export_comes_back(build: Build) -> None:
     url = build(grid())
     for kind in ("csv", "parquet"):

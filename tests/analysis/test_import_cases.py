@@ -152,6 +152,7 @@ plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 nested = st.recursive(plain, lambda one: st.lists(one) | st.dictionaries(st.text(), one))
 
 
+@pytest.mark.slow
 @given(nested)
 def test_what_python_prints_is_read_back(value: Any) -> None:
     assert repr(literals.parse(repr(value))) == repr(value)
@@ -189,6 +190,7 @@ def test_no_text_becomes_a_number_that_its_digits_do_not_spell(text: str) -> Non
         assert not set("_,' ") & set(text.strip())
 
 
+@pytest.mark.slow
 def test_names_with_dollars_are_drawn_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

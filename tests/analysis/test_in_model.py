@@ -92,6 +92,7 @@ def test_pairs_of_equal_l0_that_all_agree_are_counted(tmp_path: Path) -> None:
     assert found.pairs == sum(a[0] == b[0] and a[1] < b[1] for a in rows for b in rows)
 
 
+@pytest.mark.slow
 def test_a_question_about_the_loss_is_answered_on_the_first_page(tmp_path: Path) -> None:
     about = {"settings": ["sae.k"], "metrics": ["ce_loss_increase", "fvu"]}
     with Reader(write_store(tmp_path, in_model(), config={"sweep": {"about": about}})) as reader:

@@ -116,6 +116,7 @@ def test_without_a_gpu_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert live.devices() == []
 
 
+@pytest.mark.slow
 def test_a_sweep_that_has_ended_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +143,7 @@ def start_watching(words: list[str]) -> tuple[subprocess.Popen[str], str]:
     return watching, line.split()[1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_without_a_trace(tmp_path: Path) -> None:
     url = write_store(tmp_path, [*grid()[:2], Ran({"sae.k": 32}, status="running")], ended=False)
     words = ["watch", "--html", "--store", url, "--outputs", str(tmp_path / "out")]

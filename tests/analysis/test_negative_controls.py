@@ -50,6 +50,7 @@ def test_a_planted_effect_is_found_with_its_sign_and_the_others_are_not(effect: 
     assert not_above(wrong, 3 * 12, CLAIMED), wrong
 
 
+@pytest.mark.slow
 def test_a_confounded_setting_is_not_claimed() -> None:
     found, wrong, misled = 0, 0, 0
     for i in range(20):
@@ -66,6 +67,7 @@ def test_a_confounded_setting_is_not_claimed() -> None:
     assert not_above(wrong, 20, CLAIMED), wrong
 
 
+@pytest.mark.slow
 def test_a_planted_interaction_is_found_and_none_without_it() -> None:
     found = {0.0: 0, 4.0: 0}
     for size in found:

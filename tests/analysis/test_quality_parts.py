@@ -70,6 +70,7 @@ def test_every_number_has_one_band_and_dead_features_none() -> None:
     assert "contradict" in table.ungraded["dead_features"]
 
 
+@pytest.mark.slow
 def test_the_report_grades_by_a_table_of_ones_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,7 @@ finals = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(finals)
 def test_no_trial_beats_a_recommended_one_in_its_objectives(
     finals: list[tuple[float, float, float]],

@@ -114,6 +114,7 @@ def test_rows_of_a_table_have_as_many_cells_as_its_header(load: Load, tmp_path: 
     assert "# &lt;script&gt;\\`x\\` \\[y\\](z)" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trials",
     [
@@ -266,6 +267,7 @@ def test_a_report_of_another_version_is_not_current(
     assert not report.is_current(sweep, tmp_path / "study")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_a_rendering_that_dies_leaves_the_old_report(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -283,6 +285,7 @@ def test_a_rendering_that_dies_leaves_the_old_report(
     assert hashes(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_a_figure_that_is_no_more_goes(load: Load, tmp_path: Path) -> None:
     stale = tmp_path / "study" / "figures" / "heatmap_gone.png"
     stale.parent.mkdir(parents=True)
@@ -346,6 +349,7 @@ def test_figures_are_drawn_for_what_there_is(load: Load, tmp_path: Path) -> None
     assert set(drawn) == {"status_map", "curves_fvu", "curves_dead_features", "curves_loss"}
 
 
+@pytest.mark.slow
 def test_a_dollar_sign_in_a_name_is_no_mathematics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +380,7 @@ BIG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trials",
     [

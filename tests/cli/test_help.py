@@ -54,6 +54,7 @@ def test_the_commands_and_exit_codes_stand(text: str) -> None:
         assert line in words(text)
 
 
+@pytest.mark.slow
 def test_a_users_sweeps_are_listed_and_a_broken_one_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     head = "# @package _global_\nsweep:\n"

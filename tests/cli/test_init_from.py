@@ -62,6 +62,7 @@ def test_a_trial_starts_where_the_weights_are(
         assert torch.equal(mine.w_enc, theirs.w_enc)
 
 
+@pytest.mark.slow
 def test_other_rows_have_another_normalisation(first: tuple[Path, TrialRecord]) -> None:
     outputs, before = first
     words = [f"sae.init_from={start(first)}", "sae.n_latents=32", "sae.k=4"]
@@ -70,6 +71,7 @@ def test_other_rows_have_another_normalisation(first: tuple[Path, TrialRecord]) 
     assert trial.final["fvu"] == pytest.approx(before.final["fvu"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_identity_is_the_content_wherever_it_lies(
     first: tuple[Path, TrialRecord], tmp_path: Path
 ) -> None:

@@ -311,6 +311,7 @@ def test_the_mirror_shows_the_sweep_to_optuna(tmp_path) -> None:
     assert len(study.trials) == 6
 
 
+@pytest.mark.slow
 def test_a_mirror_that_fails_says_so_and_the_sweep_goes_on(tmp_path, capsys) -> None:
     (tmp_path / "optuna.db").write_text("no database " * 99)
     assert main([*TINY, f"outputs={tmp_path}", "store.optuna_mirror=true"]) == 0
@@ -325,6 +326,7 @@ def test_a_sweep_may_vary_its_activations(tmp_path) -> None:
     assert len(list((tmp_path / "trials").glob("*/sae.safetensors"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rerun", "again"), [("failed", 1), ("diverged", 1), ("all", 4)])
 def test_a_rerun_by_status_trains_only_those(tmp_path, capsys, rerun, again) -> None:
     axes = "sweep.zip=[{keys: [sae.k, train.lr], values: [[2,1e-3],[4,1e-3],[6,1e-3],[8,1e30]]}]"
@@ -344,6 +346,7 @@ def test_a_rerun_by_status_trains_only_those(tmp_path, capsys, rerun, again) -> 
     assert f"4 trials: 1 diverged, {3 - expected} done" in said
 
 
+@pytest.mark.slow
 def test_weights_off_the_front_go_also_after_an_interruption(tmp_path, monkeypatch) -> None:
     from sae_sweep.tune.driver import Driver
 
@@ -364,6 +367,7 @@ def test_weights_off_the_front_go_also_after_an_interruption(tmp_path, monkeypat
     assert "lr1e-03" in kept[0]
 
 
+@pytest.mark.slow
 def test_a_strange_checkpoint_fails_its_own_trial_only(tmp_path, capsys) -> None:
     assert main([*TINY, f"outputs={tmp_path / 'first'}"]) == 0
     one = min((tmp_path / "first" / "trials").iterdir())
@@ -376,6 +380,7 @@ def test_a_strange_checkpoint_fails_its_own_trial_only(tmp_path, capsys) -> None
     assert "2 trials: 1 done, 1 failed" in said
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_a_killed_driver_left_goes_with_the_rerun(tmp_path) -> None:
     assert main([*TINY, f"outputs={tmp_path}"]) == 0
     left = [folder / checkpoint.STATE_FILE for folder in (tmp_path / "trials").iterdir()]

@@ -19,6 +19,7 @@ def run(*words: str, folder: Path, **options: object) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["modules", pytest.param("packages", marks=pytest.mark.slow)])
 def test_a_users_modules_are_not_imported(tmp_path: Path, kind: str) -> None:
     for name in ("analysis", "random", "argparse", "numpy", "conf", "utils"):
@@ -79,6 +80,7 @@ def test_the_teardown_is_skipped_and_nothing_else(
     assert done.stdout.splitlines()[-1] == last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["omegaconf", "torch.nn", "sae_sweep.tune"])
 def test_ctrl_c_during_start_up_is_clean(tmp_path: Path, module: str) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "sae_sweep", "+sweep=smoke"]
@@ -92,6 +94,7 @@ def test_ctrl_c_during_start_up_is_clean(tmp_path: Path, module: str) -> None:
         assert (process.wait(timeout=60), said) == (130, "\nstopped; nothing was started\n")
 
 
+@pytest.mark.slow
 def test_sigint_stays_ignored_under_nohup(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -265,6 +265,7 @@ def test_a_forget_that_was_killed_before_the_records_went_is_finished_by_the_nex
     assert list((finished / "trials").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_place_of_a_checkpoint_fails_its_own_trial(finished, capsys) -> None:
     first = min((finished / "trials").iterdir())
     words = ["--outputs", str(finished)]

@@ -202,6 +202,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path / "rows"
 
 
+@pytest.mark.slow
 def test_probing_changes_neither_uids_nor_weights_nor_other_metrics(
     files: Path, tmp_path: Path
 ) -> None:
@@ -218,6 +219,7 @@ def test_probing_changes_neither_uids_nor_weights_nor_other_metrics(
     assert not list((tmp_path / "off").glob(f"trials/*/{PROBES_FILE}"))
 
 
+@pytest.mark.slow
 def test_one_label_is_noted_and_refused_as_an_objective(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

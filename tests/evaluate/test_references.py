@@ -67,6 +67,7 @@ def test_an_exported_trial_scores_what_the_trial_scored(
     assert before.keys() == {"report.md", "details.md"}
 
 
+@pytest.mark.slow
 def test_references_change_no_rank_and_no_front(outputs: Path, tmp_path: Path) -> None:
     names = ("data/runs.csv", "data/pareto_optimal_configs.json")
     place = tmp_path / "outputs"

@@ -76,6 +76,7 @@ def text_changed(is_text: Tensor, change: Callable[[Tensor], Tensor]) -> Callabl
     return lambda states: torch.where(is_text[None, :, None], change(states), states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "masked"])
 @pytest.mark.parametrize("change", [changed, torch.zeros_like])
 def test_losses_are_those_of_a_hook_written_by_hand(
@@ -240,6 +241,7 @@ def sweep(outputs: Path, model: Path, story: Path, *more: str) -> dict[str, tupl
     }
 
 
+@pytest.mark.slow
 def test_measuring_changes_neither_uids_nor_weights_nor_other_metrics(
     model: Callable[[str], Path], story: Path, tmp_path: Path
 ) -> None:

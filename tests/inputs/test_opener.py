@@ -85,6 +85,7 @@ def test_any_bytes_are_read_or_refused_by_name(tmp_path: Path, content: bytes, s
         assert str(path) in str(error)  # noqa: PT017  (either end is right)
 
 
+@pytest.mark.slow
 @anew
 @given(
     st.lists(st.dictionaries(st.text(max_size=3), st.text(max_size=5), min_size=1), max_size=4),

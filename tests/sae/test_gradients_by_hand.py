@@ -205,6 +205,7 @@ def moments_of(sae: AbstractSae) -> dict[str, Moments]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("form")
 def test_fifty_steps_drift_by_rounding_alone(config: Architecture) -> None:
     d, n = 12, 48

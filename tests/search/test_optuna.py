@@ -72,6 +72,7 @@ def test_draws_under_way_are_neither_repeated_nor_counted_again(sampler: str) ->
     assert again.exhausted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_a_model_finds_the_target_nearer_than_chance(sampler: str) -> None:
     found = run(make_search(trials=30, sampler=sampler, seed=1))

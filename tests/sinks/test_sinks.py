@@ -64,6 +64,7 @@ def track(outputs: Path, sink: str, **environment: str) -> subprocess.CompletedP
     return ran
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_every_report_once(outputs, trials, steps) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -109,6 +110,7 @@ def test_mlflow_has_one_run_per_trial_with_settings_status_and_report(outputs, t
     assert "report.md" in paths
 
 
+@pytest.mark.slow
 def test_trackio_keeps_rows_and_settings_in_its_local_database(outputs, trials, steps) -> None:
     track(outputs, "trackio")
     track(outputs, "trackio")
@@ -132,6 +134,7 @@ print(json.dumps([rows, SQLiteStorage.get_run_config("sae_sweep", sys.argv[1])])
     assert config["_Group"] == "smoke"
 
 
+@pytest.mark.slow
 def test_wandb_offline_records_runs_that_can_be_synced(outputs, trials, steps) -> None:
     track(outputs, "wandb", WANDB_MODE="offline")
     code = """
@@ -186,6 +189,7 @@ print(json.dumps(found))
     assert failed["exit"] == 1
 
 
+@pytest.mark.slow
 def test_wandb_without_a_login_offers_the_offline_mode(tmp_path) -> None:
     clean = {"HOME": str(tmp_path), "WANDB_MODE": "online", "NETRC": str(tmp_path / "netrc")}
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
@@ -213,6 +217,7 @@ def test_a_sink_that_hangs_costs_the_sweep_nothing(outputs, capfd, monkeypatch) 
     assert sinks._processes["tensorboard"].poll() is not None
 
 
+@pytest.mark.slow
 def test_a_sink_that_dies_is_said_once_and_catches_up_later(tmp_path, capfd, monkeypatch) -> None:
     from sae_sweep.cli import run as running
 

@@ -8,6 +8,7 @@ import pytest
 WITHOUT = ("ray", "hydra", "optuna", "sqlalchemy", "transformers")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["sae_sweep.train", "sae_sweep.sae", "sae_sweep.kernels"])
 def test_it_imports_without_them(module: str) -> None:
     blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in WITHOUT)

@@ -165,6 +165,7 @@ def test_latents_that_stay_silent_are_dead_in_training(
     assert final["dead_train"] == final["dead_features"] == 0.5
 
 
+@pytest.mark.slow
 def test_aux_k_brings_latents_back(start, make_trial: Callable[..., Trial]) -> None:
     dead = {}
     for coeff in (0.0, 1.0):

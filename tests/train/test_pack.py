@@ -12,7 +12,7 @@ from sae_sweep.records import Outcome
 from sae_sweep.train import chunk, member, pack, pack_steps, solo
 
 # the interpreter is NumPy, which warns of what a mask then leaves out
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 STEPS = 18
 """More than every window, cadence and change of form below; the interpreter is slow."""
@@ -81,7 +81,6 @@ def diverges(fused) -> Trial:
     return fused({"aux_coeff": 0, "n_latents": 8}, lr=1e30, lr_warmup_fraction=0.0)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_bits_do_not_depend_on_the_company(start, fused, diverges: Trial) -> None:
     """Alone, packed with seven others, joined late, beside one that diverges: the same bits."""
@@ -104,7 +103,6 @@ def test_bits_do_not_depend_on_the_company(start, fused, diverges: Trial) -> Non
         assert alone.weights(trial) == packed.weights(trial)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_bits_of_further_losses_do_not_depend_on_the_company(start, fused) -> None:
     trials = [fused(sae, **{**train, "steps": 8}) for sae, train in FURTHER.values()]
@@ -125,13 +123,7 @@ def test_bits_of_further_losses_do_not_depend_on_the_company(start, fused) -> No
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "resampled",
-        pytest.param("controlled", marks=pytest.mark.slow),
-        pytest.param("sparse with aux", marks=pytest.mark.slow),
-        pytest.param("sparse batchtopk", marks=pytest.mark.slow),
-        pytest.param("jumprelu", marks=pytest.mark.slow),
-    ],
+    ["sparse with aux", "resampled", "controlled", "sparse batchtopk", "jumprelu"],
 )
 def test_a_trial_goes_on_from_a_checkpoint_bit_for_bit(
     start, fused, name: str, monkeypatch
@@ -151,7 +143,6 @@ def test_a_trial_goes_on_from_a_checkpoint_bit_for_bit(
     assert whole.weights(trial) == second.weights(trial)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("name", "reproducible"),
@@ -196,7 +187,6 @@ def test_an_error_in_a_step_fails_all_who_shared_it(start, fused, monkeypatch) -
     assert run.engine.uids == ()
 
 
-@pytest.mark.slow
 def test_l1_goes_by_active_latents_once_they_are_few(start, fused) -> None:
     trial = fused(FREE_L1[0] | {"l1_alpha": 60.0}, lr=1e-2, steps=40)
     run = start("here")
@@ -208,7 +198,6 @@ def test_l1_goes_by_active_latents_once_they_are_few(start, fused) -> None:
     assert set(forms) == {pack.DENSE, pack.SPARSE}
 
 
-@pytest.mark.slow
 def test_a_batch_with_too_many_active_latents_is_made_by_whole_rows(
     start, fused, monkeypatch
 ) -> None:
@@ -252,7 +241,6 @@ PLACES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_newcomer_without_room_waits_and_the_others_keep_their_bits(
     start, fused, place: str, monkeypatch
@@ -294,7 +282,6 @@ def test_where_not_even_one_has_room_it_is_out_of_memory(start, fused, monkeypat
     assert (outcome.status, outcome.error) == ("oom", "OutOfMemoryError: CUDA out of memory")
 
 
-@pytest.mark.slow
 def test_one_that_has_trained_leaves_with_its_state(start, fused, monkeypatch) -> None:
     """Memory that shrinks under two: the later goes on elsewhere from where it is."""
     one, other = (fused(sae, **train, steps=5) for sae, train in (SPARSE_TOPK, DENSE_TOPK))
@@ -327,7 +314,6 @@ def test_a_report_without_memory_takes_that_of_the_steps(start, fused, monkeypat
     assert run.outcomes[trial.uid].status == "done"
 
 
-@pytest.mark.slow
 def test_where_no_graph_can_be_recorded_training_goes_on_and_says_so_once(
     start, fused, monkeypatch, caplog
 ) -> None:
@@ -352,7 +338,6 @@ def test_where_no_graph_can_be_recorded_training_goes_on_and_says_so_once(
         assert recorded.weights(trial) == plain.weights(trial)
 
 
-@pytest.mark.slow
 def test_rows_that_do_not_stay_on_the_device_are_fetched_to_the_same_bits(
     start, fused, monkeypatch
 ) -> None:

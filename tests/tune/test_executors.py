@@ -108,6 +108,7 @@ def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) ->
     assert sweeps.times_done(tmp_path) == [1] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )

@@ -98,6 +98,7 @@ def test_target_search_ends_when_it_has_found_and_says_so(tmp_path) -> None:
     assert "## Search" in report
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_that_a_search_chooses(tmp_path) -> None:
     text = sweeps.run(tmp_path, "inline", *words("dry_run=true"))
     assert "sweep tiny: at most 6 trials, which search.kind=optuna chooses" in text
@@ -108,6 +109,7 @@ def test_a_degenerate_objective_is_warned_of(tmp_path) -> None:
     assert "warning: search.objective=fvu over sae.l1_alpha is degenerate" in text
 
 
+@pytest.mark.slow
 def test_a_mirrored_search_shows_every_trial(tmp_path) -> None:
     sweeps.run(tmp_path, "inline", *words("search.trials=3"))
     import sqlite3

@@ -25,6 +25,7 @@ def counts(outputs) -> dict[str, int]:
     return dict(sweeps.rows(outputs, query))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_warned_trial_ends_with_its_reason_at_the_step_where_it_was_pruned(
     executor, tmp_path
@@ -73,6 +74,7 @@ def test_another_sweep_with_the_same_policy_takes_the_decision_over(tmp_path) ->
     assert "2 done, 2 stopped; nothing to train" in text
 
 
+@pytest.mark.slow
 def test_a_rerun_of_all_trains_stopped_trials_anew_and_judges_them_again(tmp_path) -> None:
     sweeps.run(tmp_path, "inline", SPARSER)
     sweeps.run(tmp_path, "inline", SPARSER, "rerun=all")
@@ -107,6 +109,7 @@ def test_a_budget_of_tokens_stops_what_trains_and_keeps_its_checkpoint(tmp_path)
     assert sweeps.results(spent) == sweeps.results(whole)
 
 
+@pytest.mark.slow
 def test_a_search_is_told_of_stopped_trials_and_ends_with_its_budget(tmp_path, monkeypatch) -> None:
     kept = [word for word in sweeps.TINY if not word.startswith(("sae.k", "train.lr"))]
     monkeypatch.setattr(sweeps, "TINY", kept)
@@ -195,6 +198,7 @@ def test_a_rule_that_can_never_fire_is_refused(tmp_path, rule, message) -> None:
     assert re.search(message, sweeps.run(tmp_path, "inline", rule, "dry_run=true", code=2))
 
 
+@pytest.mark.slow
 def test_without_rules_nothing_is_kept_of_them(tmp_path) -> None:
     sweeps.run(tmp_path, "inline", "sae.k=4", "train.lr=1e-3")
     assert sweeps.rows(tmp_path, "SELECT value FROM sweep_state WHERE name = 'stop'") == []

@@ -16,6 +16,8 @@ from sae_sweep.kernels.fused.gradients import empty_gradients
 from sae_sweep.kernels.fused.table import DENSE, SPARSE
 from sae_sweep.kernels.fused.update import update_rows
 
+pytestmark = pytest.mark.slow
+
 
 def step(trials: list[Trial], pages: int, slots: list[int] | None = None):
     """Step them all; returns each one's state and auxiliary loss."""
@@ -114,7 +116,6 @@ def test_members_that_share_a_table_step_as_by_autograd() -> None:
     assert_steps(crowd(), 10, [3, 0, 1, 5])
 
 
-@pytest.mark.slow
 def test_neighbours_do_not_change_a_bit() -> None:
     states, losses = step(crowd(), 10, [3, 0, 1, 5])
     for trial, state, loss in zip(crowd(), states, losses, strict=True):

@@ -25,6 +25,8 @@ from sae_sweep.kernels.fused.gradients import RowGradients, empty_gradients
 from sae_sweep.kernels.fused.table import DENSE, FREE
 from sae_sweep.kernels.fused.update import update_rows
 
+pytestmark = pytest.mark.slow
+
 
 def poisoned_gradients(r: int, d: int) -> RowGradients:
     into = empty_gradients(r, d, torch.device("cpu"))
@@ -113,7 +115,6 @@ def test_members_that_share_a_table_step_as_by_autograd() -> None:
     assert_steps(crowd(), 10, [3, 0, 1])
 
 
-@pytest.mark.slow
 def test_neighbours_do_not_change_a_bit() -> None:
     states, squared = step(crowd(), 10, [3, 0, 1])
     for which in (0, 2):  # the dense ones

@@ -27,6 +27,8 @@ from sae_sweep.kernels.fused.table import DENSE, SPARSE
 from sae_sweep.kernels.fused.update import update_rows
 from sae_sweep.kernels.fused.usage import add_usage
 
+pytestmark = pytest.mark.slow
+
 
 def step(
     trials: list[Trial], pages: int, slots: list[int]
@@ -80,7 +82,6 @@ def test_steps_are_those_of_autograd(d: int, b: int) -> None:
         assert_near(loss, out["aux"])
 
 
-@pytest.mark.slow
 def test_neighbours_do_not_change_a_bit() -> None:
     trials = crowd(7, 9)
     for trial, (together, loss) in zip(trials, step(trials, 13, SLOTS), strict=True):

@@ -12,6 +12,8 @@ from sae_sweep.kernels.fused.candidates import PAGES
 from sae_sweep.kernels.fused.select import TILE_PAGES, select
 from sae_sweep.kernels.fused.table import DENSE, IDLE, SPARSE
 
+pytestmark = pytest.mark.slow
+
 TOKENS = 4
 TILE = TILE_PAGES * 16
 

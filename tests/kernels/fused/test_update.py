@@ -22,6 +22,8 @@ from sae_sweep.kernels.fused.bias import update_biases
 from sae_sweep.kernels.fused.sums import member_penalties
 from sae_sweep.kernels.fused.update import update_rows
 
+pytestmark = pytest.mark.slow
+
 
 def step(trials: list[Trial], pages: int, slots: list[int] | None = None):
     slots = list(range(len(trials))) if slots is None else slots
@@ -132,7 +134,6 @@ def test_members_that_share_a_table_step_as_by_autograd() -> None:
         assert_state(found, stepped(trial)[0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [3, update.CHUNK])
 def test_neighbours_do_not_change_a_bit(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update, "CHUNK", chunk)
