@@ -1,7 +1,6 @@
 """Activations on disk: written once, verified, read in place."""
 
 import functools
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,8 +164,6 @@ class Activations:
         shard_at = cache.shard if cache else mapped  # an evicted shard is computed when it is read
         sizes = [shard.rows for shard in manifest.shards if shard.split == "train"]
         self._train = Stacked(lambda number: shard_at(number).activation, sizes)
-        self._train_paths = paths["train"]
-        self._read_ahead = functools.lru_cache(maxsize=4)(self._ask_for_window)
         self._validation = Stacked.of([one.activation for one in validation])
         self._validation_groups = Stacked.of([one.group for one in validation])
         self._synthetic: dict[str, Any] | None = manifest.settings.get("synthetic")
@@ -203,8 +200,6 @@ class Activations:
 
     def train_rows(self, indices: Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
         """Training rows at `indices`, in their order, normalised."""
-        if len(indices):
-            self._read_ahead(int(indices[-1]) // self.window_rows)
         return self._normalised(self._train.take(self._place("train", indices)))
 
     def train_targets(self, indices: Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
@@ -253,15 +248,6 @@ class Activations:
         parts = [read_origins(path) for path in self._validation_paths]
         whole = map(torch.cat, zip(*parts, strict=True))
         return Origins(*(column[self._run(0, self.n_validation)] for column in whole))
-
-    def _ask_for_window(self, number: int) -> None:
-        """Have the system read a window as a whole: its rows are taken in a random order."""
-        if self._cache is not None or self._kept:
-            return
-        rows = torch.tensor([number, number + 1]) * self.window_rows
-        for path in self._train_paths[self._train.parts(*rows.tolist())]:
-            with path.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def _place(self, split: Split, indices: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
         """Where rows lie in the shards, in which there are also those that are left out."""

@@ -33,11 +33,6 @@ class Stacked:
         """Rows of all parts."""
         return int(self._ends[-1])
 
-    def parts(self, start: int, stop: int) -> slice:
-        """The numbers of the parts that rows start to stop are in."""
-        first, last = torch.searchsorted(self._ends, torch.tensor([start, stop - 1]), right=True)
-        return slice(int(first), int(last) + 1)
-
     def take(self, indices: Int64[Tensor, " n"]) -> Shaped[Tensor, "n ..."]:
         """Copy the rows at `indices`, in their order; nothing else is read."""
         numbers = torch.searchsorted(self._ends, indices.contiguous(), right=True)

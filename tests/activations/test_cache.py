@@ -1,6 +1,5 @@
 """Shards that the disk does not hold: there, or computed again, to the same bits."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -295,21 +294,3 @@ def test_neither_cache_nor_window_changes_a_fingerprint_that_it_does_not_act_on(
     windowed = describe(plain.model_copy(update={"window_rows": 100}), tmp_path)
     assert windowed.fingerprint != before.fingerprint
     assert windowed.settings["window_rows"] == 100
-
-
-def test_a_window_is_read_ahead_once_and_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (one,) = prepared(tmp_path, synthetic(cache_gb=None))
-    activations = opened(tmp_path, one)
-    asked: list[str] = []
-    monkeypatch.setattr(
-        os,
-        "posix_fadvise",
-        lambda fd, *_: asked.append(Path(f"/proc/self/fd/{fd}").readlink().name),
-    )
-    epoch(activations)
-    names = [shard.name for shard in read_manifest(one.folder(tmp_path)).shards]
-    training = [name for name in names if name.startswith("train")]
-    assert len(training) > 2
-    assert sorted(asked) == training

@@ -1,4 +1,3 @@
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,11 +24,3 @@ def test_taken_rows_are_a_copy() -> None:
     part = torch.zeros(4, 2)
     Stacked.of([part]).take(torch.tensor([1, 2])).fill_(1.0)
     assert not part.any()
-
-
-@pytest.mark.parametrize(
-    ("start", "stop", "parts"), [(0, 3, [0]), (2, 4, [0, 1]), (3, 8, [1, 2]), (0, 99, [0, 1, 2])]
-)
-def test_the_parts_of_some_rows_are_named(start: int, stop: int, parts: list[int]) -> None:
-    stacked = Stacked.of([torch.zeros(3, 1), torch.zeros(4, 1), torch.zeros(2, 1)])
-    assert list(range(3))[stacked.parts(start, stop)] == parts

@@ -560,14 +560,8 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return render
 
 
-DEAR = ("seeded", *(name for name in SWEEPS if name.startswith("random")))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name for name in SWEEPS],
-)
+@pytest.mark.parametrize("name", SWEEPS)
 def test_every_sentence_says_what_runs_csv_says(name: str, rendered: Callable[[str], Path]) -> None:
     keys = dict.fromkeys(key for one in SWEEPS[name] for key in one.assignment if key not in SEEDS)
     runs_csv = rendered(name) / "data" / "runs.csv"

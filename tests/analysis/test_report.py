@@ -385,7 +385,7 @@ BIG = [
     "trials",
     [
         pytest.param(grid(), id="grid"),
-        pytest.param(BIG, id="big", marks=pytest.mark.slow),
+        pytest.param(BIG, id="big"),
         pytest.param(BIG[:1], id="one"),
         pytest.param([], id="none"),
     ],

@@ -20,7 +20,7 @@ def run(*words: str, folder: Path, **options: object) -> subprocess.CompletedPro
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["modules", pytest.param("packages", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["modules", "packages"])
 def test_a_users_modules_are_not_imported(tmp_path: Path, kind: str) -> None:
     for name in ("analysis", "random", "argparse", "numpy", "conf", "utils"):
         path = tmp_path / f"{name}.py" if kind == "modules" else tmp_path / name / "__init__.py"

@@ -85,7 +85,7 @@ def test_a_bound_that_is_left_again_is_left_at_once(make_trial: Callable[..., Tr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", [0.06, pytest.param(0.12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("target", [0.06, 0.12])
 def test_a_controlled_trial_ends_nearer_its_target_than_one_without(
     alone, make_trial: Callable[..., Trial], target: float
 ) -> None:

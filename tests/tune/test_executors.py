@@ -87,9 +87,7 @@ def test_a_diverging_and_a_failing_trial_leave_the_others_untouched(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "moment", ["first report", pytest.param("first end", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("moment", ["first report", "first end"])
 def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) -> None:
     process = sweeps.start(tmp_path, executor, "train.checkpoint_every=20")
     seen = {
@@ -109,9 +107,7 @@ def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_checkpoints_and_says_how_to_continue(
     executor, tmp_path, reference, number
 ) -> None:
