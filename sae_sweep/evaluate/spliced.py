@@ -29,7 +29,7 @@ from sae_sweep.records import digest
 from sae_sweep.records.metrics import BY_HEAD
 from sae_sweep.sae import AbstractSae
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when the same settings would give other clean or ablated passes."""
 
 

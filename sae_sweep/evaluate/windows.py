@@ -12,6 +12,9 @@ from torch import Tensor
 from sae_sweep.activations import Inputs
 from sae_sweep.activations.collect import BATCH_TOKENS
 
+LEAST_FILLED = 0.75
+"""Of the longest window of a batch, the least length of another: a model runs over padding too."""
+
 MASKED_SHARE = 0.15
 """Of a window's text tokens, those that a masked language model is to predict (BERT's own)."""
 
@@ -40,9 +43,13 @@ def texts(head: str | None) -> tuple[Text, ...]:
 
 def batches(inputs: Inputs, text: Text, head: str | None) -> Iterator[Batch]:
     """Cut windows, the longest first, into batches; always the same ones."""
+    lengths = [len(window) for window in inputs.ids]
     start = 0
-    while start < len(inputs.ids):
-        stop = start + max(1, BATCH_TOKENS // len(inputs.ids[start]))
+    while start < len(lengths):
+        longest = lengths[start]
+        most = start + max(1, BATCH_TOKENS // longest)
+        enough = sum(length >= LEAST_FILLED * longest for length in lengths)
+        stop = min(most, enough)
         yield _batch(inputs, slice(start, stop), text, head)
         start = stop
 
