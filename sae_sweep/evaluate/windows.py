@@ -13,7 +13,7 @@ from sae_sweep.activations import Inputs
 from sae_sweep.activations.collect import BATCH_TOKENS
 
 LEAST_FILLED = 0.75
-"""Of the longest window of a batch, the least length of another: a model runs over padding too."""
+"""Least share of a batch that is not padding, over which a model runs too."""
 
 MASKED_SHARE = 0.15
 """Of a window's text tokens, those that a masked language model is to predict (BERT's own)."""
@@ -46,10 +46,13 @@ def batches(inputs: Inputs, text: Text, head: str | None) -> Iterator[Batch]:
     lengths = [len(window) for window in inputs.ids]
     start = 0
     while start < len(lengths):
-        longest = lengths[start]
-        most = start + max(1, BATCH_TOKENS // longest)
-        enough = sum(length >= LEAST_FILLED * longest for length in lengths)
-        stop = min(most, enough)
+        longest, tokens = lengths[start], 0
+        stop = start
+        for length in lengths[start : start + max(1, BATCH_TOKENS // longest)]:
+            tokens += length
+            if tokens < LEAST_FILLED * longest * (stop + 1 - start):
+                break
+            stop += 1
         yield _batch(inputs, slice(start, stop), text, head)
         start = stop
 
