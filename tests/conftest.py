@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -38,6 +39,31 @@ def _without_figures(request: pytest.FixtureRequest) -> Iterator[None]:
         if request.node.get_closest_marker("figures") is None:
             patch.setattr("analysis.contents.draw", lambda *_: {})
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_interpreter() -> None:
+    """Let Triton's interpreter patch its language once, not at every call of a function.
+
+    It undoes the patch after every launch for those who also compile in this process: nobody does
+    here, and that takes two fifths of a kernel's time. Another fifth goes into looking for integers
+    that overflow, which tests are too small for.
+    """
+    if os.environ["TRITON_INTERPRET"] != "1":
+        return
+    from triton.runtime import interpreter
+
+    patch, patched = interpreter._patch_lang, set[str]()
+
+    def once(function: Any) -> interpreter._LangPatchScope:
+        if function.__module__ not in patched:
+            patch(function)
+            patched.add(function.__module__)
+        return interpreter._LangPatchScope()  # nothing to undo
+
+    interpreter._patch_lang = once
+    options = interpreter.InterpreterOptions(sanitize_overflow=False)
+    interpreter.interpreter_builder.options = options
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
