@@ -1,4 +1,4 @@
-"""How near its target a trial with an L0 controller ends: one training a row, nothing repeated.
+"""How near its target a trial with an L0 controller ends: one training per row, nothing repeated.
 
     python -m benchmarks.controller
 

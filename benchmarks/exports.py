@@ -3,8 +3,8 @@
     python -m benchmarks.exports outputs/trials/NAME [--format sparsify]
 
 The trial is exported, loaded with the library's own loader and given raw activation rows; our
-module is given the same rows normalised. Prints a row a trial and format, exits with 1 where one is
-off.
+module is given the same rows normalised. Prints one row per trial and format, exits with 1 where
+one is off.
 """
 
 import argparse

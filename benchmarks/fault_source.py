@@ -7,7 +7,7 @@ WORDS = STORY.split()
 ROWS = 20_480
 WIDTH = 16
 A_TENTH = ROWS * (4 * WIDTH + 18) / 10 / 1e9
-"""Of what all rows take on the disk, in GB: 18 bytes a row say where it comes from."""
+"""Of what all rows take on the disk, in GB: 18 bytes per row say where it comes from."""
 
 
 def causal_model(folder: Path, blocks: int = 3) -> tuple[str, ...]:

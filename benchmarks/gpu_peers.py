@@ -192,8 +192,8 @@ def _speed(shape: Shape, way: str, wall: float, device: float, samples: float) -
     return {
         "shape": str(shape),
         "way": way,
-        "wall ms a step": wall,
-        "device ms a step": device,
+        "wall ms per step": wall,
+        "device ms per step": device,
         "samples/s": samples,
         "SAEs per hour": 3600 * samples / SAMPLES,
     }

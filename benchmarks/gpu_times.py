@@ -163,11 +163,11 @@ def kernels(
             yield {
                 "trial": f"{kind}, {shape}",
                 "kernel": one.key[:60],
-                "launches a step": one.count / count,
-                "us a step": _device_us(one) / count,
+                "launches per step": one.count / count,
+                "us per step": _device_us(one) / count,
                 "floor us": 1e3 * floors[one.key] if one.key in floors else None,
             }
-        yield {"trial": f"{kind}, {shape}", "busy ms a step": total}
+        yield {"trial": f"{kind}, {shape}", "busy ms per step": total}
 
 
 def _device_us(average: object) -> float:
@@ -203,7 +203,7 @@ def grid(
         "steps each": n_steps,
         "seconds": times.wall * n_steps / 1e3,
         "floor s": floor * n_steps / 1e3,
-        "ms a step": times.wall,
+        "ms per step": times.wall,
     }
     for way, apart in (("engine, together", 0), ("engine, 37 steps apart", 37)):
         released()

@@ -3,7 +3,8 @@
     python -m benchmarks.initial_scale
 
 Our TopK from three starts, as shares of c, the norm that reconstructs the first batch best. One
-seed; prints a row a setting: FVU on the validation rows, and in brackets the share of dead latents.
+seed; prints one row per setting: FVU on the validation rows, and in brackets the share of dead
+latents.
 """
 
 import argparse

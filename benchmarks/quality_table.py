@@ -43,7 +43,7 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def _pairs(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and trainer: log FVU of seeds 0 and 1 at the rate that seed 1 repeats."""
+    """One row per cell and trainer: log FVU of seeds 0 and 1 at the rate that seed 1 repeats."""
     key = ["n_latents", "k", "trainer"]
     second = runs[runs["seed"] == 1]
     first = runs[runs["seed"] == 0]
@@ -66,7 +66,7 @@ def _noise(pairs: pd.DataFrame) -> Noise:
 
 
 def _compare(pairs: pd.DataFrame, trainers: list[str], noise: Noise) -> pd.DataFrame:
-    """One row a cell: log ratio of the first trainer's FVU and the best other one's."""
+    """One row per cell: log ratio of the first trainer's FVU and the best other one's."""
     logs = pairs.pivot_table(index=["n_latents", "k"], columns="trainer", values="log_fvu")
     ours, peers = logs[trainers[0]], logs[trainers[1:]]
     ratio = ours - peers.min(axis=1)

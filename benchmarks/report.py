@@ -264,7 +264,7 @@ def _url(folder: Path) -> str:
 
 def render(lines: Sequence[tuple[str, int, int, Measured, bool]]) -> str:
     """Write the section."""
-    header = ["sweep", "trials", "reports a trial", "wall s", "CPU s", "peak MB", "second equal"]
+    header = ["sweep", "trials", "reports per trial", "wall s", "CPU s", "peak MB", "second equal"]
     table = [
         [
             kind,

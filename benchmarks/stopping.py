@@ -2,7 +2,7 @@
 
     python -m benchmarks.stopping
 
-5 l1_alpha x 4 learning rates x 3 widths on layer 3 of all-MiniLM-L6-v2, 128 steps a trial. All
+5 l1_alpha x 4 learning rates x 3 widths on layer 3 of all-MiniLM-L6-v2, 128 steps per trial. All
 trials train side by side in one process, so that verdicts do not hang on how fast a core is. Each
 run is one line of the results file; the table stands in benchmarks/README.md.
 """

@@ -4,8 +4,8 @@
 
 Every way trains the 12 cells of `topk_12` on the same extracted activations. Ours is the command
 `python -m sae_sweep +sweep=topk_12` from start to finished report: imports, Ray, training, 20
-reports a trial, evaluation, database, figures. A peer's is its training loop alone, cell after cell
-in one process, imports and evaluation not counted. CPU time is that of all processes that a way
+reports per trial, evaluation, database, figures. A peer's is its training loop alone, cell after
+cell in one process, imports and evaluation not counted. CPU time is that of all processes that a way
 starts. Each way is one line of the results file; the table stands in benchmarks/README.md.
 """
 

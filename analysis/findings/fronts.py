@@ -123,7 +123,7 @@ def front(study: Study, names: list[str]) -> Front:
 
 
 def costs(study: Study, found: Front) -> pd.DataFrame:
-    """The objectives on their scales, all to be low; a row a configuration that has them all."""
+    """The objectives on their scales, all to be low; one row per configuration with all of them."""
     names = [one.name for one in found.objectives]
     points = study.configurations.dropna(subset=names)
     signs = [-1.0 if one.direction == "up" else 1.0 for one in found.objectives]

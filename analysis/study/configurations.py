@@ -14,7 +14,7 @@ L0_DIGITS = 4
 
 
 def averaged(ranked: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """One row a configuration: `seeds`, and every metric's mean on its scale, in its unit.
+    """One row per configuration: `seeds`, and every metric's mean on its scale, in its unit.
 
     The index is the uid of a configuration's first trial. Seeds in which a metric is missing are
     left out of its mean; trials of one seed count as one seed. l0 is rounded to four digits.

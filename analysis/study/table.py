@@ -1,4 +1,4 @@
-"""A sweep as a table: one row a trial, ready for every section and figure."""
+"""A sweep as a table: one row per trial, ready for every section and figure."""
 
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field

@@ -119,7 +119,7 @@ def _difference(
 def compare(trials: list[TrialRecord], within: Study | None = None) -> str:
     """Say it as plain text: a table, and a line a difference.
 
-    The table has a column a trial, a row a setting that differs and a final metric.
+    The table has one column per trial, one row per setting that differs and a final metric.
     """
     rows = [[name, *(str(getattr(trial, name)) for trial in trials)] for name in IDENTITY]
     rows += [*differing(trials), *finals(trials)]
@@ -144,7 +144,7 @@ def common_study(trials: Sequence[TrialRecord], reader: Reader) -> Study | None:
 
 
 def draw(trials: list[TrialRecord], reader: Reader, folder: Path) -> list[Path]:
-    """Draw the trials' curves over one axis of tokens, a row a metric; empty without curves."""
+    """Draw the trials' curves over one axis of tokens, one row per metric; empty without curves."""
     from analysis.page import style
     from analysis.topics import curves
 

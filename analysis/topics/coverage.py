@@ -270,7 +270,7 @@ def _cells(found: list[Pair]) -> Iterator[str]:
         ]
         for one in found
     ]
-    header = ["hyperparameter", "and", "Cramér's V", "empty cells", "configurations a cell"]
+    header = ["hyperparameter", "and", "Cramér's V", "empty cells", "configurations per cell"]
     yield "<details><summary>Every pair of hyperparameters</summary>"
     yield table(header, rows, left=2)
     yield "</details>"

@@ -42,7 +42,7 @@ def draw(study: Study, folder: Path) -> list[style.Drawn]:
 
 
 def aligned(records: Sequence[TrialRecord], history: History, folder: Path) -> list[style.Drawn]:
-    """Draw trials over one axis of tokens, a row a metric that any has reported."""
+    """Draw trials over one axis of tokens, one row per metric that any has reported."""
     uids = [one.uid for one in records]
     known = {name: found for name in ALIGNED if (found := finite(history(uids, name)))}
     if len(records) < 2 or not known:

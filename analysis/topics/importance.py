@@ -127,7 +127,7 @@ class TooFewForImportance:
 
 
 def importance(context: ReportContext) -> list[Block]:
-    """Partial eta^2 with intervals and rank ranges, a table a metric."""
+    """Partial eta^2 with intervals and rank ranges, one table per metric."""
     study = context.study
     if len(study.hyperparameters) < 2 or study.ranked.empty:
         return []

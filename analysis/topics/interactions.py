@@ -251,7 +251,7 @@ def _hatch(axes: Axes, i: int, j: int) -> None:
 
 
 def heatmaps(context: ReportContext) -> list[Block]:
-    """Sparsity by width, a figure a metric."""
+    """Sparsity by width, one figure per metric."""
     study = context.study
     shown = [
         line

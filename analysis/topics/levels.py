@@ -59,7 +59,7 @@ class Isolated(NamedTuple):
 
 
 def levels(study: Study, hyperparameter: Hyperparameter, metric: Metric) -> list[Level]:
-    """One entry a level, in the hyperparameter's order."""
+    """One entry per level, in the hyperparameter's order."""
     return [_level(study, metric, name, hyperparameter.at(name)) for name in hyperparameter.order]
 
 
@@ -345,7 +345,7 @@ def _reached(one: Isolated) -> list[str]:
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:
-    """The best trial of each level, a figure a metric; none where nothing varies or is ranked."""
+    """The best trial of each level, one figure per metric; none if nothing varies or is ranked."""
     if not study.hyperparameters or study.ranked.empty:
         return []
     return [_isolation_figure(study, metric, folder) for metric in effect_tests.outcomes(study)]

@@ -153,7 +153,7 @@ class ShortTraining:
         """The sentence, as Markdown."""
         extent = f"{self.low:,}" if self.low == self.high else f"{self.low:,} to {self.high:,}"
         return (
-            f"Training is short, {extent} tokens a trial (under {FEW_TOKENS:,}): what leads so "
+            f"Training is short, {extent} tokens per trial (under {FEW_TOKENS:,}): what leads so "
             "early need not lead later."
         )
 

@@ -21,7 +21,7 @@ PACKAGES = ("numpy", "scipy", "pandas", "matplotlib")
 """By which a report's figures are made."""
 
 DATA = {
-    "runs.csv": "a row a trial: settings, status, final metrics, error",
+    "runs.csv": "one row per trial: settings, status, final metrics, error",
     "claims.json": "every sentence about the sweep, with the figures that it tells",
     "grid_metrics.json": "the same figures with the records' digest",
     "pareto_optimal_configs.json": "the fronts: objectives, trials, settings",
@@ -131,7 +131,7 @@ def _search(study: Study) -> dict[str, str]:
     return {
         "search": escaped(f"{kind}{sampler}{drawn}"),
         "states": _states(study),
-        "trials a configuration": ", ".join(
+        "trials per configuration": ", ".join(
             f"{size} ({counted(n, 'configuration')})" for size, n in sorted(sizes.items())
         )
         or "none",

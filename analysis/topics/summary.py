@@ -210,7 +210,7 @@ def _q(effects: Sequence[Effect]) -> str:
 
 
 def _front(context: ReportContext) -> list[Block]:
-    """The first front, a row a configuration, and what each is picked for."""
+    """The first front, one row per configuration, and what each is picked for."""
     study = context.study
     if not context.fronts:
         return []

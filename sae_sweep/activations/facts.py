@@ -11,7 +11,7 @@ from sae_sweep.inputs import edge, sha256
 
 
 class FileFacts:
-    """One fact a file (its checksum, say), remembered by path, size, times and inode.
+    """One fact per file (its checksum, say), remembered by path, size, times and inode.
 
     The time of the last change of the inode cannot be set: a file that was put in another's place
     with its size and modification time is still another.

@@ -248,7 +248,7 @@ def _table(path: Path, config: ActivationsConfig) -> Table:
         else:
             raise BadInput(
                 f"activations.files: {names[role]} {list(label.shape)} {label.dtype} of {path} "
-                f"does not label {len(kept)} tokens: give one integer a token"
+                f"does not label {len(kept)} tokens: give one integer per token"
             )
     if sequences is not None and "position" not in labels:
         begins = np.unique(sequences, return_index=True)[1]

@@ -142,7 +142,7 @@ class ActivationsConfig(Strict):
     """cut: a window holds one document; packed: the next document follows in the same window."""
 
     pooling: Literal["token", "mean", "position"] = "token"
-    """token: a row a token; mean: a row a window, masked mean; position: one position a window."""
+    """One row per token; or per window, by mean: its masked mean, or position: one of its positions."""
 
     position: int | None = None
     """Which token a window gives with pooling=position; negative counts from the end."""

@@ -64,7 +64,7 @@ class SearchConfig(Strict):
     """Share of latents that are to be active (l0_fraction); optuna, target."""
 
     target_count: Positive | None = None
-    """Latents a token that are to be active (l0), in place of search.target."""
+    """Latents per token that are to be active (l0), in place of search.target."""
 
     tolerance: OpenFraction = 0.1
     """target: how far l0 may be from the target, relative to it."""
@@ -124,7 +124,7 @@ class SearchConfig(Strict):
         if isinstance(target, int | float) and not 0 < target < 1:
             raise ValueError(
                 f"search.target={target:g} is no share of the latents between 0 and 1: write 5 % "
-                f"as 0.05, and a count of latents a token as search.target_count={target:g}"
+                f"as 0.05, and a count of latents per token as search.target_count={target:g}"
             )
         return target
 
@@ -152,7 +152,7 @@ class SearchConfig(Strict):
         if self.kind == "target" and not has_target:
             raise ValueError(
                 "search.kind=target without a target: give search.target=0.05 (a share of the "
-                "latents) or search.target_count=50 (latents a token)"
+                "latents) or search.target_count=50 (latents per token)"
             )
         if self.kind == "target" and self.constraints:
             raise ValueError(

@@ -34,7 +34,7 @@ class TrainConfig(Strict):
     """Adam's decay of the second moment."""
 
     batch_size: Count = 256
-    """Tokens a step."""
+    """Tokens per step."""
 
     steps: Product | None = None
     """Length of training in steps; or give epochs or tokens."""

@@ -1,8 +1,8 @@
 """Every operation as plain PyTorch: what the words mean; faster forms have to agree with these.
 
 Letters: x [n d] activations, x_hat [n d] their reconstruction, n tokens, d width, m latents, k
-active latents a token; w_enc and w_dec are [m d], a row a latent. All operations take float32 or
-float64, and all but the updates in place are differentiable.
+active latents per token; w_enc and w_dec are [m d], one row per latent. All operations take float32
+or float64, and all but the updates in place are differentiable.
 """
 
 from collections.abc import Sequence

@@ -66,7 +66,7 @@ class Pruner:
         self._climbed: dict[str, int] = state.get("climbed", {})
         """How many rungs a trial has passed."""
         self._course: dict[str, list[int]] = state.get("course", {})
-        """Of every trial that was begun: its first and last step here, and its tokens a step."""
+        """Of every trial that was begun: its first and last step here, and its tokens per step."""
         self._tokens = sum((last - first) * each for first, last, each in self._course.values())
         self.seconds: float = state.get("seconds", 0.0)
         """Wall time spent; who has a clock adds to it."""

@@ -13,7 +13,7 @@ from sae_sweep.search.protocol import Told
 
 @dataclass
 class Draw:
-    """A configuration that was asked for, with one trial a seed."""
+    """A configuration that was asked for, with one trial per seed."""
 
     values: Values
     pending: set[str]

@@ -20,7 +20,7 @@ class Groups(NamedTuple):
 
     @property
     def l0(self) -> Float64[Tensor, " g"]:
-        """Mean count of active latents a token of the group."""
+        """Mean count of active latents per token of the group."""
         return self.frequency.sum(dim=1)
 
     @property

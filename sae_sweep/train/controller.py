@@ -70,7 +70,7 @@ class L0Controller:
 
         Args:
             step: 1 for the first update.
-            l0: mean count of active latents a token of its batch.
+            l0: mean count of active latents per token of its batch.
         """
         fast, slow, integral, moved, saturated = self.tensor
         told = control_at(self._trial, step)
@@ -101,7 +101,7 @@ class ControlStep(NamedTuple):
     """What a controller is told of an update."""
 
     target: float
-    """Active latents a token to hold; 0 before it begins."""
+    """Active latents per token to hold; 0 before it begins."""
     gain: float
     """Of the integral."""
     fast: float

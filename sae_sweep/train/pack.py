@@ -272,7 +272,7 @@ def _first_form(trial: Trial) -> tuple[int, int]:
 
 
 def _goes_by_active(trial: Trial, active: float) -> bool:
-    """Whether to go by active latents where there are so many a token."""
+    """Whether to go by active latents where there are so many per token."""
     asked = trial.train.latents
     share = sparse_up_to(trial.train.batch_size, trial.source.d, trial.n_latents)
     return asked == "sparse" or (asked == "auto" and active <= share * trial.n_latents)

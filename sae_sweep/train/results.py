@@ -20,9 +20,9 @@ def write(
 ) -> None:
     """Write sae.safetensors, config.json and the tables, each whole or not at all.
 
-    latents.parquet has a row a latent: `id`, `frequency` and `max_activation` on validation tokens,
-    and `frequency_<group>` where tokens have groups. groups.parquet, where there are two groups or
-    more, has a row a group: `group`, `tokens`, `fvu`, `l0`, `dead_features` on its validation
+    latents.parquet has one row per latent: `id`, `frequency` and `max_activation` on validation
+    tokens, and `frequency_<group>` where tokens have groups. groups.parquet, where there are two groups or
+    more, has one row per group: `group`, `tokens`, `fvu`, `l0`, `dead_features` on its validation
     tokens (`by_group.Groups` defines them).
 
     Raises:

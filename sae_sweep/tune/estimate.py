@@ -208,7 +208,7 @@ def _seconds(todo: Sequence[Trial], config: RunConfig) -> float:
 
 
 def _matmul_rate(threads: int) -> float:
-    """Floating-point operations a second of a square product."""
+    """Floating-point operations per second of a square product."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size, before = (4096, 1) if device.type == "cuda" else (512, torch.get_num_threads())
     torch.set_num_threads(threads if device.type == "cpu" else before)

@@ -154,8 +154,8 @@ def _refuse_count(target_count: float | None, ends: list[Member]) -> None:
         if target_count is not None and target_count >= member.trial.n_latents:
             raise BadInput(
                 f"search.target_count={target_count:g} is not below "
-                f"sae.n_latents={member.trial.n_latents}: choose fewer latents a token, or a share "
-                "of them as search.target"
+                f"sae.n_latents={member.trial.n_latents}: choose fewer latents per token, or a "
+                "share of them as search.target"
             )
 
 

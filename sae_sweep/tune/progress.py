@@ -51,7 +51,7 @@ class Rate:
 
     @property
     def a_second(self) -> float:
-        """Work a second."""
+        """Work per second."""
         (first, before), (last, after) = self._points[0], self._points[-1]
         return (after - before) / (last - first) if last > first else 0.0
 

@@ -153,7 +153,7 @@ def _centred_ranks(
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:
-    """Spearman's correlation with the final metric by share of training, a line a metric."""
+    """Spearman's correlation with the final metric by share of training, one line per metric."""
     known = [one for one in signals(study) if not np.isnan(one.spearman)]
     if not known:
         return []

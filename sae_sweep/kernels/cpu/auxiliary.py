@@ -84,7 +84,7 @@ def usage_loss(
     Args:
         pre: pre-activations.
         centred: what the encoder was given: activations less the decoder's bias.
-        k: active latents a token.
+        k: active latents per token.
         target: share of tokens that is to select each latent.
         into: gets the encoder's gradients added.
         coeff: weight of the loss.

@@ -8,7 +8,7 @@ from torch import Tensor
 from sae_sweep.kernels.fused.table import SPARSE, Settings, Table
 
 AT_ONCE = 4
-"""Decoder rows in flight a token: where tokens are few, nothing else hides the memory's latency."""
+"""Decoder rows in flight per token: where tokens are few, nothing else hides memory latency."""
 
 LISTED = 128
 """Places of a token's list that are looked at at once, where it is not known how many are taken."""

@@ -25,14 +25,14 @@ class Tile(NamedTuple):
 
 
 BFLOAT16 = Tile(256, 64, 8, 4)
-"""As 128 x 256, which tensor cores and the L2 like best: 128 accumulators a thread, and 48 KiB a
-stage. Smaller ones would read more than the L2 can give: 1/64 byte a FLOP at 128 x 128."""
+"""As 128 x 256, which tensor cores and the L2 like best: 128 accumulators per thread, and 48 KiB
+per stage. Smaller ones would read more than the L2 can give: 1/64 byte per FLOP at 128 x 128."""
 
 BFLOAT16_FEW = Tile(128, 64, 4, 3)
 """For batches that would leave many SMs without a tile; two of these share an SM."""
 
 FLOAT32 = Tile(64, 32, 8, 3)
-"""On plain cores, where registers feed the product: 32 accumulators a thread."""
+"""On plain cores, where registers feed the product: 32 accumulators per thread."""
 
 FEW_TOKENS = 512
 GROUP = 8

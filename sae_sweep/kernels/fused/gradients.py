@@ -15,7 +15,7 @@ from torch import Tensor
 from sae_sweep.kernels.fused.table import IDLE
 
 TOKENS = {torch.bfloat16: 4, torch.float32: 2}
-"""Tokens whose vectors a program has under way at once, by their type: 128 registers a thread."""
+"""Tokens whose vectors a program has under way at once, by their type: 128 registers per thread."""
 
 NARROW = {torch.bfloat16: 4096, torch.float32: 2048}
 """Widest rows that an update holds in registers, with that many tokens; wider ones go by blocks,
@@ -100,7 +100,7 @@ def split_kernel(
     part_enc, part_dec, part_sums, rows, d,
     PAGE: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Sum the parts of latents with two CHUNKs of tokens or more, one part a program.
+    """Sum the parts of latents with two CHUNKs of tokens or more, one part per program.
 
     Parts begin a multiple of CHUNK after the latent's own first token, so they do not depend on
     where its list lies. Part q is summed by the program whose window, of CHUNK entries of all

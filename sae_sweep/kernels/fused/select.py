@@ -14,7 +14,7 @@ TILE_PAGES = 16
 """Pages read at a time: 2048 candidates."""
 
 WARPS = 8
-"""Of a program: 8 candidates a thread, which fit into registers beside what the search knows."""
+"""Of a program: 8 candidates per thread, which fit into registers beside what the search knows."""
 
 PROGRAMS = 2048
 """Programs that share all tokens, each with its own scratch: several times what an H200 runs at

@@ -35,7 +35,7 @@ def sparse_up_to(batch_size: int, d: int, n_latents: int) -> float:
     """Share of active latents up to which a step by active latents pays: an estimate for an H100.
 
     Each of a step's four products takes 2 n m d operations by whole rows and reads 2 n k d bytes by
-    active latents, so both take as long where k / m is the ratio of bytes to operations a second.
+    active latents, so both take as long where k / m is the ratio of bytes to operations per second.
     Rows that are gathered from memory come at some 3 TB/s, from the cache at 5.5 TB/s; products
     whose factors fit into the cache are too small for all multiprocessors and reach some 300
     TFLOP/s, larger ones twice that: 2 % and, rounded up for the sums' own traffic, 1 %. The shape
@@ -111,9 +111,9 @@ class Settings(NamedTuple):
     form: Int32[Tensor, " members"]
     """`IDLE`, `SPARSE` or `DENSE`."""
     k: Int32[Tensor, " members"]
-    """Active latents a token; 0: all positive ones (l1), or see `batch_k`."""
+    """Active latents per token; 0: all positive ones (l1), or see `batch_k`."""
     batch_k: Int32[Tensor, " members"]
-    """Active latents a token on average over the batch, whose largest are selected; 0: see `k`."""
+    """Mean active latents per token where the largest of a batch are selected; 0: see `k`."""
     room: Int32[Tensor, " members"]
     """sparse: the most active latents of a token; with more the member's step is not made."""
     unit_rows: Int32[Tensor, " members"]

@@ -327,7 +327,7 @@ class Shares(NamedTuple):
 
 
 def warps(width: int) -> int:
-    """Choose warps for programs that hold whole rows in registers: 8 numbers of a row a thread.
+    """Choose warps for programs that hold whole rows in registers: 8 numbers of a row per thread.
 
     With nine rows and their addresses that is 128 registers, and two programs of d = 2048 on a
     multiprocessor: while one waits for its tokens, the other's moments travel.

@@ -17,7 +17,7 @@ TOKENS = 32
 """Tokens of a page's pre-activations that are looked at at a time."""
 
 WARPS = 8
-"""Of the program of a page: 16 of its numbers a thread."""
+"""Of the program of a page: 16 of its numbers per thread."""
 
 PAGES = 512
 """Pages whose sums a program reads at once."""
