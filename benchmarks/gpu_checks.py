@@ -176,9 +176,9 @@ def reference_gradients(
             aux = _aux_k(x - x_hat, (pre, own.pre), dead, weights["w_dec"])
             loss = loss + trial.sae.aux_coeff * aux
     else:
-        price = reference.l1_penalty(f, None if trial.sae.unit_rows else weights["w_dec"])
+        l1_weight = reference.l1_penalty(f, None if trial.sae.unit_rows else weights["w_dec"])
         share = sparsity_scale(step, trial.steps, trial.train.l1_warmup_fraction)
-        loss = loss + trial.sae.l1_alpha * share * price
+        loss = loss + trial.sae.l1_alpha * share * l1_weight
     loss.backward()
     gradients = {name: weight.grad for name, weight in weights.items()}
     if trial.sae.unit_rows:

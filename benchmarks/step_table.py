@@ -27,7 +27,8 @@ def render(lines: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(
         [
             f"`python -m benchmarks.step`, {some['date']}: samples per second in full training "
-            f"steps (Adam, no auxiliary loss), one thread, medians; {some['versions']}; {some['cpu']}. "
+            "steps (Adam, no auxiliary loss), one thread, medians; "
+            f"{some['versions']}; {some['cpu']}. "
             "By CPU time and by wall time: other work on the machine lengthens the second. Rows: "
             "layer 3 of all-MiniLM-L6-v2 at d = 384, synthetic ones elsewhere.",
             _speeds(shapes, trainers),

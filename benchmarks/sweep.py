@@ -5,8 +5,8 @@
 Every way trains the 12 cells of `topk_12` on the same extracted activations. Ours is the command
 `python -m sae_sweep +sweep=topk_12` from start to finished report: imports, Ray, training, 20
 reports per trial, evaluation, database, figures. A peer's is its training loop alone, cell after
-cell in one process, imports and evaluation not counted. CPU time is that of all processes that a way
-starts. Each way is one line of the results file; the table stands in benchmarks/README.md.
+cell in one process, imports and evaluation not counted. CPU time is that of all processes that a
+way starts. Each way is one line of the results file; the table stands in benchmarks/README.md.
 """
 
 import argparse

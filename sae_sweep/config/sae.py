@@ -70,9 +70,9 @@ class FusedStep(NamedTuple):
     usage_target: float = 0.0
     """Share of tokens in which that loss wants a latent to be selected."""
     often_coeff: float = 0.0
-    """Weight of the price on latents that fire too often."""
+    """Weight of the penalty on latents that fire too often."""
     often_limit: float = 0.0
-    """Share of tokens up to which they may fire unpriced."""
+    """Share of tokens up to which they may fire unpenalised."""
     bandwidth: float = 0.0
     """Width of the window in which thresholds are moved; 0 where they are not trained."""
     threshold_rate: float = 0.0

@@ -248,7 +248,7 @@ def always_on_penalty(
 
     e_j = max(0, q_j - threshold) / (1 - threshold), detached, with q_j the share of the batch's
     tokens in which latent j is > 0: nothing up to the threshold, 1 for one that is always on. A
-    price on the activations of latents that fire too often, which leaves all others alone.
+    penalty on the activations of latents that fire too often, which leaves all others alone.
     """
     share = (latents.detach() > 0).to(latents).mean(dim=0)
     excess = (share - threshold).relu() / (1 - threshold)

@@ -127,8 +127,8 @@ class BatchTopKSae(AbstractSae):
         found = []
         for form, span, part in reversed(list(zip(forms, spans, errors, strict=True))):
             upstream = upstream.add(part, alpha=2 / (n * len(errors)))
-            price = weight[span] / n
-            found.append(cpu.gradients(form, upstream, centred, self.w_dec[span], price))
+            l1_weight = weight[span] / n
+            found.append(cpu.gradients(form, upstream, centred, self.w_dec[span], l1_weight))
         gradients = cpu.Gradients(*(torch.cat(rows[::-1]) for rows in zip(*found, strict=True)))
         if config.aux_coeff > 0:
             weights = cpu.Gradients(self.w_enc, self.b_enc, self.w_dec)

@@ -84,16 +84,16 @@ class L1Sae(AbstractSae):
         x_hat = cpu.decode(form, self.w_dec, self.b_dec)
         error = x_hat - target
         upstream = error * (2 / n)
-        norms = self._prices()
-        price = norms * (alpha / n)
+        norms = self._l1_weights()
+        l1_weight = norms * (alpha / n)
         activity = latents.mean(dim=0)
         extra = None
         if self.config.always_on_coeff > 0:
             threshold = self.config.always_on_threshold
             extra = cpu.always_on(latents, len(norms), threshold).excess
             extra.mul_(self.config.always_on_coeff)
-            price.addcmul_(norms, extra, value=1 / n)
-        found = cpu.gradients(form, upstream, centred, self.w_dec, price)
+            l1_weight.addcmul_(norms, extra, value=1 / n)
+        found = cpu.gradients(form, upstream, centred, self.w_dec, l1_weight)
         if self.config.l1_norm == "decoder":
             # a row of zeros has no direction: its norm's gradient is 0 there
             pull = (activity / norms).masked_fill_(norms == 0, 0)
@@ -118,7 +118,7 @@ class L1Sae(AbstractSae):
         form = cpu.compact(latents, cpu.count_active(latents), x.shape[1])
         return Reading(latents, cpu.decode(form, self.w_dec, self.b_dec))
 
-    def _prices(self) -> Float[Tensor, " m"]:
+    def _l1_weights(self) -> Float[Tensor, " m"]:
         """What a unit of each latent counts in the penalty."""
         if self.config.l1_norm == "decoder":
             return self.w_dec.norm(dim=1)

@@ -110,18 +110,18 @@ class TopKSae(AbstractSae):
         x_hat = cpu.decode(latents, self.w_dec, self.b_dec)
         error = x_hat - target
         upstream = error * (2 / len(x))
-        price, penalty, loss_sparsity = None, None, x.new_zeros(())
+        l1_weight, penalty, loss_sparsity = None, None, x.new_zeros(())
         if self.config.always_on_coeff > 0:
             threshold = self.config.always_on_threshold
             often = cpu.always_on(chosen, len(self.b_enc), threshold)
             extra = often.excess * self.config.always_on_coeff
-            price, penalty = extra / len(x), extra @ often.activity
+            l1_weight, penalty = extra / len(x), extra @ often.activity
         if self.config.l1_coeff > 0:
             weight = self.config.l1_coeff * float(sparsity_scale)
             loss_sparsity = weight * chosen.values.sum(dim=1).mean()
-            price = torch.zeros_like(self.b_enc) if price is None else price
-            price = price + weight / len(x)
-        found = cpu.gradients(latents, upstream, centred, self.w_dec, price)
+            l1_weight = torch.zeros_like(self.b_enc) if l1_weight is None else l1_weight
+            l1_weight = l1_weight + weight / len(x)
+        found = cpu.gradients(latents, upstream, centred, self.w_dec, l1_weight)
         loss_aux = self._aux_by_hand(error, centred, pre, dead, found)
         if penalty is not None:
             loss_aux = loss_aux + penalty

@@ -21,9 +21,9 @@ def write(
     """Write sae.safetensors, config.json and the tables, each whole or not at all.
 
     latents.parquet has one row per latent: `id`, `frequency` and `max_activation` on validation
-    tokens, and `frequency_<group>` where tokens have groups. groups.parquet, where there are two groups or
-    more, has one row per group: `group`, `tokens`, `fvu`, `l0`, `dead_features` on its validation
-    tokens (`by_group.Groups` defines them).
+    tokens, and `frequency_<group>` where tokens have groups. groups.parquet, where there are two
+    groups or more, has one row per group: `group`, `tokens`, `fvu`, `l0`, `dead_features` on its
+    validation tokens (`by_group.Groups` defines them).
 
     Raises:
         FileNotFoundError: the folder is gone: another driver has taken the trial over.

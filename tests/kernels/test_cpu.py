@@ -135,9 +135,13 @@ def taken(values: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def check_gradients(
-    inputs: dict[str, Tensor], k: int, form: str, dtype: torch.dtype, price: Tensor | None = None
+    inputs: dict[str, Tensor],
+    k: int,
+    form: str,
+    dtype: torch.dtype,
+    l1_weight: Tensor | None = None,
 ) -> cpu.Gradients:
-    """Decode and differentiate a loss whose gradient is `upstream` plus a price of latents."""
+    """Decode and differentiate a loss whose gradient is `upstream` plus an L1 weight of latents."""
     n, d = inputs["centred"].shape
     m = len(inputs["b_enc"])
     upstream, b_dec = torch.randn(n, d).double(), torch.randn(d).double()
@@ -145,7 +149,7 @@ def check_gradients(
     pre = inputs["centred"] @ inputs["w_enc"].T + inputs["b_enc"]
     exact = reference.top_k(pre, k)
     decoded = reference.sparse_decode(exact, inputs["w_dec"], b_dec)
-    penalty = 0.0 if price is None else (written_out(exact, m) @ price).sum()
+    penalty = 0.0 if l1_weight is None else (written_out(exact, m) @ l1_weight).sum()
     ((decoded * upstream).sum() + penalty).backward()
 
     given = taken(inputs, dtype)
@@ -158,7 +162,7 @@ def check_gradients(
         upstream.to(dtype),
         given["centred"],
         given["w_dec"],
-        None if price is None else price.to(dtype),
+        None if l1_weight is None else l1_weight.to(dtype),
     )
     for name, gradient in found._asdict().items():
         expected = inputs[name].grad

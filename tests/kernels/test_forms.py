@@ -54,9 +54,9 @@ def test_zeros_that_fill_up_change_nothing() -> None:
     assert isinstance(packed, SparseLatents)
     assert (packed.values == 0).sum() > (packed.values > 0).sum()
     torch.testing.assert_close(cpu.decode(packed, w_dec), dense @ w_dec)
-    price = torch.rand(40)
-    expected = cpu.gradients(dense, upstream, centred, w_dec, price)
-    found = cpu.gradients(packed, upstream, centred, w_dec, price)
+    l1_weight = torch.rand(40)
+    expected = cpu.gradients(dense, upstream, centred, w_dec, l1_weight)
+    found = cpu.gradients(packed, upstream, centred, w_dec, l1_weight)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 

@@ -105,11 +105,11 @@ def test_l1_losses_are_their_formulas(l1_norm: str, l1_scale: float) -> None:
 def test_latents_above_the_threshold_alone_pay_for_firing_often(
     l1_norm: str | None, threshold: float
 ) -> None:
-    priced = {"always_on_coeff": 0.7, "always_on_threshold": threshold}
+    penalised = {"always_on_coeff": 0.7, "always_on_threshold": threshold}
     if l1_norm is None:
-        sae = trained(TopKConfig(n_latents=M, k=K, aux_coeff=0, **priced))
+        sae = trained(TopKConfig(n_latents=M, k=K, aux_coeff=0, **penalised))
     else:
-        sae = trained(L1Config(n_latents=M, l1_norm=l1_norm, **priced))
+        sae = trained(L1Config(n_latents=M, l1_norm=l1_norm, **penalised))
     with torch.no_grad():
         sae.b_enc[2] = 20.0
     out = sae(tokens(), torch.zeros(M, dtype=torch.bool), 1.0)

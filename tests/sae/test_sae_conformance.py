@@ -29,7 +29,7 @@ OPTIONS = {
     "parameter penalties": {"encoder_l2_coeff": 0.3, "diversity_coeff": 2.0, "encoder_scale": 0.7},
     "transcoder": {"transcoder": True},
     "skip": {"transcoder": True, "skip": True},
-    "priced": {"l1_coeff": 0.2, "always_on_coeff": 0.5, "always_on_threshold": 0.1},
+    "penalised": {"l1_coeff": 0.2, "always_on_coeff": 0.5, "always_on_threshold": 0.1},
 }
 
 
@@ -46,7 +46,7 @@ CONFIGS |= {
     for name, options in OPTIONS.items()
 }
 CONFIGS |= {
-    "by magnitude": small("topk", select="magnitude", **OPTIONS["priced"]),
+    "by magnitude": small("topk", select="magnitude", **OPTIONS["penalised"]),
     "L0 penalty": JumpReluConfig(n_latents=M, l0_coeff=0.5, bandwidth=0.5),
 }
 

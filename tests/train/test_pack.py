@@ -58,7 +58,7 @@ JUMP = {"kind": "jumprelu", "n_latents": 12, "threshold_init": 0.4}
 FURTHER = {
     "sparse with usage": (USAGE | {"n_latents": 20, "k": 2}, {"seed_data": 3, "steps": 12}),
     "dense with usage": (USAGE | {"k": 4, "always_on_coeff": 0.5}, {"lr": 2e-3, "steps": 12}),
-    "l1 priced where always on": (FREE_L1[0] | OFTEN, {"steps": 12}),
+    "l1 penalised where always on": (FREE_L1[0] | OFTEN, {"steps": 12}),
     "controlled": (FREE_L1[0] | {"l1_alpha": 1.0}, CONTROLLED),
     "sparse batchtopk": (BATCH | {"n_latents": 36, "k": 1}, {"dead_window_tokens": 12, **SHORT}),
     "dense batchtopk": (BATCH | OFTEN | {"k": 4}, {"dead_window_tokens": 8, **SHORT}),

@@ -56,7 +56,7 @@ def gradients(
     upstream: Float[Tensor, "n d"],
     centred: Float[Tensor, "n d"],
     w_dec: Float[Tensor, "m d"],
-    price: Float[Tensor, " m"] | None = None,
+    l1_weight: Float[Tensor, " m"] | None = None,
 ) -> Gradients:
     """Compute the gradients of a loss of decode(relu(centred w_enc^T + b_enc)).
 
@@ -68,11 +68,11 @@ def gradients(
         upstream: gradient of the loss for the decoded tokens.
         centred: what the encoder was given: activations less the decoder's bias.
         w_dec: the decoder.
-        price: gradient of the loss for each activation itself, as a penalty on it has.
+        l1_weight: gradient of the loss for each activation itself, as a penalty on it has.
     """
     if isinstance(latents, Tensor):
-        return _dense(latents, upstream, centred, w_dec, price)
-    return _sparse(latents, upstream, centred, w_dec, price)
+        return _dense(latents, upstream, centred, w_dec, l1_weight)
+    return _sparse(latents, upstream, centred, w_dec, l1_weight)
 
 
 def _dense(
@@ -80,9 +80,9 @@ def _dense(
     upstream: Float[Tensor, "n d"],
     centred: Float[Tensor, "n d"],
     w_dec: Float[Tensor, "m d"],
-    price: Float[Tensor, " m"] | None,
+    l1_weight: Float[Tensor, " m"] | None,
 ) -> Gradients:
-    change = torch.ops.aten.threshold_backward(linear(upstream, w_dec, price), latents, 0)
+    change = torch.ops.aten.threshold_backward(linear(upstream, w_dec, l1_weight), latents, 0)
     return Gradients(
         w_enc=linear(change.T, centred.T),
         b_enc=change.sum(dim=0),
@@ -95,14 +95,14 @@ def _sparse(
     upstream: Float[Tensor, "n d"],
     centred: Float[Tensor, "n d"],
     w_dec: Float[Tensor, "m d"],
-    price: Float[Tensor, " m"] | None,
+    l1_weight: Float[Tensor, " m"] | None,
 ) -> Gradients:
     m = len(w_dec)
     active = by_latent(latents.indices, m, _kept(latents))
     value = latents.values.reshape(-1)[active.order]
     change = dot_products(active, w_dec, upstream)
-    if price is not None:
-        change.add_(price[active.latent])
+    if l1_weight is not None:
+        change.add_(l1_weight[active.latent])
     return Gradients(
         w_enc=_sum_tokens(active, change, centred),
         b_enc=torch.bincount(active.latent, weights=change, minlength=m).to(change.dtype),

@@ -14,9 +14,9 @@ from sae_sweep.kernels.fused.table import Settings
 
 NUMBERS = (
     *("step_size", "correction", "beta1", "beta2"),
-    *("complement1", "complement2", "price", "aux_coeff"),
+    *("complement1", "complement2", "l1_weight", "aux_coeff"),
     *("usage_coeff", "usage_target", "often_coeff", "often_limit"),
-    *("threshold_step_size", "bandwidth", "lift", "l0_price", "l0_goal"),
+    *("threshold_step_size", "bandwidth", "lift", "l0_weight", "l0_goal"),
     *("l0_target", "l0_gain", "l0_fast", "l0_slow", "l0_bound"),
 )
 """What changes from step to step, by name: the fields of `Settings` that do, and the controller's
@@ -30,8 +30,8 @@ SMALL = ("form", "k", "batch_k", "room", "unit_rows", "stream")
 
 CONSTANTS = {
     "FIELDS": len(NUMBERS),
-    "PRICE": NUMBERS.index("price"),
-    "L0_PRICE": NUMBERS.index("l0_price"),
+    "L1_WEIGHT": NUMBERS.index("l1_weight"),
+    "L0_WEIGHT": NUMBERS.index("l0_weight"),
     "TARGET": NUMBERS.index("l0_target"),
     "BLOCK": 32,
 }
@@ -115,10 +115,10 @@ def stage(
 @triton.jit(do_not_specialize=["members", "width"])
 def begin_kernel(
     at, numbers, now, control, aux, members, width,
-    FIELDS: tl.constexpr, PRICE: tl.constexpr, L0_PRICE: tl.constexpr, TARGET: tl.constexpr,
+    FIELDS: tl.constexpr, L1_WEIGHT: tl.constexpr, L0_WEIGHT: tl.constexpr, TARGET: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Go on to the next step: its numbers, the price as the controller has moved it."""
+    """Go on to the next step: its numbers, the penalty's weight as the controller has moved it."""
     step = tl.load(at) + 1
     tl.debug_barrier()  # all threads have read it
     tl.store(at, step)
@@ -130,7 +130,7 @@ def begin_kernel(
         target = tl.load(source + TARGET * width + member, mask=inside, other=0.0)
         for field in tl.static_range(FIELDS):
             value = tl.load(source + field * width + member, mask=inside, other=0.0)
-            if (field == PRICE) | (field == L0_PRICE):
+            if (field == L1_WEIGHT) | (field == L0_WEIGHT):
                 factor = tl.exp(moved).to(tl.float32)
                 value = tl.where(target > 0, value * factor, value)
             tl.store(now + field * width + member, value, mask=inside)

@@ -1,4 +1,4 @@
-"""A price on latents that fire in too many tokens of the batch."""
+"""A penalty on latents that fire in too many tokens of the batch."""
 
 import torch
 import triton
@@ -96,14 +96,14 @@ def often_kernel(
     into_enc, into_bias, into_dec, into_activity, filled, shares, b, r, d,
     PAGE: tl.constexpr, TOKENS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Add the gradients of one page's latents, and write what they pay together."""
+    """Add the gradients of one page's latents, and write their penalty."""
     page = tl.program_id(0)
     member = tl.load(page_member + page)
     if member == _FREE:
         return
     acts = tl.load(form + member)
     coeff = tl.load(often_coeff + member)
-    paid = 0.0
+    penalty = 0.0
     if (acts != _IDLE) & (coeff > 0):
         limit = tl.load(often_limit + member)
         excess = excess_of_page(
@@ -117,8 +117,8 @@ def often_kernel(
         rest = tl.sum((excess > 0).to(tl.int32), 0)
         offset = 0
         while rest > 0:
-            price = tl.sum(tl.where(latent == offset, excess, 0.0), 0)
-            if price > 0:
+            l1_weight = tl.sum(tl.where(latent == offset, excess, 0.0), 0)
+            if l1_weight > 0:
                 rest -= 1
                 row = page * PAGE + offset
                 inputs, activity, count = active_sums(
@@ -128,11 +128,11 @@ def often_kernel(
                 at = row * d.to(tl.int64) + column
                 w = tl.load(w_dec + at, mask=inside, other=0.0)
                 norm = tl.where(unit != 0, 1.0, tl.sqrt(tl.sum(w * w, 0)))
-                paid += price * norm * activity / b
-                pull = tl.where((unit == 0) & (norm > 0), price / tl.maximum(norm, _TINY), 0.0)
-                to_enc = inputs * (price * norm / b)
+                penalty += l1_weight * norm * activity / b
+                pull = tl.where((unit == 0) & (norm > 0), l1_weight / tl.maximum(norm, _TINY), 0.0)
+                to_enc = inputs * (l1_weight * norm / b)
                 to_dec = w * (pull * activity / b)
-                to_bias = count * (price * norm / b)
+                to_bias = count * (l1_weight * norm / b)
                 if tl.load(filled + row) != 0:
                     to_enc += tl.load(into_enc + at, mask=inside, other=0.0)
                     to_dec += tl.load(into_dec + at, mask=inside, other=0.0)
@@ -144,7 +144,7 @@ def often_kernel(
                 tl.store(into_bias + row, to_bias)
                 tl.store(filled + row, 1)
             offset += 1
-    tl.store(shares + page, paid)
+    tl.store(shares + page, penalty)
 
 
 @triton.jit(do_not_specialize=["pages"])

@@ -109,7 +109,7 @@ def control_step(
 @triton.jit(do_not_specialize=["tokens"])
 def count_kernel(
     at, form, firsts, halves, n_latents, done, targets, gains, fasts, slows, bounds,
-    l0_prices, l0_goals, batch_k,
+    l0_weights, l0_goals, batch_k,
     squared_error, squares, active, penalty, aux, smallest,
     losses, l0, diverged_at, last_half, control, in_use,
     tokens, slowest, error_bound, lead, proportional, CHUNK: tl.constexpr,
@@ -124,8 +124,8 @@ def count_kernel(
     mean = tl.load(active + member).to(tl.float32) / tokens
     goal = tl.load(l0_goals + member)
     beyond = mean / tl.where(goal > 0, goal, 1.0) - 1
-    paid = tl.load(l0_prices + member) * tl.where(goal > 0, beyond * beyond, mean)
-    sparsity = tl.load(penalty + member) + paid
+    l0_penalty = tl.load(l0_weights + member) * tl.where(goal > 0, beyond * beyond, mean)
+    sparsity = tl.load(penalty + member) + l0_penalty
     auxiliary = tl.load(aux + member)
     loss = reconstruction + sparsity + auxiliary
     tl.store(losses + 4 * member, loss.to(tl.float32))
@@ -194,7 +194,7 @@ def count(
     members, tokens = batch.squares.shape
     views = ahead.views(members)
     told = ("first", "half", "n_latents", "done")
-    moves = ("l0_target", "l0_gain", "l0_fast", "l0_slow", "l0_bound", "l0_price", "l0_goal")
+    moves = ("l0_target", "l0_gain", "l0_fast", "l0_slow", "l0_bound", "l0_weight", "l0_goal")
     count_kernel[(members,)](
         ahead.at, settings.form, *(views[name] for name in (*told, *moves)),
         settings.batch_k, *batch, *counters, tokens, SLOWEST, *control, CHUNK=CHUNK, num_warps=4,

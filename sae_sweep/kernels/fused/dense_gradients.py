@@ -14,8 +14,8 @@ from sae_sweep.kernels.fused.table import Settings, Table
 
 
 @triton.jit
-def price_kernel(
-    w_dec, rows, tile_member, unit_rows, price, prices, d,
+def l1_weights_kernel(
+    w_dec, rows, tile_member, unit_rows, l1_weight, l1_weights, d,
     PAGE: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Write what a unit of each latent's activation costs: with free rows, times their norm."""
@@ -23,10 +23,10 @@ def price_kernel(
     member = tl.load(tile_member + tl.program_id(0) * COLUMNS // PAGE)
     if member < 0:
         return
-    member_price = tl.load(price + member)
+    member_weight = tl.load(l1_weight + member)
     row = tl.load(rows + column)
     factor = tl.full([COLUMNS], 1.0, tl.float32)
-    if (tl.load(unit_rows + member) == 0) & (member_price != 0):
+    if (tl.load(unit_rows + member) == 0) & (member_weight != 0):
         total = tl.zeros([COLUMNS], tl.float32)
         for i in range(0, d, DEPTH):
             dim = i + tl.arange(0, DEPTH)
@@ -35,16 +35,16 @@ def price_kernel(
             w = tl.load(w_dec + at, mask=valid, other=0.0)
             total += tl.sum(w * w, axis=1)
         factor = tl.sqrt(total)
-    tl.store(prices + column, member_price * factor)
+    tl.store(l1_weights + column, member_weight * factor)
 
 
 @triton.jit(do_not_specialize=["b"])
 def dz_kernel(
-    latents, dz, g, w_dec, rows, tile_member, prices, bandwidths,
+    latents, dz, g, w_dec, rows, tile_member, l1_weights, bandwidths,
     dz_sums, z_sums, active_sums, b, r, d,
-    PAGE: tl.constexpr, TOKENS: tl.constexpr, DEPTH: tl.constexpr, PRICED: tl.constexpr,
+    PAGE: tl.constexpr, TOKENS: tl.constexpr, DEPTH: tl.constexpr, PENALISED: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of active latents, g w_dec^T and their price, and sums over a block.
+    """Write the gradient of active latents, g w_dec^T and their L1 weight, and sums over a block.
 
     Of members with a bandwidth all latents' g w_dec^T.
     """
@@ -66,18 +66,18 @@ def dz_kernel(
         valid = (row >= 0)[:, None] & inside[None, :]
         w = tl.load(weights + dim[None, :], mask=valid, other=0.0)
         total = tl.dot(gradient, tl.trans(w), total, input_precision="ieee")
-    if PRICED:
-        total += tl.load(prices + column)[None, :]
+    if PENALISED:
+        total += tl.load(l1_weights + column)[None, :]
     at = token.to(tl.int64)[:, None] * r + column[None, :]
     z = tl.load(latents + at, mask=there, other=0.0).to(tl.float32)
     least = 0.0
-    if PRICED:
+    if PENALISED:
         least = tl.where(tl.load(bandwidths + member) > 0, -1.0, 0.0)
     total = tl.where(z > least, total, 0.0)
     tl.store(dz + at, total.to(dz.dtype.element_ty), mask=there)
     sums = tl.program_id(0).to(tl.int64) * r + column
     tl.store(dz_sums + sums, tl.sum(total, axis=0))
-    if PRICED:
+    if PENALISED:
         tl.store(z_sums + sums, tl.sum(z, axis=0))
         tl.store(active_sums + sums, tl.sum((z > 0).to(tl.int32), axis=0))
 
@@ -115,7 +115,7 @@ def weights_kernel(
 @triton.jit(do_not_specialize=["blocks"])
 def latent_sums_kernel(
     dz_sums, z_sums, active_sums, rows, tile_member, b_enc, activity, count, filled, blocks, r,
-    PAGE: tl.constexpr, PRICED: tl.constexpr,
+    PAGE: tl.constexpr, PENALISED: tl.constexpr,
 ):  # fmt: skip
     """Add up the batch's blocks: encoder's bias, activity, active tokens; the rows are filled."""
     tile = tl.program_id(0)
@@ -131,12 +131,12 @@ def latent_sums_kernel(
     for block in range(0, blocks):
         at = block * r.to(tl.int64) + column
         into_bias += tl.load(dz_sums + at)
-        if PRICED:  # dead latents that AuxK makes act neither pay nor count
+        if PENALISED:  # latents that AuxK activates are neither penalised nor counted
             active += tl.load(z_sums + at)
             times += tl.load(active_sums + at)
     tl.store(b_enc + row, into_bias, mask=row >= 0)
     tl.store(activity + row, active, mask=row >= 0)
-    if PRICED:
+    if PENALISED:
         tl.store(count + row, times, mask=row >= 0)
     tl.store(filled + row, tl.full([PAGE], 1, tl.int32), mask=row >= 0)
 
@@ -147,7 +147,7 @@ def add_gradients(
     latents: tuple[Float[Tensor, "b r"], Float[Tensor, "b r"]],
     batch: tuple[Float[Tensor, "members b d"], Float[Tensor, "members b d"]],
     into: RowGradients,
-    priced: Settings | None,
+    penalised: Settings | None,
     pre: Float32[Tensor, "b r"] | None = None,
 ) -> ThresholdSums | None:
     """Differentiate encoder and decoder, for the latents that have columns.
@@ -158,7 +158,7 @@ def add_gradients(
         latents: activations; room for their gradients.
         batch: centred activations; gradient with respect to the reconstruction.
         into: gets the gradients added in rows that are filled, written elsewhere.
-        priced: settings whose price active latents pay, if they do.
+        penalised: settings of members whose active latents have an L1 weight, if any.
         pre: pre-activations, where members have thresholds that are trained.
 
     Returns:
@@ -174,24 +174,24 @@ def add_gradients(
     blocks = triton.cdiv(b, tokens)
     dz_sums, z_sums = torch.empty(2, blocks, r, device=g.device)
     active_sums = torch.empty(blocks, r, dtype=torch.int32, device=g.device)
-    prices = torch.empty(r, device=g.device)
+    l1_weights = torch.empty(r, device=g.device)
     where = (columns.rows, columns.tile_member)
-    if priced is not None:
-        price_kernel[(r // 16,)](
-            table.weights.w_dec, *where, priced.unit_rows, priced.price, prices, d,
+    if penalised is not None:
+        l1_weights_kernel[(r // 16,)](
+            table.weights.w_dec, *where, penalised.unit_rows, penalised.l1_weight, l1_weights, d,
             PAGE=page, COLUMNS=16, DEPTH=block_of(d, 128), num_warps=4,
         )  # fmt: skip
     dz_kernel[(blocks, tiles)](
-        z, dz, g, table.operands.w_dec, *where, prices,
-        prices if priced is None else priced.bandwidth,
+        z, dz, g, table.operands.w_dec, *where, l1_weights,
+        l1_weights if penalised is None else penalised.bandwidth,
         dz_sums, z_sums, active_sums, b, r, d,
-        PAGE=page, TOKENS=tokens, DEPTH=block_of(d, depth), PRICED=priced is not None,
+        PAGE=page, TOKENS=tokens, DEPTH=block_of(d, depth), PENALISED=penalised is not None,
         num_warps=8, num_stages=3,
     )  # fmt: skip
     found = None
     if pre is not None:
-        assert priced is not None
-        found = straight_through(table, columns, priced, pre, dz, dz_sums, tokens)
+        assert penalised is not None
+        found = straight_through(table, columns, penalised, pre, dz, dz_sums, tokens)
     for factors, vectors, weights in ((z, g, into.w_dec), (dz, centred, into.w_enc)):
         weights_kernel[(triton.cdiv(d, dims), tiles)](
             factors, vectors, *where, into.filled, weights, b, r, d,
@@ -200,6 +200,6 @@ def add_gradients(
     latent_sums_kernel[(tiles,)](
         dz_sums, z_sums, active_sums, *where,
         into.b_enc, into.activity, into.active_tokens, into.filled, blocks, r,
-        PAGE=page, PRICED=priced is not None, num_warps=4,
+        PAGE=page, PENALISED=penalised is not None, num_warps=4,
     )  # fmt: skip
     return found

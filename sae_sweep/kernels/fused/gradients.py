@@ -43,7 +43,7 @@ class RowGradients(NamedTuple):
     b_enc: Float32[Tensor, " r"]
     w_dec: Float32[Tensor, "r d"]
     activity: Float32[Tensor, " r"]
-    """Sum of a latent's activations over the batch, where they have a price."""
+    """Sum of a latent's activations over the batch, where they are penalised."""
     active_tokens: Int32[Tensor, " r"]
     """Tokens on which a latent of a `DENSE` member is active."""
     filled: Int32[Tensor, " r"]
@@ -58,15 +58,15 @@ def empty_gradients(r: int, d: int, device: torch.device) -> RowGradients:
 
 
 @triton.jit
-def row_price(w, price, unit_rows):
+def row_l1_weight(w, l1_weight, unit_rows):
     """What a unit of activation costs: with free rows it is multiplied by the row's norm."""
     norm = tl.sqrt(tl.sum(w * w, axis=0))
-    return tl.where(unit_rows != 0, price, price * norm), norm
+    return tl.where(unit_rows != 0, l1_weight, l1_weight * norm), norm
 
 
 @triton.jit
 def walk(
-    tokens, values, begin, end, w, price, g, centred, d, into_dec, into_enc, column, inside,
+    tokens, values, begin, end, w, l1_weight, g, centred, d, into_dec, into_enc, column, inside,
     TOKENS: tl.constexpr,
 ):  # fmt: skip
     """Add the gradients of one latent's tokens in [begin, end) to its rows, in their order.
@@ -86,7 +86,7 @@ def walk(
         mask = there[:, None] & inside[None, :]
         upstream = tl.load(g + offset + column[None, :], mask=mask, other=0.0).to(tl.float32)
         x = tl.load(centred + offset + column[None, :], mask=mask, other=0.0).to(tl.float32)
-        dz = tl.where(there, tl.sum(upstream * w[None, :], axis=1) + price, 0.0)
+        dz = tl.where(there, tl.sum(upstream * w[None, :], axis=1) + l1_weight, 0.0)
         into_dec += tl.sum(z[:, None] * upstream, axis=0)
         into_enc += tl.sum(dz[:, None] * x, axis=0)
         into_bias += tl.sum(dz, axis=0)
@@ -96,7 +96,7 @@ def walk(
 
 @triton.jit(do_not_specialize=["rows"])
 def split_kernel(
-    w_dec, page_member, form, unit_rows, price, tokens, values, start, row_of, centred, g,
+    w_dec, page_member, form, unit_rows, l1_weight, tokens, values, start, row_of, centred, g,
     part_enc, part_dec, part_sums, rows, d,
     PAGE: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -127,12 +127,12 @@ def split_kernel(
     column = tl.max_contiguous(tl.arange(0, WIDTH), 4)
     inside = column < d
     w = tl.load(w_dec + tl.cast(row, tl.int64) * d + column, mask=inside, other=0.0)
-    unit_price, _ = row_price(w, tl.load(price + member), tl.load(unit_rows + member))
+    unit_weight, _ = row_l1_weight(w, tl.load(l1_weight + member), tl.load(unit_rows + member))
     zeros = tl.zeros([WIDTH], tl.float32)
     first = begin + part * CHUNK
     last = tl.where(part == parts - 1, end, first + CHUNK)
     into_dec, into_enc, into_bias, activity = walk(
-        tokens, values, first, last, w, unit_price, g, centred, d, zeros, zeros, column, inside,
+        tokens, values, first, last, w, unit_weight, g, centred, d, zeros, zeros, column, inside,
         TOKENS,
     )  # fmt: skip
     offset = tl.cast(window, tl.int64) * d + column
@@ -144,7 +144,7 @@ def split_kernel(
 
 @triton.jit
 def gather_gradients(
-    tokens, values, begin, end, w, price, g, centred, part_enc, part_dec, part_sums, d,
+    tokens, values, begin, end, w, l1_weight, g, centred, part_enc, part_dec, part_sums, d,
     column, inside, TOKENS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Walk a latent's list, or add up its parts in their order where `split_kernel` made any."""
@@ -152,7 +152,7 @@ def gather_gradients(
     parts = tl.where(parts < 2, 0, parts)
     zeros = tl.zeros(w.shape, tl.float32)
     into_dec, into_enc, into_bias, activity = walk(
-        tokens, values, begin, tl.where(parts > 0, begin, end), w, price, g, centred, d,
+        tokens, values, begin, tl.where(parts > 0, begin, end), w, l1_weight, g, centred, d,
         zeros, zeros, column, inside, TOKENS,
     )  # fmt: skip
     first = tl.cdiv(begin, CHUNK)

@@ -123,7 +123,7 @@ def straight_through(
 
 @triton.jit(do_not_specialize=["b", "blocks"])
 def threshold_kernel(
-    rows, tile_member, bandwidths, lifts, prices, goals, active,
+    rows, tile_member, bandwidths, lifts, l1_weights, goals, active,
     step_sizes, corrections, complements1, betas2, complements2,
     upstream_sums, near_sums, lifted_sums, missing_sums,
     thresholds, firsts, seconds, shares, b, blocks, r, eps, PAGE: tl.constexpr,
@@ -150,11 +150,11 @@ def threshold_kernel(
         lifted += tl.load(lifted_sums + at)
         gap += tl.load(missing_sums + at)
     l0 = tl.load(active + member).to(tl.float32) / b
-    price = tl.load(prices + member)
+    l1_weight = tl.load(l1_weights + member)
     goal = tl.load(goals + member)
-    weight = price
+    weight = l1_weight
     if goal > 0:
-        weight = price * 2 * (l0 / goal - 1) / goal
+        weight = l1_weight * 2 * (l0 / goal - 1) / goal
     lift = tl.load(lifts + member)
     theta = tl.load(thresholds + row, mask=is_latent, other=0.0)
     gradient = lift * lifted - (theta * upstream + weight / b * near) / bandwidth
@@ -198,7 +198,7 @@ def update_thresholds(
     shares = torch.empty(tiles, device=loss.device)
     threshold_kernel[(tiles,)](
         columns.rows, columns.tile_member, settings.bandwidth, settings.lift,
-        settings.l0_price, settings.l0_goal, active,
+        settings.l0_weight, settings.l0_goal, active,
         settings.threshold_step_size, settings.correction, settings.complement1, settings.beta2,
         settings.complement2, *sums, *table.thresholds, shares, b, blocks, r, EPS,
         PAGE=r // tiles, num_warps=4,

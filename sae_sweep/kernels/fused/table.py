@@ -117,7 +117,7 @@ class Settings(NamedTuple):
     room: Int32[Tensor, " members"]
     """sparse: the most active latents of a token; with more the member's step is not made."""
     unit_rows: Int32[Tensor, " members"]
-    """1: decoder rows have unit norm; 0: they are free, and a latent's price has its norm."""
+    """1: decoder rows have unit norm; 0: they are free, and scale the L1 weight by their norm."""
     step_size: Float32[Tensor, " members"]
     """Adam's lr / (1 - beta1^t)."""
     correction: Float32[Tensor, " members"]
@@ -128,7 +128,7 @@ class Settings(NamedTuple):
     """1 - beta1, rounded once: from a rounded beta2 it would be off by 5e-5."""
     complement2: Float32[Tensor, " members"]
     """1 - beta2."""
-    price: Float32[Tensor, " members"]
+    l1_weight: Float32[Tensor, " members"]
     """l1_alpha, times the share of it that acts, over the batch size; 0 without a penalty."""
     aux_coeff: Float32[Tensor, " members"]
     """Weight of AuxK; 0 where it is off."""
@@ -137,7 +137,7 @@ class Settings(NamedTuple):
     usage_target: Float32[Tensor, " members"]
     """Share of tokens in which a latent is to be selected."""
     often_coeff: Float32[Tensor, " members"]
-    """Weight of the price on latents that fire too often; 0 where it is off."""
+    """Weight of the penalty on latents that fire too often; 0 where it is off."""
     often_limit: Float32[Tensor, " members"]
     """Share of tokens up to which they may."""
     threshold_step_size: Float32[Tensor, " members"]
@@ -148,10 +148,10 @@ class Settings(NamedTuple):
     Members that train them are `DENSE`."""
     lift: Float32[Tensor, " members"]
     """Weight of the pre-activation loss of dead latents, over the batch size."""
-    l0_price: Float32[Tensor, " members"]
+    l0_weight: Float32[Tensor, " members"]
     """Weight of L0, times the share of it that acts; 0 without such a penalty."""
     l0_goal: Float32[Tensor, " members"]
-    """L0 around which that penalty is quadratic: l0_price (l0 / l0_goal - 1)^2; 0: l0_price l0."""
+    """L0 where that penalty is quadratic: l0_weight (l0 / l0_goal - 1)^2; 0: l0_weight l0."""
     dead_window: Int64[Tensor, " members"]
     """Tokens of silence after which a latent is dead."""
 

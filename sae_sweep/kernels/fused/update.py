@@ -19,7 +19,7 @@ from sae_sweep.kernels.fused.gradients import (
     NARROW,
     RowGradients,
     gather_gradients,
-    row_price,
+    row_l1_weight,
     split_kernel,
     tokens_at_once,
 )
@@ -92,7 +92,7 @@ def update_scalar(
 
 @triton.jit
 def row_gradients(
-    row, at, begin, end, w, unit_price, tokens, values, g, centred,
+    row, at, begin, end, w, unit_weight, tokens, values, g, centred,
     part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity,
     filled, d, column, inside, TOKENS: tl.constexpr, CHUNK: tl.constexpr, DENSE: tl.constexpr,
 ):  # fmt: skip
@@ -101,7 +101,7 @@ def row_gradients(
     if DENSE:
         further = tl.load(filled + row)
     into_dec, into_enc, into_bias, activity = gather_gradients(
-        tokens, values, begin, end, w, unit_price, g, centred, part_enc, part_dec, part_sums,
+        tokens, values, begin, end, w, unit_weight, g, centred, part_enc, part_dec, part_sums,
         d, column, inside, TOKENS, CHUNK,
     )  # fmt: skip
     if further != 0:
@@ -113,12 +113,12 @@ def row_gradients(
 
 
 @triton.jit
-def along_row(into_dec, w, activity, norm, member_price, unit):
+def along_row(into_dec, w, activity, norm, member_weight, unit):
     """A unit row's gradient loses its part along the row, a free row's gets the norm's share."""
     return tl.where(
         unit != 0,
         -tl.sum(into_dec * w, axis=0),
-        tl.where(norm > 0, member_price * activity / tl.maximum(norm, _TINY), 0.0),
+        tl.where(norm > 0, member_weight * activity / tl.maximum(norm, _TINY), 0.0),
     )
 
 
@@ -127,7 +127,7 @@ def update_kernel(
     w_enc, b_enc, w_dec,
     first_w_enc, first_b_enc, first_w_dec, second_w_enc, second_b_enc, second_w_dec,
     copy_enc, copy_dec, page_member, page_latents,
-    form, unit_rows, step_sizes, corrections, complements1, betas2, complements2, price,
+    form, unit_rows, step_sizes, corrections, complements1, betas2, complements2, l1_weight,
     tokens, values, start, centred, g,
     part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity, filled,
     partials, penalties, d, eps,
@@ -143,7 +143,7 @@ def update_kernel(
     if tl.load(form + member) == _IDLE:
         return
     unit = tl.load(unit_rows + member)
-    member_price = tl.load(price + member)
+    member_weight = tl.load(l1_weight + member)
     settings = load_adam(step_sizes, corrections, complements1, betas2, complements2, member)
     step_size, correction, complement1, beta2, complement2 = settings
     # four at a time, which is a load of float32, so that bfloat16 has the same layout
@@ -163,13 +163,13 @@ def update_kernel(
         )  # a row early: the walk waits for it
         at = row * wide
         w = tl.load(w_dec + at + column, mask=inside, other=0.0)
-        unit_price, norm = row_price(w, member_price, unit)
+        unit_weight, norm = row_l1_weight(w, member_weight, unit)
         into_dec, into_enc, into_bias, activity = row_gradients(
-            row, at, begin, end, w, unit_price, tokens, values, g, centred,
+            row, at, begin, end, w, unit_weight, tokens, values, g, centred,
             part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity,
             filled, d, column, inside, TOKENS, CHUNK, DENSE,
         )  # fmt: skip
-        penalty += unit_price * activity
+        penalty += unit_weight * activity
 
         # all of Adam's loads before the first reduction, so that they travel together
         first_dec = tl.load(first_w_dec + at + column, mask=inside, other=0.0)
@@ -178,7 +178,7 @@ def update_kernel(
         first_enc = tl.load(first_w_enc + at + column, mask=inside, other=0.0)
         second_enc = tl.load(second_w_enc + at + column, mask=inside, other=0.0)
 
-        along = along_row(into_dec, w, activity, norm, member_price, unit)
+        along = along_row(into_dec, w, activity, norm, member_weight, unit)
         w, first_dec, second_dec = adam(
             w, first_dec, second_dec, into_dec + along * w,
             step_size, correction, complement1, beta2, complement2, eps,
@@ -257,7 +257,7 @@ def update_wide_kernel(
     w_enc, b_enc, w_dec,
     first_w_enc, first_b_enc, first_w_dec, second_w_enc, second_b_enc, second_w_dec,
     copy_enc, copy_dec, page_member, page_latents,
-    form, unit_rows, step_sizes, corrections, complements1, betas2, complements2, price,
+    form, unit_rows, step_sizes, corrections, complements1, betas2, complements2, l1_weight,
     tokens, values, start, centred, g,
     part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity, filled,
     partials, penalties, d, eps,
@@ -273,7 +273,7 @@ def update_wide_kernel(
     if tl.load(form + member) == _IDLE:
         return
     unit = tl.load(unit_rows + member)
-    member_price = tl.load(price + member)
+    member_weight = tl.load(l1_weight + member)
     column = tl.max_contiguous(tl.arange(0, WIDTH), 4)
     inside = column < d
     wide = tl.cast(d, tl.int64)
@@ -288,15 +288,15 @@ def update_wide_kernel(
     for row in range(group * ROWS, last_row):
         at = row * wide
         w = tl.load(w_dec + at + column, mask=inside, other=0.0)
-        unit_price, norm = row_price(w, member_price, unit)
+        unit_weight, norm = row_l1_weight(w, member_weight, unit)
         into_dec, into_enc, into_bias, activity = row_gradients(
-            row, at, tl.load(start + row), tl.load(start + row + 1), w, unit_price,
+            row, at, tl.load(start + row), tl.load(start + row + 1), w, unit_weight,
             tokens, values, g, centred, part_enc, part_dec, part_sums,
             dense_w_enc, dense_b_enc, dense_w_dec, dense_activity, filled, d, column, inside,
             TOKENS, CHUNK, DENSE,
         )  # fmt: skip
-        penalty += unit_price * activity
-        into_dec += along_row(into_dec, w, activity, norm, member_price, unit) * w
+        penalty += unit_weight * activity
+        into_dec += along_row(into_dec, w, activity, norm, member_weight, unit) * w
         tl.store(waiting_enc + column, into_enc, mask=inside)
         tl.store(waiting_dec + column, into_dec, mask=inside)
         tl.debug_barrier()  # other threads read it by blocks
@@ -373,8 +373,9 @@ def update_rows(
         "CHUNK": CHUNK,
     }
     split_kernel[(windows,)](
-        table.weights.w_dec, table.page_member, settings.form, settings.unit_rows, settings.price,
-        tokens, values, start, row_of, centred, g, part_enc, part_dec, part_sums, r, d,
+        table.weights.w_dec, table.page_member, settings.form, settings.unit_rows,
+        settings.l1_weight, tokens, values, start, row_of, centred, g, part_enc, part_dec,
+        part_sums, r, d,
         **sizes, num_warps=warps(width),
     )  # fmt: skip
     given = (part_sums,) * 5
@@ -385,7 +386,7 @@ def update_rows(
         *table.weights, *table.first, *table.second, *table.operands,
         table.page_member, table.page_latents,
         settings.form, settings.unit_rows, settings.step_size, settings.correction,
-        settings.complement1, settings.beta2, settings.complement2, settings.price,
+        settings.complement1, settings.beta2, settings.complement2, settings.l1_weight,
         *lists, part_enc, part_dec, part_sums, *given, *shares, d, EPS,
         ROWS=ROWS, COPIES=table.operands.w_enc.dtype != torch.float32, DENSE=dense is not None,
         **sizes, **blocks, num_warps=warps(width), maxnreg=REGISTERS,

@@ -142,7 +142,7 @@ def settings_of(trials: list[Trial], slots: list[int] | None = None) -> Settings
             "beta2": trial.beta2,
             "complement1": 1 - trial.beta1,
             "complement2": 1 - trial.beta2,
-            "price": trial.l1_alpha / len(trial.state["x"]),
+            "l1_weight": trial.l1_alpha / len(trial.state["x"]),
             "aux_coeff": trial.aux_coeff,
             "dead_window": trial.dead_window,
             "usage_coeff": trial.usage_coeff,
@@ -175,8 +175,8 @@ def stepped(trial: Trial) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     weights = None if trial.unit else w_dec
     often = reference.always_on_penalty(f, trial.often_limit, weights)
     aux = aux + trial.often_coeff * often
-    price = trial.l1_alpha * reference.l1_penalty(f, weights)
-    (reference.reconstruction_loss(x, x_hat) + price + aux).backward()
+    l1_weight = trial.l1_alpha * reference.l1_penalty(f, weights)
+    (reference.reconstruction_loss(x, x_hat) + l1_weight + aux).backward()
     if trial.unit:
         reference.remove_parallel(w_dec.grad, w_dec)
     for name in names:
@@ -187,7 +187,7 @@ def stepped(trial: Trial) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         reference.normalise_rows(w_dec)
     kept = {k: state[k].detach() for k in state if k not in ("x", "silent")}
     out = {"squared_error": squared, "aux": aux, "f": f, "pre": pre, "x_hat": x_hat}
-    out["penalty"] = price
+    out["penalty"] = l1_weight
     return kept, {name: tensor.detach() for name, tensor in out.items()}
 
 

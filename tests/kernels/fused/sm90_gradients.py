@@ -44,7 +44,7 @@ def products(name: str, side: int, depth: int, bfloat16: tuple[str, ...]) -> dic
         return Compiled(kernel, constants, 8, 3, bfloat16, ("d", "r"), types)
 
     decoded = {"TOKENS": side, "COLUMNS": side, "DEPTH": depth}
-    differentiated = page | {"TOKENS": side, "DEPTH": depth, "PRICED": True}
+    differentiated = page | {"TOKENS": side, "DEPTH": depth, "PENALISED": True}
     factors = TYPES | {"factors": "*fp32"}
     return {
         f"decode {name}": product(dense.decode_kernel, decoded, factors)._replace(
@@ -73,8 +73,11 @@ def narrow() -> dict[str, Compiled]:
         "count dead": (columns.count_kernel, listed),
         "place dead": (columns.place_kernel, listed | {"PAGES": columns.PAGES}),
         "sum squares": (dense.sum_squares_kernel, {"TOKENS": 128, "BLOCKS": 32}),
-        "prices": (dense_gradients.price_kernel, {"PAGE": PAGE, "COLUMNS": 16, "DEPTH": 128}),
-        "latent sums": (dense_gradients.latent_sums_kernel, {"PAGE": PAGE, "PRICED": True}),
+        "l1_weights": (
+            dense_gradients.l1_weights_kernel,
+            {"PAGE": PAGE, "COLUMNS": 16, "DEPTH": 128},
+        ),
+        "latent sums": (dense_gradients.latent_sums_kernel, {"PAGE": PAGE, "PENALISED": True}),
         "dead threshold": (
             auxiliary.dead_threshold_kernel,
             {"CANDIDATES": auxiliary.CANDIDATES},

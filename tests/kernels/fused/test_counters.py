@@ -72,7 +72,7 @@ def test_a_step_begins_with_its_own_numbers_and_the_price_as_it_was_moved() -> N
         found = {name: tensor.tolist() for name, tensor in ahead.views(2).items()}
         for number, name in enumerate(staging.NUMBERS):
             expected = [rows[step, number], off[step, number]]
-            if name in {"price", "l0_price"}:
+            if name in {"l1_weight", "l0_weight"}:
                 expected[0] *= torch.tensor(0.5).exp().item()
             assert found[name] == torch.tensor(expected).tolist(), name
     assert (aux == 0).all()

@@ -1,4 +1,4 @@
-"""The usage loss and the price on latents that are always on, against autograd in float64."""
+"""The usage loss and the penalty on latents that are always on, against autograd in float64."""
 
 from dataclasses import replace
 
