@@ -228,6 +228,17 @@ class Architecture(Strict):
         raise NotImplementedError
 
     @property
+    def sizes(self) -> list[int]:
+        """Sizes of the nested dictionaries that reconstruct, ascending: only the whole one."""
+        assert self.n_latents is not None
+        return [self.n_latents]
+
+    @property
+    def spans(self) -> list[int]:
+        """Latents that each of these dictionaries adds to the one before."""
+        return [stop - start for start, stop in pairwise([0, *self.sizes])]
+
+    @property
     def fused(self) -> FusedStep:
         """What the fused kernels are told; asked only where `lacks("fused")` is None."""
         raise NotImplementedError
@@ -406,6 +417,15 @@ class TopKConfig(SelectingConfig):
         return found
 
 
+def _from_whole_batches(config: SelectingConfig) -> FusedStep:
+    return FusedStep(
+        batch_k=config.k,
+        aux_coeff=config.aux_coeff,
+        often_coeff=config.always_on_coeff,
+        often_limit=config.always_on_threshold,
+    )
+
+
 class BatchTopKConfig(SelectingConfig):
     """BatchTopK autoencoder (Bussmann et al. 2024, arXiv:2412.06410)."""
 
@@ -422,20 +442,9 @@ class BatchTopKConfig(SelectingConfig):
     }
 
     @property
-    def sizes(self) -> list[int]:
-        """Sizes of the dictionaries that reconstruct: the whole one."""
-        assert self.n_latents is not None
-        return [self.n_latents]
-
-    @property
     def fused(self) -> FusedStep:
         """What the fused kernels are told."""
-        return FusedStep(
-            batch_k=self.k,
-            aux_coeff=self.aux_coeff,
-            often_coeff=self.always_on_coeff,
-            often_limit=self.always_on_threshold,
-        )
+        return _from_whole_batches(self)
 
     @property
     def label(self) -> list[str]:
@@ -459,6 +468,7 @@ class MatryoshkaConfig(SelectingConfig):
             **ALWAYS_ON,
             **GENERAL,
         },
+        "fused": {"k": ANY, "aux_coeff": ANY, "prefixes": ANY} | ALWAYS_ON,
     }
 
     @model_validator(mode="after")
@@ -491,6 +501,11 @@ class MatryoshkaConfig(SelectingConfig):
         """The prefixes of resolved settings, ascending; the last is n_latents."""
         assert self.prefixes is not None
         return [int(size) for size in self.prefixes.split("/")]
+
+    @property
+    def fused(self) -> FusedStep:
+        """What the fused kernels are told."""
+        return _from_whole_batches(self)
 
     def resolved(self, d: int) -> dict[str, Any]:
         """Values of the settings that follow from others and the width d of the activations."""

@@ -43,12 +43,14 @@ class PackKey(NamedTuple):
     batch_size: int
     precision: str
     reproducible: bool
+    spans: int
+    """Nested dictionaries."""
 
 
 def pack_key(trial: Trial) -> PackKey:
     """The key of a trial."""
-    train = trial.train
-    return PackKey(train.batch_size, train.precision, train.reproducible)
+    train, spans = trial.train, len(trial.sae.spans)
+    return PackKey(train.batch_size, train.precision, train.reproducible, spans)
 
 
 class Packed:
@@ -173,7 +175,9 @@ class Pack:
         self._operand = torch.bfloat16 if key.precision == "bf16" else torch.float32
         self._page = PAGE
         self.table = self._empty(1, 1)
-        self.steps = PackSteps(self.table, activations, key.batch_size, exact=key.reproducible)
+        self.steps = PackSteps(
+            *(self.table, activations, key.batch_size), exact=key.reproducible, spans=key.spans
+        )
         self._members: dict[int, Packed] = {}
 
     def _empty(self, count: int, slots: int) -> Table:
@@ -186,7 +190,7 @@ class Pack:
 
     def reserve(self, trials: Sequence[Trial]) -> None:
         """Make room for trials that are about to join; out of memory, nothing has changed."""
-        wanted = sum(pages.pages_needed(trial.n_latents, self._page) for trial in trials)
+        wanted = sum(pages.pages_needed(trial.sae.spans, self._page) for trial in trials)
         more = max(0, wanted - len(pages.free_pages(self.table)))
         slots = max(0, len(trials) - len(pages.free_slots(self.table)))
         if more or slots:
@@ -199,8 +203,8 @@ class Pack:
 
     def compact(self) -> None:
         """Give back the memory that no member needs; each keeps its slot and its bits."""
-        slots = {slot: packed.trial.n_latents for slot, packed in self._members.items()}
-        wanted = sum(pages.pages_needed(width, self._page) for width in slots.values())
+        slots = {slot: packed.trial.sae.spans for slot, packed in self._members.items()}
+        wanted = sum(pages.pages_needed(spans, self._page) for spans in slots.values())
         if wanted == len(self.table.page_member):
             return
         self.steps.release()
@@ -222,7 +226,7 @@ class Pack:
         self.reserve([trial])
         slot = pages.free_slots(self.table)[0]
         sae = initial_sae(trial, self._activations, self.device, resumes=resumes)
-        pages.occupy(self.table, slot, trial.n_latents)
+        pages.occupy(self.table, slot, trial.sae.spans)
         try:
             pages.put(self.table, slot, dict(sae.named_parameters()))
         except Exception:

@@ -43,11 +43,18 @@ class PackSteps:
     """Stages what the next updates need, then launches them; on a GPU as a recorded graph."""
 
     def __init__(
-        self, table: Table, activations: ActivationSource, batch_size: int, *, exact: bool
+        self,
+        table: Table,
+        activations: ActivationSource,
+        batch_size: int,
+        *,
+        exact: bool,
+        spans: int = 1,
     ) -> None:
         self._device = table.silent_tokens.device
         self._batch_size = batch_size
         self._exact = exact
+        self._spans = spans
         room = CPU_BYTES
         if self._device.type == "cuda":
             room = int(RESIDENT_SHARE * torch.cuda.get_device_properties(self._device).total_memory)
@@ -116,7 +123,9 @@ class PackSteps:
             slots = len(self._table.member_pages)
             self._rows.reserve(slots)
             self._ahead = empty_ahead(MOST_STEPS, slots, self._batch_size, self._device)
-            self._step = Step(self._table, self._ahead, room, exact=self._exact)
+            self._step = Step(
+                *(self._table, self._ahead, room), exact=self._exact, spans=self._spans
+            )
         return self._step, self._ahead
 
     def _launch_of(self, step: Step, kernels: Kernels) -> Callable[[], None]:

@@ -54,6 +54,7 @@ USAGE = {"n_latents": 12, "aux_kind": "usage", "aux_coeff": 3.0, "aux_target": 0
 CONTROLLED = {"l0_controller": True, "l0_target": 0.1, "l0_target_start": 0.3, "steps": 14}
 SHORT = {"steps": 14, "lr": 2e-3}
 BATCH = {"kind": "batchtopk", "n_latents": 12, "aux_coeff": 0.5}
+NESTED = BATCH | {"kind": "matryoshka", "prefixes": "3/12"}
 JUMP = {"kind": "jumprelu", "n_latents": 12, "threshold_init": 0.4}
 FURTHER = {
     "sparse with usage": (USAGE | {"n_latents": 20, "k": 2}, {"seed_data": 3, "steps": 12}),
@@ -62,6 +63,11 @@ FURTHER = {
     "controlled": (FREE_L1[0] | {"l1_alpha": 1.0}, CONTROLLED),
     "sparse batchtopk": (BATCH | {"n_latents": 36, "k": 1}, {"dead_window_tokens": 12, **SHORT}),
     "dense batchtopk": (BATCH | OFTEN | {"k": 4}, {"dead_window_tokens": 8, **SHORT}),
+    "sparse matryoshka": (
+        *(NESTED | {"n_latents": 40, "k": 1, "prefixes": "5/24/40"},),
+        {"dead_window_tokens": 12, **SHORT},
+    ),
+    "dense matryoshka": (NESTED | OFTEN | {"k": 4}, {"dead_window_tokens": 8, **SHORT}),
     "jumprelu": (JUMP | {"target_l0": 3, "pre_act_coeff": 0.5}, {"dead_window_tokens": 8, **SHORT}),
     "jumprelu, controlled": (JUMP | {"l0_coeff": 0.5, "n_latents": 18}, CONTROLLED),
 }
@@ -123,7 +129,14 @@ def test_bits_of_further_losses_do_not_depend_on_the_company(start, fused) -> No
 
 @pytest.mark.parametrize(
     "name",
-    ["sparse with aux", "resampled", "controlled", "sparse batchtopk", "jumprelu"],
+    [
+        "sparse with aux",
+        "resampled",
+        "controlled",
+        "sparse batchtopk",
+        "sparse matryoshka",
+        "jumprelu",
+    ],
 )
 def test_a_trial_goes_on_from_a_checkpoint_bit_for_bit(
     start, fused, name: str, monkeypatch

@@ -74,7 +74,7 @@ def moments_kernel(
 
 @triton.jit(do_not_specialize=["b", "blocks"])
 def variance_kernel(
-    means, squares, counts, aux_coeff, factors, scales, b, blocks, d, half_b,
+    means, squares, counts, aux_coeff, factors, scales, b, blocks, d, to_residual,
     TOKENS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Join the blocks; write the loss's weight over the variance, and the gradient's factor."""
@@ -98,7 +98,7 @@ def variance_kernel(
             apart += tl.load(squares + start + block * d, mask=inside, other=0.0)
             apart += size * away * away
         variance += tl.sum(tl.where(inside, apart, 0.0), axis=0)
-    variance *= half_b * half_b  # of the residual; g is 2 / b times it
+    variance *= to_residual * to_residual  # g is the residual over that number
     scale = tl.load(aux_coeff + member) / tl.maximum(variance, _TINY)
     scale = tl.where(variance > 0, scale, 0.0)
     tl.store(scales + member, scale)
@@ -127,6 +127,7 @@ def add_aux_k(
     batch: tuple[Float[Tensor, "members b d"], Float[Tensor, "members b d"]],
     room: tuple[Float[Tensor, "b r"], Float[Tensor, "b r"]],
     into: RowGradients,
+    spans: int = 1,
 ) -> Float32[Tensor, " members"]:
     """Add the gradients of `reference.aux_k_loss` times `aux_coeff`; call it before the update.
 
@@ -137,10 +138,11 @@ def add_aux_k(
         table: weights and `silent_tokens` are read.
         settings: of each member; those with `aux_coeff` 0 get nothing.
         pre: pre-activations.
-        batch: centred activations; the reconstruction loss's gradient with respect to x_hat; both
-            in the operands' type.
+        batch: centred activations; the reconstruction loss's gradient with respect to x_hat, of the
+            whole dictionary where they are nested; both in the operands' type.
         room: activations and their gradients, overwritten.
         into: gets the gradients added in rows that are filled, written elsewhere.
+        spans: nested dictionaries, over which the reconstruction loss is a mean.
 
     Returns:
         The loss of each member, `aux_coeff` in it; 0 where none is dead or the residual is even.
@@ -159,9 +161,10 @@ def add_aux_k(
     )  # fmt: skip
     activate(table, columns, pre, threshold, last_tie, room[0])
 
-    factors, scales = _scales(settings, columns.counts, g)
+    to_residual = b * spans / 2
+    factors, scales = _scales(settings, columns.counts, g, to_residual)
     error = torch.empty_like(g)
-    squared = decode(table, columns, room[0], (g, -b / 2), (error, factors))
+    squared = decode(table, columns, room[0], (g, -to_residual), (error, factors))
     add_gradients(table, columns, room, (centred, error), into, None)
     loss = torch.empty(members, device=device)
     loss_kernel[(members,)](
@@ -171,7 +174,7 @@ def add_aux_k(
 
 
 def _scales(
-    settings: Settings, counts: Tensor, g: Float[Tensor, "members b d"]
+    settings: Settings, counts: Tensor, g: Float[Tensor, "members b d"], to_residual: float
 ) -> tuple[Tensor, Tensor]:
     """Compute twice the coefficient over the residual's variance of each member, and once."""
     members, b, d = g.shape
@@ -183,7 +186,7 @@ def _scales(
         g, counts, means, squares, b, blocks, d, TOKENS=tokens, COLUMNS=columns, num_warps=4
     )
     variance_kernel[(members,)](
-        means, squares, counts, settings.aux_coeff, factors, scales, b, blocks, d, b / 2,
+        means, squares, counts, settings.aux_coeff, factors, scales, b, blocks, d, to_residual,
         TOKENS=tokens, COLUMNS=block_of(d, 1024), num_warps=8,
     )  # fmt: skip
     return factors, scales

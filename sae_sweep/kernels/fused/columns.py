@@ -25,13 +25,15 @@ class Columns(NamedTuple):
     """Which latents take part, in ascending order for each member."""
 
     rows: Int32[Tensor, " r"]
-    """Row of each column's latent; `FREE` past a member's last one, undefined in a free tile."""
+    """Row of each column's latent; `FREE` where there is none, undefined in a free tile."""
     tile_member: Int32[Tensor, " pages"]
     """Slot to which a page's worth of columns belongs; `FREE` where it holds no latent."""
+    tile_plane: Int32[Tensor, " pages"]
+    """Plane of the reconstruction's gradient for these latents: of their member and span."""
     first: Int32[Tensor, " members"]
     """A member's first column."""
     counts: Int32[Tensor, " members"]
-    """A member's latents that take part."""
+    """A member's columns from the first to the last of a latent."""
 
 
 @triton.jit
@@ -66,10 +68,10 @@ def count_kernel(
     tl.store(page_counts + page, tl.sum(chosen, axis=0))
 
 
-@triton.jit(do_not_specialize=["pages"])
+@triton.jit(do_not_specialize=["members", "pages"])
 def place_kernel(
     page_member, page_latents, form, silent_tokens, aux_coeff, dead_window, page_counts,
-    rows, tile_member, first, counts, pages,
+    rows, tile_member, tile_plane, first, counts, page_span, members, pages,
     PAGE: tl.constexpr, DEAD: tl.constexpr, PAGES: tl.constexpr,
 ):  # fmt: skip
     """Give a page's latents their columns, and one tile of columns its owner and its end."""
@@ -79,6 +81,8 @@ def place_kernel(
         return
     tile = 0  # pages of lower slots, then the page's number among its member's
     number = 0
+    owned = 0
+    last = page
     before = 0
     total = 0
     for i in range(0, pages, PAGES):
@@ -88,6 +92,8 @@ def place_kernel(
         count = tl.load(page_counts + other, mask=same, other=0)
         tile += tl.sum(((owner >= 0) & (owner < member)).to(tl.int32), axis=0)
         number += tl.sum((same & (other < page)).to(tl.int32), axis=0)
+        last = tl.maximum(last, tl.max(tl.where(same, other, 0), axis=0))
+        owned += tl.sum(same.to(tl.int32), axis=0)
         before += tl.sum(tl.where(other < page, count, 0), axis=0)
         total += tl.sum(count, axis=0)
     start = tile * PAGE
@@ -95,11 +101,19 @@ def place_kernel(
         page, member, page_latents, form, silent_tokens, aux_coeff, dead_window, PAGE, DEAD
     )
     offset = tl.arange(0, PAGE)
-    column = start + before + tl.cumsum(chosen, axis=0) - 1
-    tl.store(rows + column, page * PAGE + offset, mask=chosen > 0)
     past = number * PAGE + offset
-    tl.store(rows + start + past, tl.full([PAGE], _FREE, tl.int32), mask=past >= total)
+    plane = member
+    if DEAD:
+        column = start + before + tl.cumsum(chosen, axis=0) - 1
+        tl.store(rows + column, page * PAGE + offset, mask=chosen > 0)
+        tl.store(rows + start + past, tl.full([PAGE], _FREE, tl.int32), mask=past >= total)
+    else:  # a tile is a page, so that all its latents are of one span
+        through = (owned - 1) * PAGE + tl.load(page_counts + last)
+        total = tl.where(total > 0, through, 0)
+        tl.store(rows + start + past, tl.where(chosen > 0, page * PAGE + offset, _FREE))
+        plane += members * tl.load(page_span + page)
     tl.store(tile_member + tile + number, tl.where(number * PAGE < total, member, _FREE))
+    tl.store(tile_plane + tile + number, tl.where(number * PAGE < total, plane, _FREE))
     if number == 0:
         tl.store(first + member, start)
         tl.store(counts + member, total)
@@ -122,6 +136,7 @@ def _listed(table: Table, settings: Settings, *, dead: bool) -> Columns:
     listed = Columns(
         rows=torch.empty(pages * table.page, dtype=torch.int32, device=device),
         tile_member=torch.full((pages,), FREE, dtype=torch.int32, device=device),
+        tile_plane=torch.full((pages,), FREE, dtype=torch.int32, device=device),
         first=torch.zeros(members, dtype=torch.int32, device=device),
         counts=torch.zeros(members, dtype=torch.int32, device=device),
     )
@@ -131,6 +146,7 @@ def _listed(table: Table, settings: Settings, *, dead: bool) -> Columns:
     )  # fmt: skip
     count_kernel[(pages,)](*given, PAGE=table.page, DEAD=dead, num_warps=4)
     place_kernel[(pages,)](
-        *given, *listed, pages, PAGE=table.page, DEAD=dead, PAGES=PAGES, num_warps=4
-    )
+        *(*given, *listed, table.page_span, members, pages),
+        PAGE=table.page, DEAD=dead, PAGES=PAGES, num_warps=4,
+    )  # fmt: skip
     return listed

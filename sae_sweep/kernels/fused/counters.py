@@ -47,7 +47,7 @@ class Counters(NamedTuple):
 class Batch(NamedTuple):
     """What a step has found of each member's batch."""
 
-    squared_error: Float32[Tensor, "members b"]
+    squared_error: Float32[Tensor, "planes b"]
     """Each token's sum over d of (x_hat - x)^2."""
     squares: Float32[Tensor, "members b"]
     """Each token's sum over d of x^2."""
@@ -112,15 +112,19 @@ def count_kernel(
     l0_weights, l0_goals, batch_k,
     squared_error, squares, active, penalty, aux, smallest,
     losses, l0, diverged_at, last_half, control, in_use,
-    tokens, slowest, error_bound, lead, proportional, CHUNK: tl.constexpr,
+    tokens, slowest, error_bound, lead, proportional, CHUNK: tl.constexpr, SPANS: tl.constexpr,
 ):  # fmt: skip
     """Count one step of one member."""
     member = tl.program_id(0)
     if tl.load(form + member) == _IDLE:
         return
-    error = add_tokens(squared_error, member, tokens, CHUNK)
+    members = tl.num_programs(0)
+    error = add_tokens(squared_error, member + (SPANS - 1) * members, tokens, CHUNK)
     energy = add_tokens(squares, member, tokens, CHUNK)
-    reconstruction = error / tokens
+    together = error
+    for span in range(SPANS - 1):
+        together += add_tokens(squared_error, member + span * members, tokens, CHUNK)
+    reconstruction = together / (tokens * SPANS)
     mean = tl.load(active + member).to(tl.float32) / tokens
     goal = tl.load(l0_goals + member)
     beyond = mean / tl.where(goal > 0, goal, 1.0) - 1
@@ -197,7 +201,8 @@ def count(
     moves = ("l0_target", "l0_gain", "l0_fast", "l0_slow", "l0_bound", "l0_weight", "l0_goal")
     count_kernel[(members,)](
         ahead.at, settings.form, *(views[name] for name in (*told, *moves)),
-        settings.batch_k, *batch, *counters, tokens, SLOWEST, *control, CHUNK=CHUNK, num_warps=4,
+        settings.batch_k, *batch, *counters, tokens, SLOWEST, *control,
+        CHUNK=CHUNK, SPANS=len(batch.squared_error) // members, num_warps=4,
     )  # fmt: skip
 
 

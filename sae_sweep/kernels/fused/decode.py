@@ -27,27 +27,32 @@ def count_listed(values, capacity, LISTED: tl.constexpr):
     return count
 
 
-@triton.jit(do_not_specialize=["tokens", "capacity"])
+@triton.jit(do_not_specialize=["members", "tokens", "capacity"])
 def decode_token(
     rows,
     values,
     centred,
     w_dec,
+    page_span,
     form,
     k_of,
     g,
     squared_error,
+    members,
     tokens,
     capacity,
     d,
     scale,
+    PAGE: tl.constexpr,
+    NESTED: tl.constexpr,
     WIDTH: tl.constexpr,
     AT_ONCE: tl.constexpr,
     LISTED: tl.constexpr,
 ):
-    """Decode one token of one member, whole."""
+    """Decode one token of one member, whole, by the latents of one of its dictionaries."""
     token = tl.program_id(0)
-    member = tl.program_id(1)
+    plane = tl.program_id(1)
+    member = plane % members
     if tl.load(form + member) != _SPARSE:
         return
     k = tl.load(k_of + member)
@@ -66,11 +71,15 @@ def decode_token(
             value = tl.load(values + here, mask=listed, other=0.0)
             row = tl.load(rows + here, mask=listed, other=0).to(tl.int64)
             width = tl.where(value != 0, d, 0)  # a padded place names no row
+            if NESTED:
+                span = tl.load(page_span + row // PAGE, mask=value != 0, other=0)
+                width = tl.where(span <= plane // members, width, 0)
             weight = tl.load(w_dec + row * d + column, mask=column < width, other=0.0)
             x_hat += value * weight.to(tl.float32)
     error += x_hat
-    tl.store(g + place * d + column, error * scale, mask=inside)
-    tl.store(squared_error + place, tl.sum(error * error, 0))
+    into = plane.to(tl.int64) * tokens + token
+    tl.store(g + into * d + column, error * scale, mask=inside)
+    tl.store(squared_error + into, tl.sum(error * error, 0))
 
 
 def decode_error(
@@ -79,8 +88,8 @@ def decode_error(
     rows: Int32[Tensor, "members n k"],
     values: Float32[Tensor, "members n k"],
     centred: Float32[Tensor, "members n d"],
-    g: Float[Tensor, "members n d"],
-    squared_error: Float32[Tensor, "members n"],
+    g: Float[Tensor, "planes n d"],
+    squared_error: Float32[Tensor, "planes n"],
 ) -> None:
     """Reconstruct `SPARSE` members' tokens, less the decoder's bias, and leave the error.
 
@@ -93,24 +102,30 @@ def decode_error(
         rows: chosen rows of each token.
         values: their activations.
         centred: x - b_dec of each member, in float32.
-        g: set: the loss's gradient by x_hat, 2 (x_hat - x) / n, as the operands' type.
+        g: set: the loss's gradient by each dictionary's x_hat, 2 (x_hat - x) / (n spans), as the
+            operands' type.
         squared_error: set: sum over d of (x_hat - x)^2.
     """
     members, tokens, d = centred.shape
+    planes = len(g)
     width = triton.next_power_of_2(d)
-    decode_token[tokens, members](
+    decode_token[tokens, planes](
         rows,
         values,
         centred,
         table.operands.w_dec,
+        table.page_span,
         settings.form,
         settings.k,
         g,
         squared_error,
+        members,
         tokens,
         rows.shape[2],
         d,
-        2 / tokens,
+        2 / (tokens * (planes // members)),
+        PAGE=table.page,
+        NESTED=planes > members,
         WIDTH=width,
         AT_ONCE=AT_ONCE,
         LISTED=LISTED,

@@ -40,7 +40,7 @@ def l1_weights_kernel(
 
 @triton.jit(do_not_specialize=["b"])
 def dz_kernel(
-    latents, dz, g, w_dec, rows, tile_member, l1_weights, bandwidths,
+    latents, dz, g, w_dec, rows, tile_member, tile_plane, l1_weights, bandwidths,
     dz_sums, z_sums, active_sums, b, r, d,
     PAGE: tl.constexpr, TOKENS: tl.constexpr, DEPTH: tl.constexpr, PENALISED: tl.constexpr,
 ):  # fmt: skip
@@ -56,7 +56,8 @@ def dz_kernel(
     row = tl.load(rows + column)
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     there = (token < b)[:, None]
-    upstream = g + (member.to(tl.int64) * b + token)[:, None] * d
+    plane = tl.load(tile_plane + tile)
+    upstream = g + (plane.to(tl.int64) * b + token)[:, None] * d
     weights = w_dec + row.to(tl.int64)[:, None] * d
     total = tl.zeros([TOKENS, PAGE], tl.float32)
     for i in range(0, d, DEPTH):
@@ -84,18 +85,18 @@ def dz_kernel(
 
 @triton.jit(do_not_specialize=["b"])
 def weights_kernel(
-    factors, vectors, rows, tile_member, filled, into, b, r, d,
+    factors, vectors, rows, tile_plane, filled, into, b, r, d,
     PAGE: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Add factors^T vectors, over the batch, to the rows of one tile."""
     tile = tl.program_id(1)
-    member = tl.load(tile_member + tile)
-    if member < 0:
+    plane = tl.load(tile_plane + tile)
+    if plane < 0:
         return
     column = tile * PAGE + tl.arange(0, PAGE)
     dim = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = (dim < d)[None, :]
-    batch = vectors + member.to(tl.int64) * b * d
+    batch = vectors + plane.to(tl.int64) * b * d
     total = tl.zeros([PAGE, COLUMNS], tl.float32)
     for i in range(0, b, DEPTH):
         token = i + tl.arange(0, DEPTH)
@@ -145,7 +146,7 @@ def add_gradients(
     table: Table,
     columns: Columns,
     latents: tuple[Float[Tensor, "b r"], Float[Tensor, "b r"]],
-    batch: tuple[Float[Tensor, "members b d"], Float[Tensor, "members b d"]],
+    batch: tuple[Float[Tensor, "members b d"], Float[Tensor, "planes b d"]],
     into: RowGradients,
     penalised: Settings | None,
     pre: Float32[Tensor, "b r"] | None = None,
@@ -156,7 +157,7 @@ def add_gradients(
         table: the decoder is read.
         columns: which latents take part.
         latents: activations; room for their gradients.
-        batch: centred activations; gradient with respect to the reconstruction.
+        batch: centred activations; gradient with respect to the reconstruction, by span.
         into: gets the gradients added in rows that are filled, written elsewhere.
         penalised: settings of members whose active latents have an L1 weight, if any.
         pre: pre-activations, where members have thresholds that are trained.
@@ -182,7 +183,7 @@ def add_gradients(
             PAGE=page, COLUMNS=16, DEPTH=block_of(d, 128), num_warps=4,
         )  # fmt: skip
     dz_kernel[(blocks, tiles)](
-        z, dz, g, table.operands.w_dec, *where, l1_weights,
+        z, dz, g, table.operands.w_dec, *where, columns.tile_plane, l1_weights,
         l1_weights if penalised is None else penalised.bandwidth,
         dz_sums, z_sums, active_sums, b, r, d,
         PAGE=page, TOKENS=tokens, DEPTH=block_of(d, depth), PENALISED=penalised is not None,
@@ -192,9 +193,10 @@ def add_gradients(
     if pre is not None:
         assert penalised is not None
         found = straight_through(table, columns, penalised, pre, dz, dz_sums, tokens)
-    for factors, vectors, weights in ((z, g, into.w_dec), (dz, centred, into.w_enc)):
+    decoder, encoder = (z, g, columns.tile_plane), (dz, centred, columns.tile_member)
+    for (factors, vectors, planes), weights in ((decoder, into.w_dec), (encoder, into.w_enc)):
         weights_kernel[(triton.cdiv(d, dims), tiles)](
-            factors, vectors, *where, into.filled, weights, b, r, d,
+            factors, vectors, columns.rows, planes, into.filled, weights, b, r, d,
             PAGE=page, COLUMNS=dims, DEPTH=block_of(b, depth), num_warps=8, num_stages=3,
         )  # fmt: skip
     latent_sums_kernel[(tiles,)](

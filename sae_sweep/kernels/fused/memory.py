@@ -39,11 +39,12 @@ def packed_memory(trial: Trial) -> Memory:
     if mean <= sparse_up_to(batch, d, n) * n:
         active = mean * (ROOM if told.batch_k else 1)
     losses = told.aux_coeff + told.usage_coeff + told.often_coeff > 0
-    rows = -(-n // PAGE) * PAGE
+    rows = sum(-(-span // PAGE) for span in trial.sae.spans) * PAGE
     copies = 0 if operand == 4 else operand
     table = rows * (2 * d * (3 * 4 + copies) + 2 * 3 * 4 + 8)
+    spans = len(trial.sae.spans)
     # centred, its copy and g; squares and errors; pre-activations and their maxima
-    step = batch * d * (4 + copies + operand) + 16 * batch
+    step = batch * d * (4 + copies + spans * operand) + 4 * (3 + spans) * batch
     step += 4 * batch * (rows + rows // PAGE) + 4 * MOST_STEPS * batch
     # what is allocated anew in each step is there twice: as it was tried, and as recorded
     # shares of the bias's gradient; rows that registers do not hold wait beside them

@@ -12,9 +12,9 @@ BIAS = ("b_dec", "first.b_dec", "second.b_dec")
 THRESHOLD = ("threshold", "first.threshold", "second.threshold")
 
 
-def pages_needed(n_latents: int, page: int) -> int:
-    """Pages that hold so many latents."""
-    return -(-n_latents // page)
+def pages_needed(spans: Sequence[int], page: int) -> int:
+    """Pages that hold spans of so many latents, each of which begins one."""
+    return sum(-(-span // page) for span in spans)
 
 
 def free_pages(table: Table) -> list[int]:
@@ -27,14 +27,18 @@ def free_slots(table: Table) -> list[int]:
     return (table.member_pages == FREE).all(dim=1).nonzero()[:, 0].tolist()
 
 
-def occupy(table: Table, slot: int, n_latents: int) -> None:
+def occupy(table: Table, slot: int, spans: Sequence[int]) -> None:
     """Give a slot the first free pages, in place; their contents are whatever was there."""
-    count = pages_needed(n_latents, table.page)
+    count = pages_needed(spans, table.page)
     pages = free_pages(table)[:count]
     assert len(pages) == count, "no room: the caller looks first"
     table.page_member[pages] = slot
-    table.page_latents[pages] = table.page
-    table.page_latents[pages[-1]] = n_latents - (count - 1) * table.page
+    rest = iter(pages)
+    for number, span in enumerate(spans):
+        for start in range(0, span, table.page):
+            page = next(rest)
+            table.page_latents[page] = min(table.page, span - start)
+            table.page_span[page] = number
     table.member_pages[slot, :count] = torch.tensor(
         pages, dtype=torch.int32, device=table.member_pages.device
     )
@@ -45,6 +49,7 @@ def vacate(table: Table, slot: int) -> None:
     owned = table.page_member == slot
     table.page_member[owned] = FREE
     table.page_latents[owned] = 0
+    table.page_span[owned] = 0
     table.member_pages[slot] = FREE
 
 
@@ -52,9 +57,9 @@ def row_ids(table: Table, slot: int) -> Int64[Tensor, " m"]:
     """Rows of a member, in the order of its latents."""
     pages = table.member_pages[slot].long()
     pages = pages[pages != FREE]
-    n_latents = int(table.page_latents[pages].sum())
     offsets = torch.arange(table.page, device=pages.device)
-    return (pages[:, None] * table.page + offsets).view(-1)[:n_latents]
+    rows = pages[:, None] * table.page + offsets
+    return rows[offsets < table.page_latents[pages][:, None]]
 
 
 def parameters(table: Table, slot: int) -> dict[str, Shaped[Tensor, "..."]]:

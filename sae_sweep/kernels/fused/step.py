@@ -53,7 +53,9 @@ class Step:
     Good until a member joins or leaves, where pre-activations are not exact.
     """
 
-    def __init__(self, table: Table, ahead: Ahead, room: int, *, exact: bool) -> None:
+    def __init__(
+        self, table: Table, ahead: Ahead, room: int, *, exact: bool, spans: int = 1
+    ) -> None:
         """Allocate.
 
         Args:
@@ -62,6 +64,7 @@ class Step:
             room: the most active latents of a token of a sparse member.
             exact: whether pre-activations come from our own product, whose sums do not depend on
                 who shares the table, or from the vendor's library.
+            spans: nested dictionaries of every member.
         """
         members, pages = table.member_pages.shape
         r, d = table.weights.w_enc.shape
@@ -88,12 +91,13 @@ class Step:
         self._rows, self._values = whole(members, batch, room), real(members, batch, room)
         self._threshold, self._last_tie = real(members, batch), whole(members, batch)
         self._overflow = whole(members)
-        self._g = torch.zeros(members, batch, d, dtype=operand, device=device)
+        self._spans = spans
+        self._g = torch.zeros(spans * members, batch, d, dtype=operand, device=device)
         self._gradients: RowGradients | None = None
         self._latents: tuple[Tensor, Tensor] | None = None
         active = torch.zeros(members, dtype=torch.int64, device=device)
         self._batch = Batch(
-            *(real(members, batch), real(members, batch), active),
+            *(real(spans * members, batch), real(members, batch), active),
             *(real(members), real(members), real(members)),
         )
         self._nothing = ByLatent(whole(0), real(0), whole(r + 1), whole(0))
@@ -140,17 +144,18 @@ class Step:
             self._gradients, self._latents = self._whole_rows()
             self._gradients.filled.zero_()
         lists = self._by_active_latents(kernels)
-        moves = self._by_whole_rows(kernels) if kernels.dense else None
+        columns = self._by_whole_rows() if kernels.dense else None
+        self._join_spans()
+        sums = None if columns is None else self._differentiate(kernels, columns)
         self._add_losses(kernels, lists)
         gradients = self._gradients if kernels.whole_rows else None
         counts = lists.start if gradients is None else gradients.active_tokens
         tokens = self._g.shape[1]
         count_active(table, settings, tokens, lists.start, counts, batch.active)
-        if moves is not None:
-            columns, sums = moves
+        if columns is not None and sums is not None:
             update_thresholds(table, columns, settings, sums, batch.active, tokens, batch.aux)
         shares = update_rows(table, settings, lists, self._operand, self._g, gradients)
-        update_biases(table, settings, self._g, shares.bias)
+        update_biases(table, settings, self._g[: len(self._centred)], shares.bias)
         member_penalties(table, settings, shares.penalty, batch.penalty)
         count(self._ahead, settings, batch, counters, control)
 
@@ -162,8 +167,9 @@ class Step:
         assert self._latents is not None
         table, settings, loss, into = self._table, self.settings, self._batch.aux, self._gradients
         if kernels.aux:
-            both = self._operand, self._g
-            loss.copy_(add_aux_k(table, settings, self._pre, both, self._latents, into))
+            whole = self._operand, self._g[-len(self._centred) :]
+            given = self._latents, into, self._spans
+            loss.copy_(add_aux_k(table, settings, self._pre, whole, *given))
         if kernels.usage:
             chosen = self._pre, self._threshold
             add_usage(table, settings, chosen, self._operand, self._latents[1], into, loss)
@@ -181,13 +187,8 @@ class Step:
         )
         return by_latent(self._rows, self._values, len(self._table.silent_tokens))
 
-    def _by_whole_rows(self, kernels: Kernels) -> tuple[Columns, ThresholdSums] | None:
-        """Decode dense members, and leave their gradients for the update.
-
-        Returns:
-            What the thresholds are updated from, where any are trained.
-        """
-        assert self._gradients is not None
+    def _by_whole_rows(self) -> Columns:
+        """Decode dense members, whose latents have columns."""
         assert self._latents is not None
         table, settings, latents = self._table, self.settings, self._latents
         columns = dense_columns(table, settings)
@@ -195,10 +196,26 @@ class Step:
         dense.decode_error(
             table, columns, latents[0], self._centred, self._g, self._batch.squared_error
         )
+        return columns
+
+    def _join_spans(self) -> None:
+        """Let each span's gradient be that of all dictionaries that hold it, not of its own."""
+        planes = self._g.unflatten(0, (self._spans, -1))
+        for span in reversed(range(self._spans - 1)):
+            planes[span] += planes[span + 1]
+
+    def _differentiate(self, kernels: Kernels, columns: Columns) -> ThresholdSums | None:
+        """Leave dense members' gradients for the update.
+
+        Returns:
+            What the thresholds are updated from, where any are trained.
+        """
+        assert self._gradients is not None
+        assert self._latents is not None
         batch = (self._operand, self._g)
         pre = self._pre if kernels.jump else None
-        sums = add_gradients(table, columns, latents, batch, self._gradients, settings, pre)
-        return None if sums is None else (columns, sums)
+        given = self._latents, batch, self._gradients, self.settings, pre
+        return add_gradients(self._table, columns, *given)
 
     def _whole_rows(self) -> tuple[RowGradients, tuple[Tensor, Tensor]]:
         """Room that only dense members and auxiliary losses need."""

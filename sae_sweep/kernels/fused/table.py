@@ -4,6 +4,10 @@ Rows are latents. They are cut into pages; a page belongs to one member at most,
 pages need not lie side by side, so members come and go and no row ever moves. Everything that a
 step computes for a row depends on that row and on its own member's batch: what else is in the
 table cannot change a bit of it.
+
+Where dictionaries are nested (matryoshka), the latents that each adds, a span, begin a page, and
+what a step has per reconstruction it has per plane: plane s * members + slot is of the dictionary
+that ends with span s. All members of a table have equally many spans, elsewhere one.
 """
 
 from typing import NamedTuple
@@ -95,7 +99,10 @@ class Table(NamedTuple):
     page_member: Int32[Tensor, " pages"]
     """Slot of each page's owner; `FREE` where it has none."""
     page_latents: Int32[Tensor, " pages"]
-    """Rows of the page that are latents: fewer than a page in a member's last one, 0 where free."""
+    """Rows of the page that are latents, its first ones: fewer than a page in the last page of a
+    dictionary, 0 where free."""
+    page_span: Int32[Tensor, " pages"]
+    """Number of the nested dictionary that the page's latents begin to be part of; 0 otherwise."""
     member_pages: Int32[Tensor, "members pages"]
     """Each member's pages, ascending, so that its rows ascend as its latents do; then `FREE`."""
 
@@ -196,5 +203,6 @@ def empty_table(
         silent_tokens=torch.zeros(r, dtype=torch.int64, device=device),
         page_member=torch.full((pages,), FREE, dtype=torch.int32, device=device),
         page_latents=torch.zeros(pages, dtype=torch.int32, device=device),
+        page_span=torch.zeros(pages, dtype=torch.int32, device=device),
         member_pages=torch.full((members, pages), FREE, dtype=torch.int32, device=device),
     )

@@ -126,11 +126,11 @@ def along_row(into_dec, w, activity, norm, member_weight, unit):
 def update_kernel(
     w_enc, b_enc, w_dec,
     first_w_enc, first_b_enc, first_w_dec, second_w_enc, second_b_enc, second_w_dec,
-    copy_enc, copy_dec, page_member, page_latents,
+    copy_enc, copy_dec, page_member, page_latents, page_span,
     form, unit_rows, step_sizes, corrections, complements1, betas2, complements2, l1_weight,
     tokens, values, start, centred, g,
     part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity, filled,
-    partials, penalties, d, eps,
+    partials, penalties, plane, d, eps,
     PAGE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr,
     CHUNK: tl.constexpr, COPIES: tl.constexpr, DENSE: tl.constexpr,
 ):  # fmt: skip
@@ -142,6 +142,7 @@ def update_kernel(
         return
     if tl.load(form + member) == _IDLE:
         return
+    g += tl.load(page_span + page).to(tl.int64) * plane
     unit = tl.load(unit_rows + member)
     member_weight = tl.load(l1_weight + member)
     settings = load_adam(step_sizes, corrections, complements1, betas2, complements2, member)
@@ -256,11 +257,11 @@ def adam_by_blocks(
 def update_wide_kernel(
     w_enc, b_enc, w_dec,
     first_w_enc, first_b_enc, first_w_dec, second_w_enc, second_b_enc, second_w_dec,
-    copy_enc, copy_dec, page_member, page_latents,
+    copy_enc, copy_dec, page_member, page_latents, page_span,
     form, unit_rows, step_sizes, corrections, complements1, betas2, complements2, l1_weight,
     tokens, values, start, centred, g,
     part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity, filled,
-    partials, penalties, d, eps,
+    partials, penalties, plane, d, eps,
     PAGE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr,
     CHUNK: tl.constexpr, COPIES: tl.constexpr, DENSE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -272,6 +273,7 @@ def update_wide_kernel(
         return
     if tl.load(form + member) == _IDLE:
         return
+    g += tl.load(page_span + page).to(tl.int64) * plane
     unit = tl.load(unit_rows + member)
     member_weight = tl.load(l1_weight + member)
     column = tl.max_contiguous(tl.arange(0, WIDTH), 4)
@@ -340,7 +342,7 @@ def update_rows(
     settings: Settings,
     active: ByLatent,
     centred: Float[Tensor, "members b d"],
-    g: Float[Tensor, "members b d"],
+    g: Float[Tensor, "planes b d"],
     dense: RowGradients | None = None,
 ) -> Shares:
     """Take one Adam step with the encoder, its bias and the decoder of every member, in place.
@@ -350,7 +352,7 @@ def update_rows(
         settings: of each member.
         active: the active latents of `SPARSE` members, by row.
         centred: activations less the decoder's bias, in the operands' type as g.
-        g: gradient of the loss with respect to the reconstruction.
+        g: gradient of the loss with respect to the reconstruction, by span.
         dense: further gradients, which stay as they are.
 
     Returns:
@@ -358,6 +360,7 @@ def update_rows(
     """
     tokens, values, start, row_of = active
     r, d = table.weights.w_enc.shape
+    plane = centred.numel()
     windows = max(triton.cdiv(len(tokens), CHUNK), 1)
     width, groups = triton.next_power_of_2(d), r // ROWS
     wide = width > NARROW[g.dtype]
@@ -373,9 +376,9 @@ def update_rows(
         "CHUNK": CHUNK,
     }
     split_kernel[(windows,)](
-        table.weights.w_dec, table.page_member, settings.form, settings.unit_rows,
-        settings.l1_weight, tokens, values, start, row_of, centred, g, part_enc, part_dec,
-        part_sums, r, d,
+        table.weights.w_dec, table.page_member, table.page_span, settings.form,
+        settings.unit_rows, settings.l1_weight, tokens, values, start, row_of, centred, g,
+        part_enc, part_dec, part_sums, plane, r, d,
         **sizes, num_warps=warps(width),
     )  # fmt: skip
     given = (part_sums,) * 5
@@ -384,10 +387,10 @@ def update_rows(
     kernel, blocks = (update_wide_kernel, {"BLOCK": BLOCK}) if wide else (update_kernel, {})
     kernel[(groups,)](
         *table.weights, *table.first, *table.second, *table.operands,
-        table.page_member, table.page_latents,
+        table.page_member, table.page_latents, table.page_span,
         settings.form, settings.unit_rows, settings.step_size, settings.correction,
         settings.complement1, settings.beta2, settings.complement2, settings.l1_weight,
-        *lists, part_enc, part_dec, part_sums, *given, *shares, d, EPS,
+        *lists, part_enc, part_dec, part_sums, *given, *shares, plane, d, EPS,
         ROWS=ROWS, COPIES=table.operands.w_enc.dtype != torch.float32, DENSE=dense is not None,
         **sizes, **blocks, num_warps=warps(width), maxnreg=REGISTERS,
     )  # fmt: skip

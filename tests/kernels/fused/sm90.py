@@ -44,11 +44,12 @@ TABLE = {
     "member_pages": "*i32",
     "page_member": "*i32",
     "page_latents": "*i32",
+    "page_span": "*i32",
 }
 INTEGERS = dict.fromkeys(
     (
         *("members", "tokens", "pages", "capacity", "d", "n_rows", "entries", "n_streams", "batch"),
-        "no_row",
+        *("no_row", "plane"),
     ),
     "i32",
 )
@@ -142,7 +143,9 @@ def cases() -> dict[str, Compiled]:
         "gather_entries": Compiled(by_latent.gather_entries, {"BLOCK": by_latent.BLOCK}),
         "add_pages": Compiled(sums.add_pages, {"GROUPS": 16, "PAGES": sums.PAGES}),
         "begin": Compiled(ahead.begin_kernel, ahead.CONSTANTS, warps=1, types=BOOKKEEPING),
-        "count": Compiled(counters.count_kernel, {"CHUNK": counters.CHUNK}, types=BOOKKEEPING),
+        "count": Compiled(
+            counters.count_kernel, {"CHUNK": counters.CHUNK, "SPANS": 5}, types=BOOKKEEPING
+        ),
         "retire": Compiled(
             counters.retire_kernel, {"BLOCK": counters.BLOCK}, types={"rows": "*i32"}
         ),
@@ -163,7 +166,7 @@ def cases() -> dict[str, Compiled]:
         found[f"digit {shift}"] = Compiled(batch_select.digit_kernel, digit, types=DIGITS)
     for d in WIDTHS:
         width = triton.next_power_of_2(d)
-        constants = {"WIDTH": width, "AT_ONCE": decode.AT_ONCE, "LISTED": decode.LISTED}
+        lists = {"PAGE": PAGE, "AT_ONCE": decode.AT_ONCE, "LISTED": decode.LISTED}
         warps = decode.warps_for(width)
         found[f"centre {d}"] = Compiled(
             centre.centre_kernel,
@@ -172,9 +175,11 @@ def cases() -> dict[str, Compiled]:
             types={"rows": "*fp32", "order": "*i32"},
         )
         for name, bfloat16 in (("bfloat16", ("w_dec", "g")), ("float32", ())):
-            found[f"decode {name} {d}"] = Compiled(
-                decode.decode_token, constants, warps, bfloat16=bfloat16, aligned=("d",)
-            )
+            for nested in (False, True):
+                constants = lists | {"WIDTH": width, "NESTED": nested}
+                found[f"decode {name} {d}{' nested' * nested}"] = Compiled(
+                    decode.decode_token, constants, warps, bfloat16=bfloat16, aligned=("d",)
+                )
     return found
 
 

@@ -18,8 +18,10 @@ from sae_sweep.kernels.fused.table import PAGE
 
 TYPES = (
     dict.fromkeys(("b", "r", "blocks", "k_most"), "i32")
-    | dict.fromkeys(("eps", "target_factor", "half_b"), "fp32")
-    | dict.fromkeys(("page_counts", "first", "counts", "tile_member", "filled"), "*i32")
+    | dict.fromkeys(("eps", "target_factor", "to_residual"), "fp32")
+    | dict.fromkeys(
+        ("page_counts", "first", "counts", "tile_member", "tile_plane", "filled"), "*i32"
+    )
     | {
         "unit_rows": "*i32",
         "row_of": "*i32",
@@ -72,6 +74,7 @@ def narrow() -> dict[str, Compiled]:
     found = {
         "count dead": (columns.count_kernel, listed),
         "place dead": (columns.place_kernel, listed | {"PAGES": columns.PAGES}),
+        "place all": (columns.place_kernel, listed | {"PAGES": columns.PAGES, "DEAD": False}),
         "sum squares": (dense.sum_squares_kernel, {"TOKENS": 128, "BLOCKS": 32}),
         "l1_weights": (
             dense_gradients.l1_weights_kernel,

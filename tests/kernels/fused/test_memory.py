@@ -52,7 +52,7 @@ def test_the_formula_is_what_is_allocated(sae: SaeConfig, active: int, precision
     train = TrainConfig(steps=9, batch_size=BATCH, kernels="fused", precision=precision)
     found = packed_memory(Trial("a" * 12, "a", Source("f", D, 1000, {}), sae, train))
     operand = torch.bfloat16 if precision == "bf16" else torch.float32
-    table = empty_table(pages_needed(N, PAGE), 1, D, device="cpu", operand=operand)
+    table = empty_table(pages_needed([N], PAGE), 1, D, device="cpu", operand=operand)
     assert tensors(table) == pytest.approx(found.table, rel=0.01)
     ahead = empty_ahead(MOST_STEPS, 1, BATCH, torch.device("cpu"))
     step = Step(table, ahead, active or 1, exact=True)
@@ -61,7 +61,7 @@ def test_the_formula_is_what_is_allocated(sae: SaeConfig, active: int, precision
     # members come by fours there
     others = ahead.order.nbytes - ahead.order[:, 0].nbytes + ahead.numbers.nbytes * 3 // 4
     held = tensors(step, ahead) - tensors(table) - others
-    rows = PAGE * pages_needed(N, PAGE)
+    rows = PAGE * pages_needed([N], PAGE)
     transient = 4 * rows // update.ROWS * D
     if active:
         transient += BATCH * active * (32 + 2 * 4 * D // gradients.CHUNK)

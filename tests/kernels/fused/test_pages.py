@@ -25,9 +25,9 @@ def state_of(n: int, seed: int) -> dict[str, torch.Tensor]:
 def table_of(sizes: dict[int, int]) -> Table:
     """Members by slot; slot 1's first page was another's before."""
     table = empty_table(8, 4, D, page=PAGE, device="cpu")
-    pages.occupy(table, 3, 3)
+    pages.occupy(table, 3, [3])
     for slot, n in sizes.items():
-        pages.occupy(table, slot, n)
+        pages.occupy(table, slot, [n])
         pages.put(table, slot, state_of(n, slot))
         if slot == 0:
             pages.vacate(table, 3)
@@ -63,7 +63,7 @@ def test_a_table_grows_around_its_members() -> None:
 
 def test_copies_for_products_follow_what_is_put_in() -> None:
     table = empty_table(2, 1, D, page=PAGE, device="cpu", operand=torch.bfloat16)
-    pages.occupy(table, 0, 22)
+    pages.occupy(table, 0, [22])
     pages.put(table, 0, state_of(22, 0))
     assert torch.equal(table.operands.w_dec[:22], state_of(22, 0)["w_dec"].bfloat16())
 
