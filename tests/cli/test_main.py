@@ -438,8 +438,8 @@ def test_bf16_without_fused_kernels_is_refused(refused) -> None:
 
 def test_a_kind_without_a_fused_form_is_named(refused) -> None:
     refused(
-        *("train.kernels=fused", "sae=matryoshka"),
-        message="train.kernels=fused with sae.kind=matryoshka: there is no fused form",
+        *("train.kernels=fused", "sae=gated"),
+        message="train.kernels=fused with sae.kind=gated: there is no fused form",
     )
 
 

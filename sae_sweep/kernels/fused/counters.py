@@ -85,6 +85,16 @@ def add_tokens(values, member, tokens, CHUNK: tl.constexpr):
 
 
 @triton.jit
+def add_spans(squared_error, member, members, tokens, CHUNK: tl.constexpr, SPANS: tl.constexpr):
+    """Add up the whole dictionary's squared errors, and those of all nested ones."""
+    whole = add_tokens(squared_error, member + (SPANS - 1) * members, tokens, CHUNK)
+    together = whole
+    for span in range(SPANS - 1):
+        together += add_tokens(squared_error, member + span * members, tokens, CHUNK)
+    return whole, together
+
+
+@triton.jit
 def control_step(
     state, density, target, gain, fast_weight, slow_weight, bound, error_bound, lead, proportional
 ):
@@ -118,12 +128,8 @@ def count_kernel(
     member = tl.program_id(0)
     if tl.load(form + member) == _IDLE:
         return
-    members = tl.num_programs(0)
-    error = add_tokens(squared_error, member + (SPANS - 1) * members, tokens, CHUNK)
+    error, together = add_spans(squared_error, member, tl.num_programs(0), tokens, CHUNK, SPANS)
     energy = add_tokens(squares, member, tokens, CHUNK)
-    together = error
-    for span in range(SPANS - 1):
-        together += add_tokens(squared_error, member + span * members, tokens, CHUNK)
     reconstruction = together / (tokens * SPANS)
     mean = tl.load(active + member).to(tl.float32) / tokens
     goal = tl.load(l0_goals + member)
