@@ -6,6 +6,7 @@ import torch
 from sae_sweep.config import (
     BatchTopKConfig,
     JumpReluConfig,
+    MatryoshkaConfig,
     SaeConfig,
     Source,
     TopKConfig,
@@ -45,6 +46,7 @@ def tensors(*owners: object) -> int:
         (TopKConfig(n_latents=N, k=100, aux_coeff=0), 0),
         (BatchTopKConfig(n_latents=N, k=5, aux_coeff=0), 20),
         (JumpReluConfig(n_latents=N), 0),
+        (MatryoshkaConfig(n_latents=N, k=5, aux_coeff=0, prefixes="100/300/1000"), 20),
     ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -52,16 +54,16 @@ def test_the_formula_is_what_is_allocated(sae: SaeConfig, active: int, precision
     train = TrainConfig(steps=9, batch_size=BATCH, kernels="fused", precision=precision)
     found = packed_memory(Trial("a" * 12, "a", Source("f", D, 1000, {}), sae, train))
     operand = torch.bfloat16 if precision == "bf16" else torch.float32
-    table = empty_table(pages_needed([N], PAGE), 1, D, device="cpu", operand=operand)
+    table = empty_table(pages_needed(sae.spans, PAGE), 1, D, device="cpu", operand=operand)
     assert tensors(table) == pytest.approx(found.table, rel=0.01)
     ahead = empty_ahead(MOST_STEPS, 1, BATCH, torch.device("cpu"))
-    step = Step(table, ahead, active or 1, exact=True)
+    step = Step(table, ahead, active or 1, exact=True, spans=len(sae.spans))
     if not active:
         step._gradients, step._latents = step._whole_rows()
     # members come by fours there
     others = ahead.order.nbytes - ahead.order[:, 0].nbytes + ahead.numbers.nbytes * 3 // 4
     held = tensors(step, ahead) - tensors(table) - others
-    rows = PAGE * pages_needed([N], PAGE)
+    rows = PAGE * pages_needed(sae.spans, PAGE)
     transient = 4 * rows // update.ROWS * D
     if active:
         transient += BATCH * active * (32 + 2 * 4 * D // gradients.CHUNK)
