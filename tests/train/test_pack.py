@@ -14,7 +14,7 @@ from sae_sweep.train import chunk, member, pack, pack_steps, solo
 # the interpreter is NumPy, which warns of what a mask then leaves out
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
-STEPS = 18
+STEPS = 14
 """More than every window, cadence and change of form below; the interpreter is slow."""
 
 
@@ -111,7 +111,7 @@ def test_bits_do_not_depend_on_the_company(start, fused, diverges: Trial) -> Non
 
 @pytest.mark.timeout(900)
 def test_bits_of_further_losses_do_not_depend_on_the_company(start, fused) -> None:
-    trials = [fused(sae, **{**train, "steps": 8}) for sae, train in FURTHER.values()]
+    trials = [fused(sae, **{**train, "steps": 6}) for sae, train in FURTHER.values()]
     packed = start("packed")
     for trial in trials[1::2]:
         packed.engine.add(trial)
