@@ -122,6 +122,10 @@ class ByLevel:
     @property
     def words(self) -> str:
         """Each level's mean, and why there is no test."""
+        (_, first), *others = self.means
+        if all(mean == first for _, mean in others):
+            name = escaped(self.hyperparameter)
+            return f"**{name}**: {self.metric} is {number(first, 3)} at every level."
         parts = ", ".join(f"{escaped(level)}: {number(mean, 3)}" for level, mean in self.means)
         untested = "" if self.reason is None else f"; not tested ({escaped(self.reason)})"
         return f"**{escaped(self.hyperparameter)}**: mean {self.metric} at {parts}{untested}."

@@ -12,6 +12,7 @@ from analysis.foreign.sweep import Request, import_sweep
 from analysis.page.blocks import Claim
 from analysis.study.table import Study, load
 from analysis.topics.answer import (
+    ByLevel,
     LargestChange,
     NearestTrial,
     NoInteraction,
@@ -254,3 +255,11 @@ def test_checkpoints_of_an_imported_run_are_its_curve(tmp_path: Any) -> None:
         assert steps.tolist() == [1000, 2000, 3000]
         np.testing.assert_allclose(values, [0.49 - 0.1 * i, 0.48 - 0.1 * i, 0.47 - 0.1 * i])
     assert imported.history(uids, "l0") == {}
+
+
+def test_means_that_are_equal_are_told_once() -> None:
+    levels = [("1", 0.0), ("2", 0.0)]
+    told = ByLevel("layer", "always_on", tuple(levels), "no test of this metric").words
+    assert told == "**layer**: always_on is 0 at every level."
+    differ = ByLevel("layer", "always_on", (*levels, ("3", 0.5)), "no test of this metric").words
+    assert differ.startswith("**layer**: mean always_on at 1: 0, 2: 0, 3: 0.5; not tested")
