@@ -1,4 +1,4 @@
-"""What each group of validation tokens says of a module: languages, domains."""
+"""Metrics of each group of validation tokens (language, domain)."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Groups(NamedTuple):
-    """The metrics' definitions within each group; not a number for a group without tokens."""
+    """The metrics within each group; NaN for a group without tokens."""
 
     tokens: Int64[Tensor, " g"]
     frequency: Float64[Tensor, "g m"]
@@ -42,7 +42,7 @@ class GroupSums(NamedTuple):
 
 
 def zeros(n_groups: int, w_dec: Tensor) -> GroupSums:
-    """Totals of nothing, on the device of a decoder [m, d]."""
+    """Zero totals, on the device of a decoder [m, d]."""
     m, d = w_dec.shape
     count, exact = torch.int64, torch.float64
     return GroupSums(
@@ -73,7 +73,7 @@ def add(sums: GroupSums, groups: Tensor, x: Tensor, latents: Tensor, x_hat: Tens
 
 
 def figures(sums: GroupSums) -> Groups:
-    """Totals as figures."""
+    """Metrics from the totals."""
     mean = sums.x.sum(dim=0) / sums.tokens.sum()
     spread = sums.x_square - 2 * sums.x @ mean + sums.tokens * mean.square().sum()
     frequency = sums.fired.double() / sums.tokens[:, None]

@@ -1,4 +1,4 @@
-"""A member's state on disk, from which training goes on bit for bit."""
+"""A trial's training state on disk, from which training resumes bit for bit."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ PREVIOUS_FILE = "resume.previous.safetensors"
 FILES = (STATE_FILE, PREVIOUS_FILE)
 
 VERSION = "1"
-"""Raised when a state is written otherwise; one without a version is of version 1."""
+"""Format of the file; one without a version has version 1."""
 
 NUMBERS = {"step", "seconds"}
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class State(NamedTuple):
-    """All that a member knows besides its settings."""
+    """Everything that training needs besides the settings."""
 
     tensors: dict[str, Shaped[Tensor, "..."]]
     """Parameters, optimiser state, counters; on the CPU."""

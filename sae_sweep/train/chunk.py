@@ -1,4 +1,4 @@
-"""What a pack's next updates are told, computed ahead on the host and read on the device."""
+"""Per-step hyperparameters and batches of a pack, staged on the device."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,15 +17,16 @@ from sae_sweep.train.schedule import lr_scale, sparsity_scale
 from sae_sweep.train.source import ActivationSource
 
 FETCHED_BYTES = 2**28
-"""Rows that are fetched at once where they do not all stay on the device; twice that is there."""
+"""Bytes of rows copied at once where they do not all stay on the device; there are two such
+buffers."""
 
 
 class Stream(NamedTuple):
-    """One sequence of batches; members that are equally far in it share it."""
+    """One sequence of batches, shared by members at the same step of it."""
 
     seed: int
     step: int
-    """Updates made before the next one."""
+    """Updates made so far."""
 
 
 def numbers_at(trial: Trial, step: int) -> tuple[float, ...]:
@@ -99,7 +100,7 @@ class TrainingRows:
         return max(1, self._fetched.capacity // (n_streams * self._batch_size))
 
     def stage(self, streams: Sequence[Stream], count: int, ahead: Ahead) -> None:
-        """Tell where the batches of the next `count` updates of each stream lie in `rows`."""
+        """Stage where in `rows` the batches of the next `count` updates of each stream lie."""
         if self.resident:
             named = ahead.views(len(streams))
             extent = count, len(streams), self._activations.n_train
@@ -117,13 +118,13 @@ class TrainingRows:
         return rows_between(stream.seed, first, last, n, window_rows=window_rows)
 
     def launched(self) -> None:
-        """All updates that read what was staged last are under way."""
+        """Record that all updates that read what was staged last are launched."""
         if not self.resident:
             self._fetched.launched()
 
 
 class Fetched:
-    """Room for two lots of rows: one is trained on while the next is on its way."""
+    """Two buffers of rows: training reads one while the other is filled."""
 
     def __init__(self, activations: ActivationSource, device: torch.device, at_least: int) -> None:
         self._activations = activations
@@ -137,7 +138,7 @@ class Fetched:
             self._sent, self._read = events(), events()
 
     def bring(self, indices: Int64[Tensor, " n"]) -> int:
-        """Send rows to the half that is read no more; returns where in `rows` they begin."""
+        """Copy rows into the free buffer; returns where in `rows` they begin."""
         self._half = 1 - self._half
         first = self._half * self.capacity
         into = self.rows[first : first + len(indices)]
@@ -156,11 +157,11 @@ class Fetched:
         return first
 
     def launched(self) -> None:
-        """All updates that read the rows brought last are under way."""
+        """Record that all updates that read the rows copied last are launched."""
         if self._cuda:
             self._read[self._half].record()
 
 
 def events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
-    """One for each half."""
+    """One per buffer."""
     return torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]

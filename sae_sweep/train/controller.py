@@ -1,4 +1,4 @@
-"""l1_alpha as a controller moves it, so that a trial ends with the L0 asked for."""
+"""A controller that moves l1_alpha so that a trial ends at its target L0."""
 
 import math
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from sae_sweep.config import Trial
 from sae_sweep.train.schedule import l0_target, lr_scale
 
 FAST, SLOW = 5, 40
-"""Updates over which the error's two running means go back."""
+"""Updates that the two running means of the error average over."""
 
 LEAD = 1.0
 """How far the error is extrapolated, in differences of those means."""
@@ -26,10 +26,10 @@ LARGEST_GAIN = 0.1
 """The same for an update, at most: the running means could not follow."""
 
 LARGEST_ERROR = 1.0
-"""An error beyond a factor of e counts as one: it says where to go, hardly how far."""
+"""Errors are clipped at a factor of e: beyond it only their sign is informative."""
 
 HOLD_FRACTION = 0.2
-"""Share of the steps before which nothing moves: L0 is then falling from its start by itself."""
+"""Share of the steps before the controller starts: until then L0 falls from its initial value."""
 
 
 class L0Controller:
@@ -66,7 +66,7 @@ class L0Controller:
 
     @torch.no_grad()
     def observe(self, step: int, l0: Float[Tensor, ""]) -> None:
-        """Move on by what the update with this number found, without waiting for the device.
+        """Update the controller with the L0 of a step, without host synchronisation.
 
         Args:
             step: 1 for the first update.
@@ -88,7 +88,7 @@ class L0Controller:
         moved.clamp_(-told.bound, told.bound)
 
     def found(self) -> dict[str, float]:
-        """What it has come to, by metric name."""
+        """The controller's final state, by metric name."""
         name = self._trial.sae.l0_setting.name
         updates = self._trial.steps - self._trial.steps // 2
         return {
@@ -98,7 +98,7 @@ class L0Controller:
 
 
 class ControlStep(NamedTuple):
-    """What a controller is told of an update."""
+    """Inputs of the controller at one update."""
 
     target: float
     """Active latents per token to hold; 0 before it begins."""
@@ -113,7 +113,7 @@ class ControlStep(NamedTuple):
 
 
 def control_at(trial: Trial, step: int) -> ControlStep:
-    """What a trial's controller is told of the update with this number, 1 being the first."""
+    """Inputs of a trial's controller at an update; the first is number 1."""
     settings = trial.train
     assert settings.l0_target is not None
     bound = math.log(settings.l0_bound)

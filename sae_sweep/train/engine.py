@@ -1,4 +1,4 @@
-"""Many trials on one device, none of which another can change."""
+"""Many trials on one device; none can change another's results."""
 
 import logging
 import os
@@ -29,11 +29,11 @@ CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "not enough memory")
 
 
 class NoRoom(NamedTuple):
-    """A member has left because the device's memory holds fewer: it can go on later, elsewhere."""
+    """A trial left because memory ran out; it can resume later or elsewhere."""
 
     uid: str
     state: State | None
-    """What it goes on from; None where it has not trained here."""
+    """State to resume from; None if it has not trained here."""
     reason: str
 
 
@@ -97,7 +97,7 @@ class Engine:
         self._folders[trial.uid] = folder
 
     def remove(self, uid: str) -> None:
-        """Let a member go, without an outcome."""
+        """Remove a member, without an outcome."""
         if uid not in self._members:
             del self._waiting[uid]
             return
@@ -184,7 +184,7 @@ class Engine:
         ]
 
     def _make_way(self, pack: "Pack", error: Exception) -> Event:
-        """Let the last that joined go, so that the others have room; no step was begun."""
+        """Remove the member that joined last, so that the others have room; no step was begun."""
         *others, last = self._in(pack)
         if not others:
             event: Event = self._failure(last, error)
@@ -204,7 +204,7 @@ class Engine:
         return NoRoom(uid, state, reason)
 
     def _guarded(self, uid: str, work: Callable[[], Iterator[Row | Outcome]]) -> Iterator[Event]:
-        """Pass on what work for one member yields; an error is its outcome, which ends it."""
+        """Yield what the work for one member yields; an error becomes its outcome."""
         last: Event | None = None
         trial = self._members[uid].trial if uid in self._members else self._waiting[uid][0]
         try:
@@ -227,7 +227,7 @@ class Engine:
                 pack.compact()
 
     def without_room(self, uid: str, error: Exception) -> Outcome:
-        """How a member ends whose files cannot be written for want of room."""
+        """Outcome of a member whose files cannot be written because space ran out."""
         reason = f"no room for the files of trials in {self._trials} ({error})"
         return Outcome(uid, "interrupted", self.step(uid), {}, reason, self.seconds(uid))
 
@@ -286,7 +286,7 @@ class Engine:
         return self._packs[key]
 
     def _make_room(self) -> None:
-        """Grow the packs once for all who are about to join."""
+        """Grow the packs once for all members about to join."""
         joining: dict[Pack, list[Trial]] = {}
         for trial, _ in self._waiting.values():
             if trial.train.kernels == "fused":

@@ -1,4 +1,4 @@
-"""Metrics on the validation split: one stream, sums in float64, nothing changed by looking."""
+"""Metrics on the validation split: one pass, float64 sums, no effect on training."""
 
 from typing import NamedTuple
 
@@ -27,10 +27,10 @@ CHUNK_ENTRIES = 2**22
 
 
 class Evaluation(NamedTuple):
-    """What the validation split says of a module."""
+    """Metrics and statistics of a module on the validation split."""
 
     metrics: dict[str, float]
-    """By the names of `records.METRICS`; not finite where the definition divides by nothing."""
+    """By the names of `records.METRICS`; not finite where the definition divides by zero."""
     always_on_ids: tuple[int, ...]
     """The latents counted by `always_on`."""
     frequency: Float[Tensor, " m"]
@@ -38,7 +38,7 @@ class Evaluation(NamedTuple):
     max_activation: Float[Tensor, " m"]
     """Each latent's largest activation; 0 where it never fires."""
     groups: by_group.Groups
-    """The same within each group of tokens; of no group where that was not asked for."""
+    """The same within each group of tokens; no groups where that was not requested."""
 
 
 class _Sums(NamedTuple):
@@ -55,7 +55,7 @@ class _Sums(NamedTuple):
 
 
 class _Peaks(NamedTuple):
-    """The largest activations so far, one a token."""
+    """The largest activations so far, one per token."""
 
     values: Float[Tensor, " peaks"]
     latents: Int64[Tensor, " peaks"]
@@ -84,7 +84,7 @@ class _Massive:
         self._mean = like.new_zeros((2, activations.d), dtype=torch.float64)
 
     def add(self, x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"], start: int) -> None:
-        """Take in a run of rows that begins at `start`."""
+        """Add consecutive rows, the first of them at `start`."""
         if not self._is_massive.any():
             return
         massive = self._is_massive[start : start + len(x)]
@@ -95,7 +95,7 @@ class _Massive:
             self._mean[number] += rows.sum(0)
 
     def metrics(self) -> dict[str, float]:
-        """Nothing where no row is massive."""
+        """The metrics; empty where no row is massive."""
         n_massive, n = int(self._is_massive.sum()), len(self._is_massive)
         if not n_massive:
             return {}
@@ -189,7 +189,7 @@ def _evaluate(
 
 
 def _ground_truth(sae: AbstractSae, activations: ActivationSource) -> GroundTruth | None:
-    """What compares a dictionary with the true one, where that is known."""
+    """Metrics against the true dictionary, where it is known."""
     if not isinstance(activations, TruthSource) or activations.true_features is None:
         return None
     return GroundTruth(sae.w_dec, activations.true_features.to(sae.w_dec))
@@ -253,7 +253,7 @@ def _metrics(sums: _Sums, tokens: int) -> dict[str, float]:
 
 
 def _cosines(rows: Float[Tensor, "alive d"]) -> dict[str, float]:
-    """Metrics of the cosines between rows; not a number for fewer than two."""
+    """Metrics of the cosines between rows; NaN for fewer than two."""
     if len(rows) < 2:
         return dict.fromkeys(("similarity", "decoder_cosine"), float("nan"))
     unit = torch.nn.functional.normalize(rows, dim=1)

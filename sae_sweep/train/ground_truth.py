@@ -45,7 +45,7 @@ class GroundTruth:
         self._tokens = 0
 
     def add(self, latents: Float[Tensor, "n m"], truth: Bool[Tensor, "n features"]) -> None:
-        """Take in some tokens.
+        """Add tokens.
 
         Args:
             latents: what the dictionary makes of them; those that are not 0 fire.

@@ -1,4 +1,4 @@
-"""One trial in training: how far it is, and what there is to say of it."""
+"""One trial in training: its progress, reports and outcome."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from sae_sweep.train.training import Training
 
 
 class Member:
-    """Follows one trial. Looking at it changes nothing of its training."""
+    """Tracks one trial. Reporting does not affect its training."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Member:
 
     @property
     def state(self) -> State:
-        """All that is needed to go on from here, copied to the CPU."""
+        """Everything needed to resume from here, copied to the CPU."""
         tensors = {
             name: tensor.detach().cpu().clone() for name, tensor in self._training.tensors().items()
         }
@@ -59,12 +59,12 @@ class Member:
 
     @property
     def steps_to_look(self) -> int:
-        """Updates from here to the next one after which there is something to say."""
+        """Steps until the next report."""
         every = self.trial.report_every
         return min(every - self.step % every, self.trial.steps - self.step)
 
     def look(self) -> Iterator[Row | Outcome]:
-        """Say what there is to say at this step: a row at every report, an outcome at the end."""
+        """Report at this step: a row where a report is due, an outcome at the end."""
         last = self.step == self.trial.steps
         if not last and self.step % self.trial.report_every:
             return
@@ -82,7 +82,7 @@ class Member:
         self.seconds = time.perf_counter() - began
 
     def _divergence(self) -> Outcome | None:
-        """Look whether loss or parameters have become non-finite.
+        """Check whether loss or parameters have become non-finite.
 
         The flag of the loss is set at the step itself; parameters are looked at here, that is at
         reports: they make the next loss non-finite, so the step recorded is right within one,

@@ -76,7 +76,7 @@ class Packed:
         return self._sae
 
     def _buffers(self) -> dict[str, Tensor]:
-        """What a step keeps of the selection from whole batches, views; empty without it."""
+        """Threshold and batch count of the batch selection, views; empty without it."""
         if not self.trial.sae.fused.batch_k:
             return {}
         threshold, batches = self.pack.steps.counters.in_use[self.slot]
@@ -102,14 +102,14 @@ class Packed:
         return self.pack.steps.counters.last_half[self.slot]
 
     def controlled(self) -> dict[str, float]:
-        """What a controller has come to, by metric name; empty without one."""
+        """The controller's final state, by metric name; empty without one."""
         if not self.trial.controlled:
             return {}
         state = self.pack.steps.counters.control[self.slot]
         return L0Controller(self.trial, self.pack.device, state).found()
 
     def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
-        """All of it by name, copied out of the table."""
+        """All tensors by name, copied out of the table."""
         counters, controlled = self.pack.steps.counters, self.trial.controlled
         taken = pages.take(self.pack.table, self.slot, "cpu")
         if not self.trial.sae.fused.bandwidth:
@@ -124,7 +124,7 @@ class Packed:
         }
 
     def load(self, state: State) -> None:
-        """Take over a checkpoint's tensors."""
+        """Load a checkpoint's tensors."""
         counters, tensors, buffers = self.pack.steps.counters, state.tensors, self._buffers()
         # a threshold of all latents is no parameter of each
         rows = {name: each for name, each in tensors.items() if name not in buffers}
@@ -138,14 +138,14 @@ class Packed:
         self.form, self.room = tensors["form"].tolist()
 
     def steps_together(self) -> int:
-        """Updates until something has to be done in between."""
+        """Updates until the host has to act."""
         if self.trial.sae.fused.one_form:
             return MOST_STEPS
         every = self.trial.train.resample_every or FORM_STEPS, FORM_STEPS
         return min(each - self.step % each for each in every)
 
     def between(self, activations: ActivationSource) -> None:
-        """Do what is due after this update: choose the form anew, restart silent latents."""
+        """Act where due after this update: choose the form anew, resample silent latents."""
         if not self.trial.sae.fused.one_form and self.step % FORM_STEPS == 0:
             l0 = float(self.pack.steps.counters.l0[self.slot])
             sparse = l0 > 0 and _goes_by_active(self.trial, l0)
@@ -189,7 +189,7 @@ class Pack:
         )
 
     def reserve(self, trials: Sequence[Trial]) -> None:
-        """Make room for trials that are about to join; out of memory, nothing has changed."""
+        """Make room for trials about to join; if memory runs out, nothing has changed."""
         wanted = sum(pages.pages_needed(trial.sae.spans, self._page) for trial in trials)
         more = max(0, wanted - len(pages.free_pages(self.table)))
         slots = max(0, len(trials) - len(pages.free_slots(self.table)))
@@ -202,7 +202,7 @@ class Pack:
                 torch.cuda.empty_cache()  # the old table's: later tables do not fit into it
 
     def compact(self) -> None:
-        """Give back the memory that no member needs; each keeps its slot and its bits."""
+        """Free the memory that no member needs; each keeps its slot and its bits."""
         slots = {slot: packed.trial.sae.spans for slot, packed in self._members.items()}
         wanted = sum(pages.pages_needed(spans, self._page) for spans in slots.values())
         if wanted == len(self.table.page_member):
@@ -219,7 +219,7 @@ class Pack:
             pages.put(self.table, slot, tensors)
 
     def join(self, trial: Trial, *, resumes: bool = False) -> Packed:
-        """Let a trial in, at its beginning or, where it `resumes`, awaiting a state.
+        """Add a trial, at its start or, where it `resumes`, to be loaded from a state.
 
         Where that fails the others are as they were.
         """
@@ -238,7 +238,7 @@ class Pack:
         return packed
 
     def leave(self, packed: Packed) -> None:
-        """Let a trial go; its pages are free for another."""
+        """Remove a trial and free its pages."""
         pages.vacate(self.table, packed.slot)
         self.steps.company_changed()
         del self._members[packed.slot]

@@ -65,7 +65,7 @@ class PackSteps:
         self.move(table)
 
     def move(self, table: Table) -> None:
-        """Go on with a table that has other room; every slot keeps its counters."""
+        """Switch to a table of another size; every slot keeps its counters."""
         before = self.counters
         self.counters = empty_counters(len(table.member_pages), self._device)
         for new, old in zip(self.counters, before, strict=True):
@@ -74,17 +74,17 @@ class PackSteps:
         self.release()
 
     def forget(self, slot: int) -> None:
-        """Begin a slot's counters anew."""
+        """Reset a slot's counters."""
         for tensor in self.counters:
             tensor[slot] = 0
 
     def company_changed(self) -> None:
-        """A member has joined or left: the library's products were of others."""
+        """A member has joined or left: library products are set up anew."""
         if not self._exact:
             self.release()
 
     def release(self) -> None:
-        """Give back the memory of steps; the next ones allocate it again."""
+        """Free the step buffers; the next step allocates them again."""
         self._step: Step | None = None
         self._ahead: Ahead | None = None
         self._launches: dict[Kernels, Callable[[], None]] = {}
@@ -117,7 +117,7 @@ class PackSteps:
         return {slot: done[slot] for slot in parts}
 
     def _ready(self, room: int) -> tuple[Step, Ahead]:
-        """Room for steps in which a token has up to `room` active latents."""
+        """Step buffers for up to `room` active latents per token."""
         if self._step is None or self._ahead is None or room > self._step.room:
             self.release()  # first: there may not be memory for both
             slots = len(self._table.member_pages)
@@ -129,7 +129,7 @@ class PackSteps:
         return self._step, self._ahead
 
     def _launch_of(self, step: Step, kernels: Kernels) -> Callable[[], None]:
-        """What makes an update; on a GPU it is recorded, and replayed from then on.
+        """The launch of one update; on a GPU the replay of a recorded graph.
 
         An update of nobody goes first. It compiles what a recording could not, allocates all that
         one of everybody takes, and changes nothing: where that fails, members are as they were.
@@ -156,7 +156,7 @@ class PackSteps:
             return update
 
     def _stage(self, step: Step, ahead: Ahead, parts: Mapping[int, Part], count: int) -> None:
-        """Tell the device what the next `count` updates are."""
+        """Stage settings and batches of the next `count` updates."""
         wanted = _streams(parts)
         distinct = list(dict.fromkeys(wanted.values()))
         facts = {slot: _facts(part, distinct.index(wanted[slot])) for slot, part in parts.items()}
@@ -186,7 +186,7 @@ _FACTS = (
 
 
 def _facts(part: Part, stream: int) -> dict[str, int]:
-    """What a step is told of a member."""
+    """Per-member integers that a step reads."""
     train, sae = part.trial.train, part.trial.sae
     assert train.dead_window_tokens is not None
     return {
@@ -218,5 +218,5 @@ def _kernels(parts: Mapping[int, Part]) -> Kernels:
 
 
 def _streams(parts: Mapping[int, Part]) -> dict[int, Stream]:
-    """Which batches each slot is to see."""
+    """Batch stream of each slot."""
     return {slot: Stream(part.trial.train.seed_data, part.step) for slot, part in parts.items()}

@@ -1,4 +1,4 @@
-"""What a finished trial leaves in its folder."""
+"""Files of a finished trial."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A trial's updates by plain operations, on tensors of its own."""
+"""Training of one trial with plain PyTorch operations."""
 
 import torch
 from jaxtyping import Bool, Float, Float64, Shaped
@@ -57,7 +57,7 @@ class Solo:
         *,
         resumes: bool = False,
     ) -> None:
-        """Begin a training, or make ready for a state that is to be loaded."""
+        """Start training, or prepare to load a state."""
         self._trial = trial
         self._activations = activations
         self._device = device
@@ -97,11 +97,11 @@ class Solo:
         return self._last_half
 
     def controlled(self) -> dict[str, float]:
-        """What a controller has come to, by metric name; empty without one."""
+        """The controller's final state, by metric name; empty without one."""
         return {} if self._controller is None else self._controller.found()
 
     def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
-        """All of it by name, not copied."""
+        """All tensors by name, not copied."""
         return {
             **self._sae.state_dict(keep_vars=True),
             **{f"first.{name}": both.first for name, both in self._moments.items()},
@@ -114,12 +114,12 @@ class Solo:
 
     @torch.no_grad()
     def load(self, state: State) -> None:
-        """Take over a checkpoint's tensors."""
+        """Load a checkpoint's tensors."""
         for name, tensor in self.tensors().items():
             tensor.copy_(state.tensors[name])
 
     def update(self, step: int) -> None:
-        """Make the update with this number, 1 being the first."""
+        """Make one update; the first is number 1."""
         sae, settings = self._sae, self._trial.train
         x = batch(self._activations, settings, step - 1).to(self._device)
         target = x

@@ -1,4 +1,4 @@
-"""What training asks of activations."""
+"""What training needs of activations: protocols of their sources."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable

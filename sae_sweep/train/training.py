@@ -31,10 +31,10 @@ class Training(Protocol):
         """Mean of the batch's fvu and l0_fraction, and summed squared deviation of the latter."""
 
     def controlled(self) -> dict[str, float]:
-        """What a controller has come to, by metric name; empty without one."""
+        """The controller's final state, by metric name; empty without one."""
 
     def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
-        """All of it by name, as a checkpoint keeps it."""
+        """All tensors by name, as in a checkpoint."""
 
     def load(self, state: State) -> None:
-        """Take over all of it."""
+        """Load all tensors."""

@@ -1,4 +1,4 @@
-"""What a slot and the driver say to each other; the same words inline and through Ray."""
+"""Messages between a slot and the driver, the same inline and through Ray."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from sae_sweep.remote import fetch, local_folder
 
 
 class Job(NamedTuple):
-    """What a slot needs to begin."""
+    """What a slot needs to start."""
 
     slot: int
     """Number of the slot, unique in a run."""
@@ -50,7 +50,7 @@ class Job(NamedTuple):
 
 
 class Started(NamedTuple):
-    """A trial was taken up, at step 0 or from a checkpoint."""
+    """A trial was started, at step 0 or from a checkpoint."""
 
     uid: str
     step: int
@@ -66,14 +66,14 @@ class Claimed(NamedTuple):
 
 
 class Orders(NamedTuple):
-    """What the driver wants of a slot since it last asked."""
+    """The driver's orders since the slot last asked."""
 
     stop: list[str]
     """Trials to checkpoint and release."""
     add: list[Claimed]
     """Trials to take up, from their checkpoint where they have one."""
     drop: bool = False
-    """Whether to leave at once and write nothing: the trials are another driver's."""
+    """Whether to stop at once and write nothing: another driver has the trials."""
 
 
 class Room(NamedTuple):
@@ -83,14 +83,16 @@ class Room(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """A trial for which the slot's memory has no room beside the others: it is to wait."""
+    """A trial that does not fit into the slot's memory beside the others and goes back to the
+    queue.
+    """
 
     uid: str
     reason: str
 
 
 class NotEvaluated(NamedTuple):
-    """A trial is done, and something that it is measured by beside its reconstruction failed."""
+    """A trial is done, but an evaluation beyond reconstruction failed."""
 
     uid: str
     reason: str
@@ -103,7 +105,7 @@ class Channel(Protocol):
     """Both directions between a slot and the driver."""
 
     def push(self, items: list[Item]) -> None:
-        """Send rows and outcomes up; returns when the driver has acted on them."""
+        """Send rows and outcomes to the driver; returns when it has acted on them."""
 
     def pull(self) -> Orders:
-        """Fetch orders. A slot without trials that is given none has nothing left to do."""
+        """Fetch orders. A slot without trials that gets none is finished."""

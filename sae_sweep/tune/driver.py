@@ -1,4 +1,4 @@
-"""The driver's side of a sweep: queue, pruning, retries and the store, whoever executes."""
+"""The driver of a sweep: queue, pruning, retries and the store, independent of the executor."""
 
 import threading
 import time
@@ -40,11 +40,11 @@ TOGETHER = 4
 nor executor.cohort says: the more at once, the less each can learn from the others."""
 
 POLL_SECONDS = 2.0
-"""How often trials held by another driver are looked at."""
+"""Seconds between checks of trials held by another driver."""
 
 
 class Extracted(NamedTuple):
-    """Activations that are there, by fingerprint, as slots have to know them."""
+    """Extracted activations by fingerprint, as slots need them."""
 
     bounded: Mapping[str, Sequence[Wanted]]
     """The sources whose shards a cache bounds, each followed by those that the same pass of the
@@ -56,13 +56,13 @@ class Extracted(NamedTuple):
 
 
 class SlotRecord:
-    """A running slot: its trials, and the orders that it has not fetched."""
+    """A running slot: its trials and pending orders."""
 
     def __init__(self, key: ShapeKey, capacity: int, *, alone: bool) -> None:
         self.key = key
         self.capacity = capacity
         self.alone = alone
-        """Whether it must not be given more: it finds out which trial kills its process."""
+        """Whether it gets no further trial: it isolates the one that kills its process."""
         self.begun = False
         self.residents: dict[str, Trial] = {}
         self.orders = Orders([], [])
@@ -74,7 +74,7 @@ class SlotRecord:
 
 
 class Driver:
-    """Decides what runs next and records what came of it."""
+    """Decides what runs next and records the outcomes."""
 
     def __init__(
         self,
@@ -124,9 +124,9 @@ class Driver:
         self._next_slot = 0
         self._interrupt = threading.Event()
         self.trouble: str | None = None
-        """Why no trial can go on, where that is so."""
+        """Why no trial can continue, if so."""
         self.lost: str | None = None
-        """Why the trials are another driver's now, where that is so: nothing more is written."""
+        """Why another driver has taken over, if so: nothing more is written."""
 
     # -- what is to be done --------------------------------------------------------------------
 
@@ -149,14 +149,14 @@ class Driver:
 
     @contextmanager
     def _fenced(self) -> Iterator[None]:
-        """Do what writes to the store; where another driver has taken over, stop and remember."""
+        """Write to the store; stop and remember it if another driver has taken over."""
         try:
             yield
         except ClaimLost as error:
             self.lost = self.lost or str(error)
 
     def take_from(self, supply: Supply) -> None:
-        """Ask for more trials whenever fewer are under way than may be."""
+        """Ask the supply for trials whenever fewer are running than may."""
         self._supply = supply
         self._watchers.append(supply)
 
@@ -173,14 +173,14 @@ class Driver:
 
     @property
     def _more(self) -> bool:
-        """Whether trials may come that are not known yet."""
+        """Whether the supply may still name trials."""
         return not (self._supply is None or self._supply.exhausted or self._stopping.closed)
 
     def _enqueue(self, trial: Trial) -> None:
         self._queues.setdefault(shape_key(trial), deque()).append(trial)
 
     def _withdraw(self) -> None:
-        """End what waits and may not train any more."""
+        """End queued trials that may not train any more."""
         for queue in (*self._queues.values(), self._alone):
             for trial in list(queue):
                 if (refused := self._stopping.refusal(trial.uid)) is not None:
@@ -211,11 +211,11 @@ class Driver:
         return list(self._running)
 
     def interrupt(self) -> None:
-        """Ask every slot to checkpoint and leave; safe to call from a signal handler."""
+        """Ask every slot to checkpoint and stop; safe to call from a signal handler."""
         self._interrupt.set()
 
     def _poll_held(self) -> None:
-        """Look again at the trials of other drivers: take them over, or take note of their end."""
+        """Check trials held by other drivers: take them over, or record their end."""
         if self.lost or not self._held or time.monotonic() - self._polled < POLL_SECONDS:
             return
         self._polled = time.monotonic()
@@ -274,7 +274,7 @@ class Driver:
         return slot
 
     def _fill(self, slot: SlotRecord) -> None:
-        """Give a slot what it has room for, in the order of the queue."""
+        """Give a slot as many trials as it has room for, in queue order."""
         if slot.alone or self.leaving:
             return
         if slot.begun and slot.key.activations in self.bounded:
@@ -339,7 +339,7 @@ class Driver:
                 self._queues.setdefault(shape_key(trial), deque()).appendleft(trial)
 
     def pull(self, number: int) -> Orders:
-        """Hand a slot its orders; one that is left without trials is over."""
+        """Hand a slot its orders; one left without trials is finished."""
         slot = self._running[number]
         with self._fenced():
             self._store.confirm(self._run)
@@ -368,7 +368,7 @@ class Driver:
             watcher.ended(trial, outcome)
 
     def left(self, number: int) -> None:
-        """A slot has ended in good order."""
+        """A slot has ended normally."""
         for trial in self._running.pop(number).residents.values():
             self._enqueue(trial)
 

@@ -1,4 +1,4 @@
-"""Where and with what a sweep runs: recorded beside results, never part of their identity."""
+"""Machine and versions that a sweep runs with: recorded beside results, never part of a uid."""
 
 import platform
 import socket

@@ -1,4 +1,4 @@
-"""What a sweep will cost, and what in it looks like a slip: the text of `dry_run=true`."""
+"""Cost and risks of a sweep: the text of `dry_run=true`."""
 
 import math
 import os
@@ -115,7 +115,7 @@ def _wanted(expansion: Expansion) -> list[Wanted]:
 def _activations(
     expansion: Expansion, todo: Sequence[Trial], config: RunConfig, outputs: Path
 ) -> list[str]:
-    """What activations cost, and what a bounded cache does."""
+    """Cost of activations, and the effect of a bounded cache."""
     probed = expansion.resolver.unknown_source is None
     lines, wanted = [], _wanted(expansion)
     for together in activations.passes(wanted):
@@ -134,13 +134,13 @@ def _activations(
 
 
 def _published(one: Wanted, outputs: Path) -> bool:
-    """Whether rows are where outputs are remote: they come from there."""
+    """Whether the rows are in remote outputs already and come from there."""
     remote = remote_of(outputs)
     return remote is not None and remote.index(f"activations/{one.source.fingerprint}") is not None
 
 
 def _extraction(missing: Sequence[Wanted], outputs: Path, *, probed: bool) -> str:
-    """What is written before training begins."""
+    """What extraction writes before training starts."""
     rows = max(activations.missing_rows(one, outputs) for one in missing)
     space = sum(
         activations.stored_bytes(one, activations.missing_rows(one, outputs)) for one in missing

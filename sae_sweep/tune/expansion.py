@@ -1,4 +1,4 @@
-"""From a composed configuration to resolved trials: all of it checked before any of it starts."""
+"""From a composed configuration to resolved trials, all checked before any starts."""
 
 import itertools
 from functools import partial
@@ -42,7 +42,7 @@ class Resolver:
         """Why the activations' fingerprint, and so every uid, is not known (dry runs only)."""
         self._starts: dict[str, Start] = {}
         self.notes: list[str] = []
-        """What was guessed or left out when they were described."""
+        """Notes on what was guessed or left out."""
 
     @property
     def activations(self) -> dict[str, ActivationsConfig]:
@@ -91,12 +91,12 @@ class Expansion(NamedTuple):
     members: list[Member]
     """In the order in which they were asked for; a search adds to them while it runs."""
     merged: list[str]
-    """Points that ask for a trial that another point asked for already, in words."""
+    """Messages on points that resolve to the trial of another point."""
     search: Search
-    """What is left to be asked for."""
+    """The search that names further points."""
     resolver: Resolver
     examples: list[Member]
-    """Trials at the ends of a search's axes; none of a sweep whose trials are all known."""
+    """Trials at the ends of a search's axes; none where all trials are known."""
 
     @property
     def trials(self) -> list[Trial]:
@@ -105,7 +105,7 @@ class Expansion(NamedTuple):
 
     @property
     def planned(self) -> list[Trial]:
-        """What may come to be trained, as far as it can be known."""
+        """Trials that may be trained, as far as known."""
         left = self.search.planned - len(self.members)
         ends = itertools.cycle(member.trial for member in self.examples)
         return [*self.trials, *itertools.islice(ends, max(0, left))]

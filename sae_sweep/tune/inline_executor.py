@@ -26,7 +26,7 @@ class DirectChannel:
 
 
 def execute(driver: Driver) -> None:
-    """Run slots until the driver has no more; an error that is not one trial's comes through."""
+    """Run slots until the driver has no more; errors outside single trials propagate."""
     while not driver.finished:
         job = driver.next_job()
         if job is None:

@@ -1,4 +1,4 @@
-"""A copy of a sweep as an Optuna study, for optuna-dashboard. Nothing is ever read from it."""
+"""A write-only copy of a sweep as an Optuna study, for optuna-dashboard."""
 
 import math
 import queue
@@ -42,7 +42,7 @@ STATES: dict[Status, TrialState] = {
 
 
 class Ended(NamedTuple):
-    """A trial that ended, as the writer is given it."""
+    """A trial that ended, as passed to the writer."""
 
     label: str
     outcome: Outcome
@@ -66,7 +66,7 @@ class OptunaMirror:
         objective: Objective,
         ends: Sequence[Member] = (),
     ) -> None:
-        """Make the study anew, with what is done already.
+        """Create the study anew, with the trials that are done.
 
         Args:
             name: of the sweep and of the study.
@@ -94,18 +94,18 @@ class OptunaMirror:
         """Do nothing: a trial is shown when it ends."""
 
     def reported(self, row: Row) -> None:
-        """Keep the course of a single objective until the trial ends: Optuna knows no other."""
+        """Keep the curve of a single objective until the trial ends; Optuna has no other."""
         values = self._objective.values(row.values)
         if values is not None and len(values) == 1:
             self._course.setdefault(row.uid, {})[row.step] = values[0]
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
-        """Hand on a trial that will not run again by itself."""
+        """Pass on a trial that will not run again by itself."""
         if outcome.status in STATES:
             self._ended.put(Ended(trial.label, outcome, self._course.pop(outcome.uid, {})))
 
     def close(self) -> None:
-        """Wait until all is written; say it where something was not."""
+        """Wait until all is written; log what was not."""
         self._ended.put(None)
         self._writer.join()
         if self._failure is not None:
@@ -149,7 +149,7 @@ def _fresh_study(name: str, path: Path, objective: Objective) -> Iterator[optuna
 
 
 def _batches(ended: queue.Queue[Ended | None]) -> Iterator[list[Ended]]:
-    """All that waits, again and again, until None ends it."""
+    """Batches of what is queued, until None."""
     while (first := ended.get()) is not None:
         waiting = [ended.get() for _ in range(ended.qsize())]
         yield [first, *(one for one in waiting if one is not None)]
@@ -160,7 +160,7 @@ def _batches(ended: queue.Queue[Ended | None]) -> Iterator[list[Ended]]:
 def _frozen(
     ended: Ended, member: Member, axes: Mapping[str, BaseDistribution], objective: Objective
 ) -> FrozenTrial:
-    """Write a trial in Optuna's words: a failed one has no value, a complete one must have."""
+    """Make an Optuna trial: a failed one has no value, a complete one must."""
     label, outcome, course = ended
     params = {key: value for key, value in member.assignment.items() if value is not None}
     final = {key: value if math.isfinite(value) else None for key, value in outcome.final.items()}

@@ -25,7 +25,7 @@ def mark() -> None:
 
 
 def end(drivers: Iterable[dict[str, Any]]) -> None:
-    """Kill what Ray has left of drivers that have died.
+    """Kill Ray's leftover processes of dead drivers.
 
     A process is ended only if all of this holds: its mark is that of a driver which the store
     knows, which ran in this PID namespace since this boot, and whose process is gone; it is in this

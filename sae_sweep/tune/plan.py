@@ -11,7 +11,7 @@ from sae_sweep.kernels.fused.memory import packed_memory
 
 
 class ShapeKey(NamedTuple):
-    """Trials with equal keys can share a tensor program; everything else is free per trial."""
+    """Trials with equal keys can share a tensor program; all else may differ per trial."""
 
     activations: str
     d: int
@@ -73,7 +73,7 @@ def cohort_size(waiting: int, slots: int, limit: int | None) -> int:
 
 
 def size_in_memory(waiting: Sequence[Trial], slots: int, limit: int | None) -> int:
-    """How many trials a slot takes that read each window while it is there: all that memory holds.
+    """Trials per slot where all read each window while it is cached: as many as memory holds.
 
     On a GPU the slot itself sends back what finds no room.
     """
@@ -86,5 +86,5 @@ def size_in_memory(waiting: Sequence[Trial], slots: int, limit: int | None) -> i
 
 
 def fair_share(trials: int, slots: int) -> int:
-    """The most that a slot may take, so that no other is left without while trials last."""
+    """Most trials a slot may take, so that no other slot stays idle while trials are queued."""
     return max(1, math.ceil(trials / slots))

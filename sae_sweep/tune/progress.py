@@ -1,4 +1,4 @@
-"""The course of a sweep: a live display in a terminal, plain lines elsewhere."""
+"""Progress of a sweep: a live display in a terminal, plain lines elsewhere."""
 
 import time
 from collections import Counter, deque
@@ -20,7 +20,7 @@ WINDOW_SECONDS = 60.0
 """Over how long the speed is averaged."""
 
 QUIET_SECONDS = 30.0
-"""Plain mode says something at least this often."""
+"""Plain mode prints at least this often."""
 
 COUNTED: tuple[Status, ...] = (
     "done",
@@ -35,7 +35,7 @@ COUNTED: tuple[Status, ...] = (
 
 
 class Rate:
-    """Work done over the last while, and what it says of the rest."""
+    """Throughput over the last minute, and the ETA that follows."""
 
     def __init__(self) -> None:
         self._points: deque[tuple[float, float]] = deque([(time.monotonic(), 0.0)])
@@ -113,7 +113,7 @@ class SweepDisplay:
     # -- what the driver tells -----------------------------------------------------------------
 
     def started(self, trial: Trial, step: int) -> None:
-        """A trial was taken up."""
+        """A trial was started."""
         self._trials[trial.uid] = trial
         self._status[trial.uid] = "running"
         self._steps[trial.uid] = step

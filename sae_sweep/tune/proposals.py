@@ -1,4 +1,4 @@
-"""Between a search and the driver: points become trials, and outcomes are told to the search."""
+"""Between a search and the driver: makes trials of points and reports outcomes to the search."""
 
 import math
 from functools import partial
@@ -13,19 +13,19 @@ from sae_sweep.tune.expansion import Expansion, Member
 from sae_sweep.tune.stopping import ended
 
 STATE = "search"
-"""Under which a run keeps what its search seeks."""
+"""Name of a run's state for the search's definition."""
 
 COSTS = [metric.name for metric in METRICS.values() if metric.kind == "cost"]
 
 
 def costs(trial: Trial) -> dict[str, float]:
-    """The settings of a trial that may be sought like metrics, by name."""
+    """Settings of a trial that can be objectives, by name."""
     sae = trial.sae.model_dump()
     return {name: float(sae[name]) for name in COSTS if sae.get(name) is not None}
 
 
 def take_up(store: Store, expansion: Expansion, config: RunConfig) -> None:
-    """Make the trials of earlier starts of this search members of this one.
+    """Add the trials of earlier starts of this search to this run.
 
     Raises:
         BadInput: it was another search, or its trials had other settings.
@@ -56,7 +56,7 @@ def take_up(store: Store, expansion: Expansion, config: RunConfig) -> None:
 
 
 class Proposals:
-    """Gives the driver trials as the search names them; each stands in the store before it runs."""
+    """Gives the driver trials as the search names them; each is recorded before it runs."""
 
     def __init__(self, store: Store, run: int, expansion: Expansion, config: RunConfig) -> None:
         self._ended_before = partial(ended, config=config, states=store.states)
@@ -65,9 +65,9 @@ class Proposals:
         self._expansion = expansion
         self._search = expansion.search
         self._waiting: dict[str, list[dict[str, Any]]] = {}
-        """Assignments that are to be told how their trial ends, by uid."""
+        """Assignments that wait for the outcome of their trial, by uid."""
         self.notes: list[str] = []
-        """What the search had to say."""
+        """Notes of the search."""
         for member in expansion.members:
             self._waiting[member.trial.uid] = [member.assignment]
 
@@ -77,7 +77,9 @@ class Proposals:
         return self._search.exhausted
 
     def ask(self, n: int) -> list[Trial]:
-        """Name at most n trials to train; those that the store holds as ended are told instead."""
+        """Name at most n trials to train; outcomes that the store holds are reported to the
+        search.
+        """
         found: list[Trial] = []
         while len(found) < n and not self.exhausted:
             points = self._search.ask(n - len(found))
@@ -104,7 +106,7 @@ class Proposals:
         return None if known else trial
 
     def _course(self, uid: str) -> dict[str, dict[int, float]]:
-        """The course of every metric that a stopped trial has reported."""
+        """Curves of all metrics that a stopped trial has reported."""
         found = {name: self._store.history([uid], name).get(uid) for name in METRICS}
         return {
             name: {int(step): float(value) for step, value in zip(*course, strict=True)}
@@ -120,13 +122,13 @@ class Proposals:
     # -- what the driver tells -----------------------------------------------------------------
 
     def started(self, trial: Trial, step: int) -> None:
-        """Do nothing: a search decides by ends."""
+        """Do nothing: a search uses final outcomes only."""
 
     def reported(self, row: Row) -> None:
-        """Do nothing: a search decides by ends."""
+        """Do nothing: a search uses final outcomes only."""
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
-        """Tell the search, unless the trial will go on."""
+        """Report the outcome to the search, unless the trial will resume."""
         if outcome.status not in FINAL and outcome.status != "stopped":
             return
         finite = {name: one for name, one in outcome.final.items() if math.isfinite(one)}

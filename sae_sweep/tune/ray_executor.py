@@ -85,7 +85,7 @@ def _prepare_environment(address: str | None) -> None:
 
 
 def require_threads(config: ExecutorConfig) -> None:
-    """Find out whether Ray may start here what it needs: at a limit it would wait without end.
+    """Check that process limits let Ray start: at a limit it would wait for ever.
 
     Raises:
         BadInput: a limit of the user, or of the container, is too low.
@@ -218,10 +218,10 @@ class Extractor:
         self._suppliers = [Supplier(wanted, outputs) for wanted in passes]
 
     def ready(self) -> None:
-        """Answer once those who need rows know that they come from here."""
+        """Answer once readers know that this extractor serves them."""
 
     def run(self) -> None:
-        """Write what training begins with, then what it comes to."""
+        """Compute the shards that training starts with, then the later ones."""
         try:
             for supplier in self._suppliers:
                 for _ in supplier.prepare():
@@ -327,14 +327,14 @@ def _without_services() -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Find out in seconds that nobody is at HOST:PORT: Ray itself would try for minutes."""
+    """Check within seconds that something listens at HOST:PORT; Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.rpartition("/")[2], int(port)), timeout=5).close()
 
 
 class Answer:
-    """Ray's answer to the first slot it is asked for: at a limit it would wait without end."""
+    """Waits for Ray to start the first slot, with a time limit."""
 
     def __init__(self, *, there: bool) -> None:
         """Wait for none where it is `there`: on another's cluster a slot may wait for its turn."""
@@ -434,7 +434,7 @@ def _trainable(mailbox: str) -> Any:
 
 
 def _deliver(driver: Driver, mailbox: Mailbox, *slots: int) -> None:
-    """Put slots' orders where they find them, before they run on."""
+    """Put slots' orders into the mailbox before they continue."""
     for slot in slots:
         orders = driver.pull(slot)
         if orders.stop or orders.add or orders.drop:
@@ -475,7 +475,7 @@ def _listener(driver: Driver, mailbox: Mailbox, answer: Answer) -> Any:
     from ray.tune import Callback
 
     class Listener(Callback):  # type: ignore[misc]
-        """Hands what slots report to the driver, and the driver's answer back."""
+        """Passes slots' reports to the driver, and its answers back."""
 
         def __init__(self) -> None:
             self._reminded = 0.0
@@ -508,14 +508,14 @@ def _listener(driver: Driver, mailbox: Mailbox, answer: Answer) -> Any:
 
 
 def _slot_died(driver: Driver, trial: Any) -> None:
-    """Tell the driver what befell a slot's process."""
+    """Report the death of a slot's process to the driver."""
     text = trial.get_error() or "the process died"
     memory = "OutOfMemory" in text or "low on memory" in text
     driver.died(trial.config["slot"], _reason(text), out_of_memory=memory)
 
 
 def _reason(text: str) -> str:
-    """The telling line of Ray's account of an error."""
+    """The most informative line of a Ray error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if "Error" in line.split(":")[0] and ":" in line]
     return (named or lines)[-1][:500]

@@ -1,4 +1,4 @@
-"""How many trials a GPU's slot takes at once: found out while it trains."""
+"""How many trials a GPU slot trains at once, tuned while it trains."""
 
 from typing import NamedTuple
 
@@ -42,18 +42,20 @@ class Sizing:
         self.members = 1
         """How many to take at once."""
         self.settled = False
-        """Whether that has been found out."""
+        """Whether the number is final."""
         self._estimate = estimate
         self._memory = memory
         self._before: Observed | None = None
 
     def limit(self, members: int) -> int:
-        """Learn that memory holds no more than so many; returns how many to take from here on."""
+        """Note that memory holds at most so many; returns how many to take from now on."""
         self.members, self.settled = members, True
         return self.members
 
     def observe(self, now: Observed) -> int:
-        """Learn from steps of exactly `members` trials; returns how many to take from here on."""
+        """Use the timing of steps of exactly `members` trials; returns how many to take from now
+        on.
+        """
         if self.settled or now.members != self.members:
             return self.members
         before, self._before = self._before, now

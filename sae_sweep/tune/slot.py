@@ -1,4 +1,4 @@
-"""The work of one slot: advance its trials until the driver has no more for it."""
+"""The loop of one slot: advance its trials until the driver has no more."""
 
 import time
 from pathlib import Path
@@ -20,10 +20,11 @@ from sae_sweep.tune.sizing import TIMED_SECONDS, TIMED_STEPS, Observed, Sizing
 from sae_sweep.tune.trials import Trials
 
 SECONDS_BETWEEN_PULLS = 0.5
-"""How long a slot trains before it looks for orders again."""
+"""Seconds between a slot's requests for orders."""
 
 SECONDS_BETWEEN_CHECKPOINTS = 15.0
-"""Where train.checkpoint_every does not say: what a killed process loses."""
+"""Default where train.checkpoint_every is not set: the training time that a killed process
+loses."""
 
 CHECKPOINT_SHARE = 0.05
 """Of a slot's time, at most, unless train.checkpoint_every says: large trials are saved less often
@@ -31,7 +32,7 @@ than every `SECONDS_BETWEEN_CHECKPOINTS`."""
 
 
 def train_slot(job: Job, channel: Channel) -> None:
-    """Train what the driver orders, report as it goes, checkpoint, and leave when told."""
+    """Train the driver's trials, report and checkpoint until it orders to stop."""
     slot = _SlotEngine(job.here())
     try:
         _train(slot, channel)
@@ -96,7 +97,7 @@ class _SlotEngine:
         """Seconds that each trial's last checkpoint took."""
 
     def obey(self, orders: Orders) -> list[Item]:
-        """Let trials go, take trials up; returns what to tell of it."""
+        """Release and start trials as ordered; returns the items to report."""
         items: list[Item] = []
         for uid in set(orders.stop) & set(self.engine.uids):
             failure = self._save(uid)
@@ -122,7 +123,7 @@ class _SlotEngine:
         return items
 
     def advance(self, steps: int) -> list[Item]:
-        """Train on; a trial without room goes back to the driver, which is told how many have."""
+        """Train; a trial without room goes back to the driver with the new limit."""
         items: list[Item] = []
         full = False
         for event in self.engine.advance(steps):
@@ -138,7 +139,7 @@ class _SlotEngine:
         return items
 
     def _ended(self, ended: Outcome) -> list[Item]:
-        """Hand in what a finished trial leaves, measured; free what any other does."""
+        """Evaluate and hand in a finished trial's results; free those of any other."""
         folder = self._folders[ended.uid]
         items: list[Item] = [ended]
         if ended.status == "done":
@@ -151,7 +152,7 @@ class _SlotEngine:
         return items
 
     def _evaluated(self, done: Outcome) -> list[Item]:
-        """Measure a finished trial beside its reconstruction; its weights are on disk already."""
+        """Run the evaluations beyond reconstruction; the weights are on disk already."""
         if self._evaluator is None and self._prober is None:
             return [done]
         items: list[Item] = []
@@ -175,7 +176,7 @@ class _SlotEngine:
         return [*items, done._replace(final=done.final | metrics, seconds=seconds)]
 
     def _returned(self, left: NoRoom) -> Item:
-        """Keep what a trial goes on from; one whose folder cannot be written fails, alone."""
+        """Checkpoint a trial that is returned; one whose folder cannot be written fails alone."""
         if left.state is not None:
             try:
                 self._places.save(self._folders[left.uid], left.uid, left.state)
@@ -194,7 +195,7 @@ class _SlotEngine:
         return self._activations.reach(spans) // batch_size
 
     def close(self) -> None:
-        """Leave the rows to other slots."""
+        """Release the rows."""
         self._activations.close()
 
     def _not_begun(self, trial: Trial, error: Exception) -> Outcome:
@@ -206,7 +207,7 @@ class _SlotEngine:
         return Outcome(trial.uid, _status(error), 0, {}, words)
 
     def resize(self, steps: int) -> list[Item]:
-        """Find out how many trials pay, on a GPU; tells the driver when it is another number."""
+        """Tune the number of trials on a GPU; reports a new number to the driver."""
         uids = self.engine.uids
         fused = self._trials[uids[0]].train.kernels == "fused"
         if self._device.type != "cuda" or not fused or self._sizing_of().settled:
@@ -238,7 +239,7 @@ class _SlotEngine:
         return self._sizing
 
     def save_due(self) -> list[Item]:
-        """Write the checkpoints whose time has come; returns the trials that this ended."""
+        """Write the checkpoints that are due; returns the trials that this ended."""
         failures: list[Item] = []
         for uid in self.engine.uids:
             step, at = self._saved[uid]
@@ -258,7 +259,7 @@ class _SlotEngine:
         return max(SECONDS_BETWEEN_CHECKPOINTS, all_of_them / CHECKPOINT_SHARE)
 
     def _save(self, uid: str) -> Outcome | None:
-        """Checkpoint a trial; one whose folder cannot be written fails, alone."""
+        """Checkpoint a trial; one whose folder cannot be written fails alone."""
         began = time.monotonic()
         folder = self._folders[uid]
         try:
@@ -278,5 +279,5 @@ class _SlotEngine:
 
 
 def _status(error: Exception) -> Status:
-    """What becomes of a trial that cannot be saved: it goes on once what all lack is there."""
+    """Status of a trial that cannot be saved: interrupted where a shared resource ran out."""
     return "interrupted" if lacks_room(error) or isinstance(error, CutShort) else "failed"

@@ -1,4 +1,4 @@
-"""The stop policy of a run: decisions are kept, and only rows before them count."""
+"""The stop policy of a run: decisions are stored, and rows after them are ignored."""
 
 import time
 from collections import Counter
@@ -16,7 +16,7 @@ from sae_sweep.rules.stopping import Policy, Pruner
 from sae_sweep.tune.channel import Item, Room, Started
 
 STATE = "stop"
-"""Under which a run keeps its policy and what its pruner knows."""
+"""Name of a run's state for its policy and the pruner."""
 
 SECONDS_BETWEEN_KEEPS = 15.0
 """How often the pruner's clock is kept, where nothing else changes: what a kill can lose of it."""
@@ -25,7 +25,7 @@ SECONDS_BETWEEN_KEEPS = 15.0
 def ended(
     records: Iterable[TrialRecord], config: RunConfig, states: Callable[[str], list[Any]]
 ) -> set[str]:
-    """The trials that are not to go on: finished, or stopped in any sweep with this policy.
+    """Trials that do not continue: finished, or stopped in any sweep with this policy.
 
     Args:
         records: of the trials.
@@ -42,7 +42,7 @@ def ended(
 
 
 class Stopping:
-    """Applies the stop policy to what slots report; the driver alone asks it."""
+    """Applies the stop policy to slots' reports, for the driver."""
 
     def __init__(self, store: Store, run: int, config: RunConfig) -> None:
         policy = _policy(config)
@@ -73,7 +73,7 @@ class Stopping:
         return self._pruner.refusal() is not None
 
     def refusal(self, uid: str) -> Outcome | None:
-        """How a trial that waits ends without training; None where it may train."""
+        """Outcome of a queued trial that may not train; None where it may."""
         reason = self._pruner.refusal(uid) if self._active else None
         if reason is None:
             return None
@@ -84,7 +84,7 @@ class Stopping:
         return Outcome(uid, "stopped", pruned.step, {}, pruned.reason)
 
     def read(self, items: list[Item], trials: Mapping[str, Trial]) -> list[Item]:
-        """Decide on what a slot reports.
+        """Apply the policy to a slot's reports.
 
         Returns:
             What counts: no rows after a trial is pruned, and `stopped` however it has ended.
@@ -99,7 +99,7 @@ class Stopping:
         return counted
 
     def _counted(self, item: Item, trials: Mapping[str, Trial]) -> Item | None:
-        """An item as it is to be recorded; None for a row after its trial was pruned."""
+        """The item to record; None for a row after its trial was pruned."""
         if isinstance(item, Room):
             return item
         pruned = self._pruner.pruned.get(item.uid)
@@ -135,7 +135,7 @@ class Stopping:
         self._clock = now
 
     def keep(self) -> None:
-        """Write down the policy and what the pruner knows."""
+        """Store the policy and the pruner's state."""
         if self._active:
             self._kept = time.monotonic()
             value = {"policy": self._definition, "judge": self._pruner.state}

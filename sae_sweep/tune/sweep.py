@@ -60,9 +60,9 @@ class Result(NamedTuple):
     interrupted: bool
     """Whether it was asked to stop before the end."""
     notes: list[str]
-    """What a search had to say."""
+    """Notes of a search."""
     without_weights: list[str]
-    """Trials whose weights should be there and are gone or damaged, by folder, and which it is."""
+    """Trials whose weights are missing or damaged, by folder, and which it is."""
     lost: str | None
     """Why another driver has taken over, where that is so, and what it has taken."""
     unfinished: bool
@@ -85,7 +85,7 @@ class Start(NamedTuple):
         return Trials(self.outputs)
 
     def records(self) -> dict[str, TrialRecord]:
-        """What the store knows of its trials at this moment, by uid."""
+        """The store's current records of its trials, by uid."""
         return self.store.trials([trial.uid for trial in self.expansion.trials])
 
 
@@ -96,7 +96,7 @@ def run(
     command: str,
     also: Sequence[Watcher] = (),
 ) -> Result:
-    """Train what is not done, record it, and tell the watchers in `also` of it.
+    """Train what is not done, record it, and notify the watchers in `also`.
 
     Raises:
         BadInput: before any trial starts.
@@ -142,7 +142,7 @@ def run(
 
 
 def _what_is_lost(start: Start, todo: list[Trial], error: ClaimLost) -> str:
-    """Say which trials this run cannot end any more, and how they stand."""
+    """List the trials that this run lost to another driver, with their status."""
     ended_here = start.store.ended_by(start.run)
     records = start.records()
     left = [records[trial.uid] for trial in todo if trial.uid not in ended_here]
@@ -170,7 +170,7 @@ def _shown_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
-    """Make every trial a member of the run; return those that are not done, tell of the others."""
+    """Record every trial as a member of the run; returns those not done and reports the others."""
     store, trials, rerun = start.store, start.expansion.trials, start.config.rerun
     members = [
         (TrialRecord(trial.uid, trial.label, "queued", trial.record), assignment)
@@ -206,7 +206,7 @@ def _enlist(start: Start, proposals: Proposals) -> list[Trial]:
 
 
 def _clear_after(start: Start, over: Mapping[str, Status]) -> None:
-    """Do what earlier starts were killed before: clear the folders of trials that had ended."""
+    """Finish what killed starts left undone: clear the folders of ended trials."""
     ours = start.store.trained_by(start.config.sweep.name)
     numbers = start.store.claim_numbers(list(over))
     folders = start.trials
@@ -223,7 +223,7 @@ def _clear_after(start: Start, over: Mapping[str, Status]) -> None:
 
 @contextmanager
 def _mirrored(start: Start) -> Iterator[list[Watcher]]:
-    """Whoever else is to follow the sweep: Optuna's study, of a search or where it is asked for."""
+    """Further watchers of the sweep: the Optuna study, for a search or on request."""
     asked = start.config.store.optuna_mirror
     if not (start.config.search.kind not in LISTED if asked is None else asked):
         yield []
@@ -283,7 +283,7 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, also: list[Wat
 def _extractors(
     config: ExecutorConfig, passes: list[list[activations.Wanted]], outputs: Path
 ) -> Iterator[Callable[[], None]]:
-    """Run what computes shards beside training, where there is such; gives what ends it sooner."""
+    """Run extractors beside training, where configured; yields what stops them early."""
     if not config.extractors:
         yield lambda: None
         return
@@ -329,7 +329,7 @@ def _extract(
 def _verify(
     start: Start, passes: list[list[activations.Wanted]]
 ) -> tuple[dict[str, evaluate.Source], dict[str, int]]:
-    """Check what is there of the activations, and write what is missing of the clean passes.
+    """Verify the activations, and write missing clean passes.
 
     Activations that passed are published where outputs are remote.
 
@@ -378,7 +378,7 @@ def _probed(start: Start, everything: list[activations.Wanted], notes: list[str]
 
 
 def _publish(sources: list[activations.Wanted], outputs: Path) -> None:
-    """Let the machines of all slots reach activations that are complete here."""
+    """Upload complete activations so that all slots' machines can read them."""
     remote = remote_of(outputs)
     if remote is None:
         return
@@ -395,7 +395,7 @@ def _name(one: activations.Wanted) -> str:
 
 @contextmanager
 def _executor(start: Start) -> Iterator[Callable[[Driver], None]]:
-    """What runs a driver's slots; Ray begins to start here, beside what is still to be prepared."""
+    """The executor; Ray starts here, in parallel with the remaining preparation."""
     config = start.config.executor
     if config.kind == "inline":
         yield inline_executor.execute
@@ -409,7 +409,7 @@ def _executor(start: Start) -> Iterator[Callable[[Driver], None]]:
 
 
 def _require_cluster(config: RunConfig) -> None:
-    """Find out that no cluster answers or can be started before minutes are spent on extraction."""
+    """Fail before extraction if no cluster answers or can be started."""
     from sae_sweep.tune import ray_executor
 
     ray_executor.require_threads(config.executor)

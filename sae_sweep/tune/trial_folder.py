@@ -1,4 +1,4 @@
-"""A trial's folder: what is in the making belongs to one claim, what is done to everybody.
+"""A trial's folder: unfinished files belong to one claim, finished ones to all readers.
 
     outputs/trials/<label>-<uid>/                   weights, settings, tables of a finished trial
     outputs/trials/<label>-<uid>/claim-<number>/    checkpoints and results of the holder of a claim
@@ -23,7 +23,7 @@ CLAIM = re.compile(r"claim-(\d+)")
 
 
 def claim_folder(folder: Path, number: int) -> Path:
-    """Where the holder of a claim works."""
+    """Working folder of the holder of a claim."""
     return folder / f"claim-{number}"
 
 
@@ -90,7 +90,7 @@ def settle(folder: Path, number: int, status: Status, *, keep_weights: bool) -> 
 
 
 def in_the_way(folder: Path, error: OSError) -> str:
-    """Say that results cannot be put in place."""
+    """The error that results cannot be put in place."""
     return (
         f"the results of {folder} cannot be put in place ({error}): make room, or move away what "
         "is in the way"

@@ -27,7 +27,7 @@ OF_CLAIM = re.compile(r"claim-(\d+)/(.+)")
 
 
 class Trials:
-    """What slots and the driver do with the folders of trials.
+    """Operations on trial folders for slots and the driver.
 
     Methods raise CutShort where a remote place does not answer.
     """
@@ -69,7 +69,7 @@ class Trials:
         return mine
 
     def save(self, folder: Path, uid: str, state: checkpoint.State) -> None:
-        """Keep what a trial goes on from, here or on any other machine.
+        """Save a checkpoint so that this or another machine can resume from it.
 
         Args:
             folder: of the claim.
@@ -85,7 +85,7 @@ class Trials:
             self._remote.put(path, self._name(path))
 
     def hand_in(self, folder: Path) -> None:
-        """Let the driver reach the results in the folder of a claim."""
+        """Make the results in a claim's folder available to the driver."""
         if self._remote is not None:
             for name in checkpoint.FILES:
                 remove(folder / name)

@@ -1,4 +1,4 @@
-"""Who follows a sweep, and who supplies it with trials."""
+"""Protocols: observers of a sweep, and suppliers of its trials."""
 
 from typing import Protocol
 
@@ -7,10 +7,10 @@ from sae_sweep.records import Outcome, Row
 
 
 class Watcher(Protocol):
-    """Who is told of the course of a sweep."""
+    """An observer of a sweep's events."""
 
     def started(self, trial: Trial, step: int) -> None:
-        """A trial was taken up."""
+        """A trial was started."""
 
     def reported(self, row: Row) -> None:
         """A trial reported."""
@@ -20,7 +20,7 @@ class Watcher(Protocol):
 
 
 class Supply(Watcher, Protocol):
-    """Where trials come from while a sweep runs; is told of the course, so as to decide."""
+    """A supplier of trials while a sweep runs; it observes events to decide."""
 
     @property
     def exhausted(self) -> bool:
