@@ -1,4 +1,4 @@
-"""Activations: where they come from, how they lie on disk, in which order they are trained on."""
+"""Activations: their sources, their files, and the order of training."""
 
 from sae_sweep.activations.cache import Cache, Supplier
 from sae_sweep.activations.collect import Inputs, ModelReader, seconds_per_row

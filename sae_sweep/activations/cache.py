@@ -1,4 +1,4 @@
-"""Training shards of a set that the disk does not hold: there, or computed when they are read.
+"""Training shards of a set larger than the cache: read from disk or computed on demand.
 
 Nothing here changes what is read, only how often it is computed. A reader says which windows it is
 in; whoever writes a shard first removes those that no reader is in, beginning with the one that all
@@ -27,11 +27,11 @@ from sae_sweep.activations.shards import origins_path, read_shard
 
 SECONDS_BETWEEN_LOOKS = 0.2
 PATIENCE_SECONDS = 300.0
-"""How long a reader waits for slower ones before it goes on without them."""
+"""Seconds that a reader waits for slower ones."""
 
 
 class _Shelf:
-    """The training shards of one source as they lie on the disk, and the room that they have."""
+    """The cached training shards of one source, and the bound of the cache."""
 
     def __init__(self, one: Wanted, outputs: Path) -> None:
         self.one = one
@@ -55,11 +55,11 @@ class _Shelf:
         return number // self._per_window
 
     def lacks(self, shard: Planned) -> bool:
-        """Whether a shard is not there."""
+        """Whether a shard is missing."""
         return not (self.folder / shard.name).exists()
 
     def until_needed(self, window: int, who: Sequence[Reading]) -> int:
-        """How many windows the nearest reader is away from one."""
+        """Windows between this one and the nearest reader."""
         ahead = [(window - one.at) % self.n_windows for one in who if one.at is not None]
         return min(ahead, default=0)
 
@@ -94,7 +94,7 @@ class Cache:
     """One reader's access to the training shards of a source."""
 
     def __init__(self, wanted: Sequence[Wanted], outputs: Path) -> None:
-        """Begin to read.
+        """Register as a reader.
 
         Args:
             wanted: the source; after it others that the same pass of the model can serve, for
@@ -112,7 +112,7 @@ class Cache:
         self._waited = 0.0
 
     def hold(self, windows: Collection[int]) -> None:
-        """Say which windows are read from now on; those before may be evicted."""
+        """Announce which windows are read from now on; earlier ones may be evicted."""
         if tuple(windows) != self._windows:
             self._windows, self._waited = tuple(windows), 0.0
             self._open = {
@@ -123,7 +123,7 @@ class Cache:
         self._entry.write(Reading(self._windows))
 
     def bring(self) -> bool:
-        """Whether the windows held are all there; if not, one more shard is, or may soon be."""
+        """Whether all held windows are cached; if not, compute one more shard."""
         lacking = [
             (number, shard)
             for window in self._windows
@@ -144,19 +144,19 @@ class Cache:
         return False
 
     def shard(self, number: int) -> Rows:
-        """The rows of a training shard, computed where they are not there."""
+        """The rows of a training shard, computed if missing."""
         while not self._at_hand(number):
             if not self._compute(number, self._own.plan[number]):
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         return self._open[number]
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._open = {}
         self._entry.close()
 
     def _at_hand(self, number: int) -> bool:
-        """Open a shard if it is there: once open it can be read even when it is removed."""
+        """Open a shard if it is cached: once open it can be read even when it is evicted."""
         if number not in self._open:
             try:
                 self._open[number] = read_shard(self._own.folder / self._own.plan[number].name)
@@ -165,7 +165,7 @@ class Cache:
         return True
 
     def _compute(self, number: int, shard: Planned) -> bool:
-        """Compute a shard for all who need it now, unless somebody else does."""
+        """Compute a shard for all readers that need it now, unless another process does."""
         if any(one.supplies for one in self._others(self._own)):
             return self._at_hand(number)
         if self._extraction is None:
@@ -184,7 +184,7 @@ class Cache:
         return self._at_hand(number) or computed
 
     def _ahead(self) -> bool:
-        """Whether going on would take away what a reader just behind is about to read."""
+        """Whether continuing would evict what a reader just behind is about to read."""
         last = self._windows[-1]
         behind = [
             reading
@@ -200,14 +200,14 @@ class Cache:
 
 
 class Supplier:
-    """Computes shards of the sources of one pass for those who read them, ahead of them.
+    """Computes shards of the sources of one pass ahead of their readers.
 
     It may be killed at any moment: what it was writing is not there, and readers see that it has
     gone and compute by themselves.
     """
 
     def __init__(self, wanted: Sequence[Wanted], outputs: Path) -> None:
-        """Say that readers need not compute.
+        """Announce a supplier, so that readers need not compute.
 
         Args:
             wanted: sources that one pass serves.
@@ -229,7 +229,7 @@ class Supplier:
         ]
 
     def supply(self) -> bool:
-        """Compute the shard that readers need next, if there is room for it; false: none."""
+        """Compute the shard that readers need next, if there is room; returns whether one was."""
         who = [readings(shelf.notes) for shelf in self._shelves]
         for after in range(max((shelf.holds for shelf in self._shelves), default=0)):
             for shelf, readers in zip(self._shelves, who, strict=True):
@@ -241,7 +241,7 @@ class Supplier:
         return False
 
     def close(self) -> None:
-        """Supply no more."""
+        """Stop supplying."""
         for entry in self._entries:
             entry.close()
 

@@ -106,7 +106,7 @@ def seconds_per_row(configs: Sequence[ActivationsConfig]) -> float:
 
 
 class Inputs(NamedTuple):
-    """Windows of the validation split as a whole model takes them."""
+    """Windows of the validation split as inputs of the whole model."""
 
     ids: list[Int64[np.ndarray, " length"]]
     """Token ids of each window, special ones included."""
@@ -114,7 +114,7 @@ class Inputs(NamedTuple):
     """Which of them give a row: those that are no special tokens."""
     pad_id: int
     mask_id: int | None
-    """What a masked language model reads in place of a token that it is to predict."""
+    """Id of the mask token of a masked language model."""
 
 
 class ModelReader:
@@ -208,7 +208,7 @@ class ModelReader:
         return Inputs(ids, is_text, self._pad_id, self._mask_id)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """What each token adds to a text."""
+        """The text of each token."""
         return pretrained.pieces(self._tokenizer, list(ids))
 
     def _origins(
@@ -236,7 +236,7 @@ class ModelReader:
             return PartialModel(model, self._points, trial)
 
     def _plan_name(self, outputs: Path) -> str:
-        """What the plan depends on: the text, the tokeniser and how it is cut, not the weights."""
+        """Name of the plan: it depends on text, tokeniser and windows, not on the weights."""
         with checksums(outputs) as checksum:
             settings, content = texts.identify(self._config, checksum)
             files = [file for file in model_files(self._folder) if file.suffix != WEIGHTS[1:]]
@@ -306,7 +306,7 @@ class ModelReader:
 
 
 def points_of(config: ActivationsConfig) -> list[Point]:
-    """Where a source reads the model: its rows, and their targets where it has them."""
+    """The places of the model that a source reads: of its rows, and of their targets."""
     assert config.layer is not None
     places = [Point(config.layer, config.hook)]
     if config.has_target:
@@ -316,7 +316,7 @@ def points_of(config: ActivationsConfig) -> list[Point]:
 
 
 def _write_plan(plan: Path, config: ActivationsConfig, tokenizer: Any, cut: Cut) -> None:
-    """Tokenise the text and lay it down in windows; the groups of its documents come last."""
+    """Tokenise the text and write it in windows, then the groups of its documents."""
     source = texts.in_order(config)
     stream = _tokenised(tokenizer, source.documents)
     cut_windows(stream, config.validation_tokens, cut, plan / "validation")

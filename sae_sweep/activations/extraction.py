@@ -1,4 +1,4 @@
-"""Computes shards: of one source, or of several that a pass of the model serves."""
+"""Extraction of shards, of one source or of several that one forward pass serves."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ LARGEST_HALF = 65504.0
 
 
 class Extraction:
-    """Writes shards that nobody else is writing, each as a whole."""
+    """Computes and writes shards that no other process is writing."""
 
     def __init__(self, wanted: Sequence[Wanted], outputs: Path) -> None:
         """Plan the rows; a model is loaded when the first shard is computed.
@@ -49,7 +49,7 @@ class Extraction:
         return [n for n, one in enumerate(self._folders) if not (one / shard.name).exists()]
 
     def compute(self, shard: Planned, sources: Sequence[int]) -> Iterator[int]:
-        """Write a shard of those of the sources that lack it and that nobody else is writing.
+        """Write a shard of the sources that lack it, unless another process is writing it.
 
         Yields:
             Rows read so far; nothing where there is nothing to write.
@@ -130,7 +130,7 @@ def _stored(rows: Rows, split: Split, one: Wanted) -> Rows:
 
 
 def _not_finite(values: Float[Tensor, "rows d"], rows: Rows) -> str:
-    """Say which values are not finite, and where the first is."""
+    """Describe the non-finite values and the place of the first."""
     wrong = ~values.isfinite().all(dim=1)
     kinds = [
         f"{name} in {n} rows"

@@ -1,4 +1,4 @@
-"""What was computed of a file, kept until the file changes."""
+"""Facts computed from a file, kept until the file changes."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class FileFacts:
     """
 
     def __init__(self, memory: Path, compute: Callable[[Path], Any]) -> None:
-        """Remember in the JSON file `memory` what `compute` gives."""
+        """Remember the results of `compute` in the JSON file `memory`."""
         self._memory = memory
         self._compute = compute
         self._known = self._read()
@@ -51,7 +51,7 @@ class FileFacts:
                 temporary.write_text(json.dumps({**self._read(), **self._new}, indent=0))
 
     def _read(self) -> dict[str, list[Any]]:
-        """What is remembered; a memory that cannot be read is empty."""
+        """The remembered facts; a file that cannot be read counts as empty."""
         try:
             with edge(str(self._memory), "it is written again"):
                 known = json.loads(self._memory.read_text(encoding="utf-8"))

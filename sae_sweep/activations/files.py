@@ -46,7 +46,7 @@ DTYPES = {
     **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
     **{"U8": torch.uint8, "BOOL": torch.bool},
 }
-"""What safetensors calls the types that are read."""
+"""Names of the supported types in safetensors."""
 
 
 class Table(NamedTuple):

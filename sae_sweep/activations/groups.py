@@ -16,7 +16,7 @@ NO_GROUP = "(none)"
 """The name of the rows whose group is null."""
 
 MOST_GROUPS = 2**15 - 1
-"""What the shards' int16 can number."""
+"""Groups that int16 can number."""
 
 
 def number_groups(
@@ -34,7 +34,7 @@ def number_groups(
 
 
 def too_many_groups(count: int, config: ActivationsConfig) -> BadInput:
-    """What to say of more groups than shards can number."""
+    """The error for more groups than shards can number."""
     return BadInput(
         f"activations.group={config.group} names {count} groups, over {MOST_GROUPS}: "
         "choose a column with fewer values"

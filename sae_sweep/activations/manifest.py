@@ -1,4 +1,4 @@
-"""What a folder of shards says of itself."""
+"""The manifest of a folder of shards."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from sae_sweep.inputs import edge
 from sae_sweep.records.names import checked_component
 
 SCHEMA = 1
-"""Raised when shards are laid out otherwise; part of the fingerprint."""
+"""Version of the shards' layout; part of the fingerprint."""
 
 MANIFEST = "manifest.json"
 
@@ -39,7 +39,7 @@ class Shard(Strict):
 
 
 class Manifest(Strict):
-    """Written last: a folder that has it is complete."""
+    """The manifest; written last, so a folder that has it is complete."""
 
     schema_number: int = Field(SCHEMA, alias="schema")
     fingerprint: str
@@ -53,11 +53,11 @@ class Manifest(Strict):
     scale: FiniteFloat
     """Makes the mean norm of the centred training rows the square root of d."""
     target_mean: list[FiniteFloat] | None = None
-    """The same of a transcoder's targets, where rows have them."""
+    """Mean of a transcoder's targets, where rows have them."""
     target_scale: FiniteFloat | None = None
     group_names: list[str]
     notes: list[str] = Field(default_factory=list)
-    """What was guessed, replaced or left out when the rows were made; the report repeats it."""
+    """Notes on what was guessed, replaced or left out at extraction; the report repeats them."""
     shards: list[Shard]
     """In the order of their rows."""
 

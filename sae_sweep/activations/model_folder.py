@@ -1,4 +1,4 @@
-"""Where a model lies: a folder, an installed package, or a download."""
+"""The folder of a model: a local one, an installed package, or a download."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,7 +51,7 @@ def model_folder(config: ActivationsConfig) -> Path:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model that decide what it computes, and some that do not."""
+    """The files of a model that determine its outputs, and those that do not."""
     return sorted({file for kind in (WEIGHTS, *OTHER_FILES) for file in folder.glob(kind)})
 
 

@@ -1,4 +1,4 @@
-"""The order of training: a shuffle without state, so a resume or a neighbour cannot change it."""
+"""The order of training: a stateless shuffle, independent of resumes and other trials."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import Tensor
 
 ROUNDS = 6
 BLOCK_ROWS = 4096
-"""Rows whose order is found at once: a call for a batch costs as much as one for a block."""
+"""Rows whose order is computed at once: a batch costs as much as a block."""
 LOW_31_BITS = 2**31 - 1
 POSITIVE = 2**63 - 1
 GOLDEN = 0x1E3779B97F4A7C15
@@ -71,7 +71,7 @@ class Visit(NamedTuple):
     first_row: int
     """The window's first row."""
     rows: int
-    """Of the window."""
+    """Rows of the window."""
     start: int
     """Places inside the window, of its shuffled rows: from here"""
     stop: int
@@ -94,7 +94,7 @@ def visits(start: int, stop: int, n: int, window_rows: int) -> Iterator[Visit]:
 def permute(
     positions: Int64[Tensor, " batch"], n: int, seed: int, epochs: Int64[Tensor, " batch"]
 ) -> Int64[Tensor, " batch"]:
-    """Map each position in [0, n) to its place in the epoch's permutation of [0, n).
+    """Map positions in [0, n) by the epoch's permutation of [0, n).
 
     A Feistel network over pairs (left, right) in [0, rows) x [0, columns), the smallest near-square
     grid with at least n cells. Values that land outside [0, n) are mapped again until they are
@@ -122,7 +122,7 @@ def _network(
 
 
 def _keys(seed: int, epochs: Int64[Tensor, " batch"]) -> Int64[Tensor, "rounds batch"]:
-    """One pseudo-random number a round and epoch."""
+    """One pseudo-random number per round and epoch."""
     first, last = int(epochs.min()), int(epochs.max())
     numbers = torch.arange(first, last + 1, device=epochs.device)
     start = _mix(_mix(torch.tensor(seed + GOLDEN)).to(epochs.device) + numbers)

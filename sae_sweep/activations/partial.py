@@ -1,4 +1,4 @@
-"""A model that is run only as far as the modules that are read.
+"""A model that runs only up to the modules that are read.
 
 A layer is the output of a call of one of the model's blocks: of a model that calls one block many
 times, as ALBERT does, the layer's number counts the calls.
@@ -70,7 +70,7 @@ class PartialModel:
         self._model = self._model.eval().to(self._device)
 
     def _try(self, window: Sequence[int], n_blocks: int) -> None:
-        """Run one window and compare with what transformers calls the layers' states."""
+        """Run one window and compare with transformers' `hidden_states`."""
         name = type(self._model).__name__
         self._model.eval()
         place = f"{_given(self._model)}: {name} on a window of {len(window)} tokens"
@@ -99,7 +99,7 @@ class PartialModel:
 
     @torch.no_grad()
     def _states(self, window: Sequence[int]) -> Sequence[Tensor]:
-        """What a model that reads text alone calls the states of its layers, if it does."""
+        """`hidden_states` of a text-only model, if it returns them."""
         ids = torch.tensor([list(window)])
         self._wanted = ()
         out = self._model(

@@ -1,4 +1,4 @@
-"""Which shards a source has: it follows from its settings and the width of its rows alone."""
+"""The shards of a source, planned from its settings and the width of its rows alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ ORIGIN_BYTES = 4 * len(Origins._fields)
 
 
 class Wanted(NamedTuple):
-    """Activations that are to exist."""
+    """Activations that are needed."""
 
     config: ActivationsConfig
     source: Source
@@ -30,7 +30,7 @@ class Wanted(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A shard that is to exist."""
+    """A planned shard."""
 
     name: str
     split: Split

@@ -30,7 +30,7 @@ from sae_sweep.errors import BadInput
 from sae_sweep.inputs import heard, note
 
 SECONDS_BETWEEN_LOOKS = 0.2
-"""How often shards that other processes compute are looked for."""
+"""Seconds between checks for shards of other processes."""
 MASSIVE = 10.0
 """Times the median norm above which a row counts as massive (Sun et al. 2024, arXiv:2402.17762)."""
 EQUAL = 1e-6
@@ -40,7 +40,7 @@ EQUAL = 1e-6
 def prepare(
     wanted: Sequence[Wanted], outputs: Path, *, supplies: bool = False
 ) -> Iterator[tuple[int, int]]:
-    """Write what is missing of outputs/activations/<fingerprint>/ of the sources of one pass.
+    """Complete outputs/activations/<fingerprint>/ of the sources of one pass.
 
     Shards that are there are kept, so a killed run goes on where it was. Several processes may
     prepare one folder: each computes shards that no other is at work on, and equal settings give
@@ -118,7 +118,7 @@ def _needed(one: Wanted) -> list[Planned]:
 
 
 def _missing(one: Wanted, outputs: Path) -> list[Planned]:
-    """What is needed and not there; all counts as missing until there is a manifest."""
+    """Needed shards that are missing: all of them until there is a manifest."""
     folder = one.folder(outputs)
     described = (folder / MANIFEST).exists()
     if described and cache_bytes(one) is not None:
@@ -164,7 +164,7 @@ def _complete(
 
 
 def _say_massive(one: Wanted, paths: Sequence[Path]) -> float:
-    """Say how many training rows are massive, and give the median norm."""
+    """Note how many training rows are massive; returns the median norm."""
     norm = torch.cat([read_shard(path).activation.float().norm(dim=1) for path in paths])
     median = float(norm.median())
     massive = norm > MASSIVE * (median or math.inf)

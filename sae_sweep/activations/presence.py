@@ -1,4 +1,4 @@
-"""Notes by which those who read and those who compute the shards of a source know of each other.
+"""Notes that coordinate the readers and suppliers of a source's shards.
 
 A note is a file that is locked as long as its writer lives: one that was killed says nothing.
 """
@@ -16,7 +16,7 @@ ENTRY_BYTES = 512
 
 
 class Reading(NamedTuple):
-    """What a process says of itself."""
+    """The note of one process."""
 
     windows: tuple[int, ...] = ()
     """Those that it reads."""
@@ -32,15 +32,15 @@ class Reading(NamedTuple):
 
 
 def notes_folder(one: Wanted, outputs: Path) -> Path:
-    """Where notes about a source lie."""
+    """Folder of the notes about a source."""
     return outputs / "cache" / "readers" / one.source.fingerprint
 
 
 class Entry:
-    """A note to the others."""
+    """A process's own note."""
 
     def __init__(self, folder: Path, reading: Reading | None = None) -> None:
-        """Write it into a folder that all who work with a source know."""
+        """Write the note into the folder shared by all processes of a source."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{uuid.uuid4().hex}.json"
         new = self.path.with_suffix(".new")
@@ -50,29 +50,29 @@ class Entry:
         new.rename(self.path)  # whoever sees it finds it locked
 
     def write(self, reading: Reading) -> None:
-        """Say something else."""
+        """Replace the note."""
         text = json.dumps(reading._asdict()).encode()
         os.pwrite(self._file.fileno(), text.ljust(ENTRY_BYTES), 0)
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove the note."""
         self.path.unlink(missing_ok=True)
         self._file.close()
 
 
 def supplied(one: Wanted, outputs: Path) -> bool:
-    """Whether somebody is there to compute a source's shards for others."""
+    """Whether a live supplier computes a source's shards."""
     return any(reading.supplies for reading in readings(notes_folder(one, outputs)))
 
 
 def readings(folder: Path, but: Path | None = None) -> list[Reading]:
-    """What those who are alive say, one left out."""
+    """Notes of live processes, except one."""
     found = [_read(path) for path in folder.glob("*.json") if path != but]
     return [reading for reading in found if reading is not None]
 
 
 def _read(path: Path) -> Reading | None:
-    """What a note says; that of a process which was killed is removed."""
+    """Read a note; that of a killed process is removed."""
     try:
         with path.open("rb") as file:
             try:

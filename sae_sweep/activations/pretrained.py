@@ -28,7 +28,7 @@ ENDINGS: dict[str, Head] = {
     "ForMaskedLM": "masked",
     "ForPreTraining": "masked",
 }
-"""How the name of a class in config.json ends that has a language-model head."""
+"""Endings of class names in config.json that have a language-model head."""
 
 
 def load_model(folder: Path, config: ActivationsConfig, dtype: str, kind: Any = None) -> Any:
@@ -84,7 +84,7 @@ def frame(tokenizer: Any, config: ActivationsConfig) -> tuple[list[int], list[in
 
 
 def separator(tokenizer: Any, config: ActivationsConfig) -> tuple[int, ...]:
-    """What stands between two packed documents: the token for the end of a text.
+    """The end-of-text token, which separates packed documents.
 
     Raises:
         BadInput: documents are to be packed, and the tokeniser has no such token.
@@ -101,7 +101,7 @@ def separator(tokenizer: Any, config: ActivationsConfig) -> tuple[int, ...]:
 
 
 def special_ids(tokenizer: Any) -> Int64[np.ndarray, " special"]:
-    """Ids that stand for no text; the unknown token does stand for some."""
+    """Ids of special tokens, without the unknown token."""
     roles = ("bos", "eos", "cls", "sep", "pad")
     structural = {getattr(tokenizer, f"{role}_token_id") for role in roles}
     unknown = {tokenizer.unk_token_id} - structural
@@ -157,7 +157,7 @@ def load_tokenizer(folder: Path, config: ActivationsConfig) -> Any:
 
 @contextlib.contextmanager
 def loading(config: ActivationsConfig) -> Iterator[None]:
-    """Keep transformers' bars and warnings off the terminal, and put its errors into one line."""
+    """Silence transformers' progress bars and warnings, and shorten its errors to one line."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -178,7 +178,7 @@ def loading(config: ActivationsConfig) -> Iterator[None]:
 
 
 class Whole(NamedTuple):
-    """A model with what it predicts with."""
+    """A model with its language-model head."""
 
     model: Any
     """A transformers module, in eval mode."""
@@ -230,7 +230,7 @@ def pooled_by(folder: Path) -> Literal["mean", "cls"]:
 
 
 def pieces(tokenizer: Any, ids: list[int]) -> list[str]:
-    """What each token adds to a text that it goes on with, its space in front included."""
+    """The text of each token within a text, leading space included."""
     (first, *_) = tokenizer("a", add_special_tokens=False)["input_ids"]
     plain = {"clean_up_tokenization_spaces": False}
     alone = len(tokenizer.decode([first], **plain))

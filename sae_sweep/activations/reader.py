@@ -1,4 +1,4 @@
-"""What every source of activations gives: its identity at once, its rows when asked."""
+"""The interface of every source of activations: identity and rows."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -11,22 +11,22 @@ Split = Literal["train", "validation"]
 
 
 class Identity(NamedTuple):
-    """What tells one source from another."""
+    """Identity of a source."""
 
     d: int
     """Width of the activations."""
     settings: dict[str, Any]
     """The settings that act, for the record; no None."""
     content: Any
-    """Checksums and the like: stands in the fingerprint in place of paths and names."""
+    """Checksums of the content, which the fingerprint has in place of paths and names."""
     has_target: bool = False
     """Whether every row comes with a second one, which a transcoder reconstructs."""
     dtype: str = "float32"
-    """What rows are computed in."""
+    """Precision in which rows are computed."""
 
 
 class Origins(NamedTuple):
-    """Where rows come from in the text; -1 where there is no such number."""
+    """Origins of rows in the text; -1 where unknown."""
 
     token_id: Int32[Tensor, " rows"]
     """In the tokeniser's vocabulary."""
@@ -37,7 +37,7 @@ class Origins(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A run of rows of one split."""
+    """Consecutive rows of one split."""
 
     activation: Float[Tensor, "rows d"]
     document: Int32[Tensor, " rows"]
@@ -49,7 +49,7 @@ class Rows(NamedTuple):
 
 
 def joined(pieces: Sequence[Rows]) -> Rows:
-    """Put runs of rows one after the other."""
+    """Concatenate rows."""
     activation, document, group, target, origins = zip(*pieces, strict=True)
     return Rows(
         torch.cat(activation),

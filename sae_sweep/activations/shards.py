@@ -194,7 +194,7 @@ class Activations:
         return min(ends) if self._cache.bring() else 0
 
     def close(self) -> None:
-        """Let others have the room of what was read."""
+        """Release what was read, so that it can be evicted."""
         if self._cache is not None:
             self._cache.close()
 
@@ -203,7 +203,7 @@ class Activations:
         return self._normalised(self._train.take(self._place("train", indices)))
 
     def train_targets(self, indices: Int64[Tensor, " n"]) -> Float32[Tensor, "n d"]:
-        """What a transcoder is to make of these training rows, normalised."""
+        """Targets of these training rows, normalised."""
         return self._normalised_targets(self._train_targets.take(self._place("train", indices)))
 
     def validation_rows(self, start: int, stop: int) -> Float32[Tensor, "n d"]:
@@ -211,7 +211,7 @@ class Activations:
         return self._normalised(self._validation.take(self._run(start, stop)))
 
     def validation_targets(self, start: int, stop: int) -> Float32[Tensor, "n d"]:
-        """What a transcoder is to make of these validation rows, normalised."""
+        """Targets of these validation rows, normalised."""
         return self._normalised_targets(self._validation_targets.take(self._run(start, stop)))
 
     def validation_groups(self, start: int, stop: int) -> Int16[Tensor, " n"]:
@@ -220,14 +220,14 @@ class Activations:
 
     @functools.cached_property
     def _truth(self) -> Truth | None:
-        """Made when it is first asked for: it takes as much time as the dictionary is large."""
+        """The ground truth, made on first use."""
         if self._synthetic is None:
             return None
         return Truth(self._synthetic, self.d, self._drawn)
 
     @property
     def true_features(self) -> Float[Tensor, "features d"] | None:
-        """Unit directions that rows are sums of, where that is known: of synthetic activations."""
+        """Unit directions that rows are sums of, for synthetic activations."""
         return None if self._truth is None else self._truth.features
 
     def validation_truth(self, start: int, stop: int) -> Bool[Tensor, "n features"]:
@@ -250,7 +250,7 @@ class Activations:
         return Origins(*(column[self._run(0, self.n_validation)] for column in whole))
 
     def _place(self, split: Split, indices: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
-        """Where rows lie in the shards, in which there are also those that are left out."""
+        """Positions of rows in the shards, which also hold rows that are left out."""
         return self._kept[split][indices] if self._kept else indices
 
     def _run(self, start: int, stop: int) -> Int64[Tensor, " n"]:

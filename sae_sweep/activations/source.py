@@ -1,4 +1,4 @@
-"""What activations are, before any is computed."""
+"""The identity of activations, before any is computed."""
 
 from pathlib import Path
 from typing import assert_never
@@ -12,7 +12,7 @@ from sae_sweep.errors import BadInput
 from sae_sweep.records import digest
 
 PLACES = {"model", "revision", "text", "files"}
-"""Settings that say where content lies: the content's checksums stand for them."""
+"""Settings that locate content: its checksums replace them in the fingerprint."""
 
 
 def describe(config: ActivationsConfig, outputs: Path) -> Source:

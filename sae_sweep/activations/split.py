@@ -1,4 +1,4 @@
-"""Which rows are for training and which for validation."""
+"""The split into training and validation rows."""
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ def split_rows(
 def require_rows(
     config: ActivationsConfig, validation: int, train: int, documents: int | None = None
 ) -> None:
-    """Check that the rows found fill both splits, and say so where all are of one document.
+    """Check that the rows fill both splits.
 
     Raises:
         BadInput: with what is needed and what there is.

@@ -1,4 +1,4 @@
-"""Tensors on disk, read as if they were one."""
+"""Tensors on disk, read as one."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Stacked:
-    """Parts that follow each other along the first dimension and stay where they are."""
+    """Parts concatenated along the first dimension, without a copy."""
 
     def __init__(
         self, part: Callable[[int], Shaped[Tensor, "_ ..."]], sizes: Sequence[int]

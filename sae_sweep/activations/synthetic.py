@@ -1,4 +1,4 @@
-"""Activations whose dictionary is known: what a sparse autoencoder ought to find."""
+"""Synthetic activations, whose true dictionary is known."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from sae_sweep.records import digest
 
 PIECE_ROWS = 2048
 KEPT_ENTRIES = 2**28
-"""Entries of the [rows, features] matrix of truth that are kept from one look at it to the next."""
+"""Entries of the [rows, features] matrix of true features that are cached."""
 
 
 def identify(config: ActivationsConfig) -> Identity:

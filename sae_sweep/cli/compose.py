@@ -43,7 +43,7 @@ FROM_ENVIRONMENT = (
 
 
 class Composed(NamedTuple):
-    """What a run is to do, as written."""
+    """The composed settings of a run, as written."""
 
     settings: dict[str, Any]
     """Plain values by group; every axis stands in sweep.space, sweep.zip or sweep.when."""
@@ -188,7 +188,7 @@ def _choose(one: _Override, names: list[str], config_dir: Path | None) -> str:
 
 
 def _read(overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
-    """Let Hydra compose; a value that is still to be given stays as MISSING."""
+    """Compose with Hydra; a missing value stays MISSING."""
     with contextlib.ExitStack() as stack:
         copied: Path | None = None
         if config_dir is not None:
@@ -219,7 +219,7 @@ def _read(overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
 
 
 def _refuse_environment(composed: DictConfig) -> None:
-    """Let settings that say where and how a sweep runs read the environment, and no others.
+    """Allow only settings of where and how a sweep runs to read the environment.
 
     A sweep file may come from somebody else, and what it asks stands in the report.
     """

@@ -1,4 +1,4 @@
-"""A user's own folder of choices, read through the one opener before Hydra sees it."""
+"""A user's own folder of choices, read and checked before Hydra sees it."""
 
 import contextlib
 import re

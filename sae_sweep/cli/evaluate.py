@@ -56,7 +56,7 @@ def evaluate(arguments: list[str]) -> int:
 
 
 def _said(found: Reference) -> str:
-    """Its metrics in a line, and what could not be checked in further ones."""
+    """One line of metrics, and a line for each check that could not be made."""
     values = [f"{one} {found.value(one):.4g}" for one in SHOWN if one in found.metrics]
     what = f"{found.name} ({found.layout}, {found.kind}, {found.n_latents:,} latents)"
     notes = [f"note: {one}" for one in found.notes]

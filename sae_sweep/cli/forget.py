@@ -12,7 +12,7 @@ from sae_sweep.records.store import Reader, Store, add_options, chosen_url
 from sae_sweep.remote import remote_of
 
 DOOMED = ".forgotten-"
-"""How the names of folders begin that are to be deleted; no trial's folder begins with a dot."""
+"""Prefix of folders to be deleted; no trial's folder starts with a dot."""
 
 FORGETTABLE = [status for status in STATUSES if status not in ("queued", "running")]
 

@@ -1,4 +1,4 @@
-"""The text of `python -m sae_sweep --help`: every line is read from where it stands once."""
+"""The text of `python -m sae_sweep --help`, made from the settings' own docstrings."""
 
 import textwrap
 from collections.abc import Iterable

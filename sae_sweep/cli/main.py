@@ -1,4 +1,4 @@
-"""`sae-sweep`, also as `python -m sae_sweep`: which command, and what becomes of errors."""
+"""`sae-sweep`, also as `python -m sae_sweep`: dispatch of commands and handling of errors."""
 
 import argparse
 import importlib
@@ -108,7 +108,7 @@ def _sweep(arguments: list[str]) -> int:
 
 
 def _require_threads() -> None:
-    """Find out whether threads can be started: at a limit, some libraries end the process.
+    """Check that threads can be started: at a limit, some libraries abort the process.
 
     NumPy, Torch and Arrow each have a pool with a thread a core; two more write records.
     """

@@ -1,4 +1,4 @@
-"""One sweep, from validated settings to the line that says where the report is."""
+"""One sweep, from validated settings to the path of its report."""
 
 import importlib
 import os
@@ -77,7 +77,7 @@ class _ReportLoader:
         self._thread = threading.Thread(target=self._load)
 
     def started(self, *_: object) -> None:
-        """A trial was taken up: from now on this process is idle."""
+        """A trial was started: from now on this process is idle."""
         if self._thread.ident is None:
             self._thread.start()
 
@@ -140,7 +140,7 @@ def _say_how_it_ended(result: sweep.Result, expansion: Expansion, arguments: lis
 
 
 def _write_latents(trials: Sequence[TrialRecord], config: RunConfig, outputs: Path) -> None:
-    """Write the pages that the report links to: what the latents of recommended trials fire on."""
+    """Write the latents pages of recommended trials, which the report links to."""
     if config.evaluate.windows == 0:
         return
     for trial in trials:

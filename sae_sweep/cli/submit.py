@@ -51,7 +51,7 @@ exit "$code"
 
 
 class Request(NamedTuple):
-    """What is asked of Slurm."""
+    """The requested Slurm allocation."""
 
     gpus: int
     """In all."""

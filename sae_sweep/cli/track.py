@@ -14,7 +14,7 @@ from sae_sweep.sinks.process import READY
 
 
 def track(arguments: list[str]) -> int:
-    """Send what a tracker does not have yet of a sweep; `sinks=[...]` does it while one runs.
+    """Send a tracker what it lacks of a sweep; `sinks=[...]` does it while the sweep runs.
 
     Raises:
         BadInput: no such sweep, or a tracker that cannot be used.

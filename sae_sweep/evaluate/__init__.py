@@ -1,4 +1,4 @@
-"""Evaluation of finished trials: it looks at weights and changes nothing."""
+"""Evaluation of finished trials, from their weights alone."""
 
 from sae_sweep.evaluate.probing import Prober
 from sae_sweep.evaluate.spliced import Evaluator, Source, can_evaluate, prepare, require

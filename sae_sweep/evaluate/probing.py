@@ -1,4 +1,4 @@
-"""How well labels are read off an SAE's latents: by a few of them, by all, and without the SAE.
+"""Probes of labels on an SAE's latents: on a few, on all, and on the raw activations.
 
 Examples are means over the rows of one document that carry one label; a document serves either
 learning or testing. A probe is a logistic regression that tells one label from all others.
@@ -35,7 +35,7 @@ CHUNK_ENTRIES = 2**22
 
 
 class Examples(NamedTuple):
-    """What probes learn from and are tested on, an example being a document's rows of a label."""
+    """Training and test examples of probes; an example is the rows of one document and label."""
 
     rows: Int64[np.ndarray, " rows"]
     """Validation rows that are read, ascending."""
@@ -50,7 +50,7 @@ class Examples(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """How often a probe is right on documents that it has not seen."""
+    """Accuracy of a probe on held-out documents."""
 
     value: float
     """Balanced accuracy: the mean of the shares of a label's examples and of all others that are
@@ -65,11 +65,12 @@ class Probe(NamedTuple):
 
     label: str
     features: str
-    """What it sees: a number of latents, `all` of them, `raw` activations; `chance`: these, with
-    the labels dealt out to the examples at random."""
+    """Its features: a number of latents, `all` of them, or `raw` activations; `chance`: raw
+    activations with shuffled labels."""
     accuracy: Accuracy
     latents: tuple[int, ...]
-    """The latents that it sees, the most telling first; none where it sees all, or no latent."""
+    """The latents that it uses, the most predictive first; empty for all, and for raw
+    activations."""
     n_train: int
     """Examples of the label that it has learnt from."""
     n_test: int

@@ -1,4 +1,4 @@
-"""What is known of a trial: the record that store, report and search share."""
+"""The record of a trial, shared by store, report and search."""
 
 import math
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where and with what a trial runs: recorded, not part of its identity."""
+    """Machine and versions that a trial runs with: recorded, not part of its uid."""
 
     host: str
     device: str

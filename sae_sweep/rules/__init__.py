@@ -1,1 +1,1 @@
-"""Rules on plain values, numpy and scipy only: what search, tune and analysis share."""
+"""Rules on plain values, with numpy and scipy only, shared by search, tune and analysis."""

@@ -1,4 +1,4 @@
-"""Which points no other beats."""
+"""The Pareto front."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Which past trials say something about a response of L0 to a penalty that is asked for."""
+"""Past trials that inform the response of L0 to a penalty."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ class Past(NamedTuple):
 
     @property
     def observations(self) -> list[Observation]:
-        """One a trial."""
+        """One per trial."""
         return [observation(record) for record in self.records]
 
 

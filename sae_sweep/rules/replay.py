@@ -1,4 +1,4 @@
-"""What stop rules would have done to trials that were trained to their end."""
+"""Replay of stop rules on trials that were trained to their end."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from sae_sweep.rules.stopping import Policy, Pruned, Pruner
 
 
 class Course(NamedTuple):
-    """What a trial reported."""
+    """The reports of a trial."""
 
     subject: Subject
     steps: Int[np.ndarray, " t"]
@@ -47,7 +47,7 @@ def replay(policy: Policy, courses: Sequence[Course]) -> dict[str, Pruned]:
 
 
 def _matters(policy: Policy, course: Course) -> Bool[np.ndarray, " t"]:
-    """The reports that any rule looks at: a long training has many others."""
+    """The reports that any rule reads; a long training has many others."""
     subject, steps, _ = course
     matters = np.zeros(len(steps), dtype=bool)
     moments = [warning.at.of(subject) for warning in policy.warnings]

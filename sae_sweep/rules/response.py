@@ -1,4 +1,4 @@
-"""How L0 answers to l1_alpha: a monotone curve with its uncertainty, and where it meets a target.
+"""The response of L0 to l1_alpha: a monotone curve with uncertainty, and where it meets a target.
 
 On logarithmic scales the curve is flat while the penalty is too weak to matter and then falls, ever
 steeper: ln L0 = y0 + q u - s w softplus((ln l1_alpha - x0 - p u) / w), u the logarithm of the width
@@ -30,14 +30,14 @@ NOISE = 0.02
 POOR = 3.0
 """A fit whose worst residual is more standard deviations than this is not relied upon."""
 RISE = 0.2
-"""A rise of ln L0 with l1_alpha by more than this is no noise: the response is not monotone."""
+"""A rise of ln L0 with l1_alpha beyond noise: the response is not monotone."""
 SAME_WIDTH = 0.1
 """Widths whose logarithms differ by less count as one where responses are compared."""
 
 PATHS = 300
 GRID = 161
 MARGIN = 3.0
-"""How far curves are followed beyond the range that is asked for, in ln l1_alpha."""
+"""Extrapolation beyond the requested range, in ln l1_alpha."""
 
 
 class Observation(NamedTuple):
@@ -118,7 +118,7 @@ class Posterior(NamedTuple):
 def fit(
     observations: Sequence[Observation], n_latents: int, bounds: tuple[float, float]
 ) -> Posterior:
-    """Fit curves to what has been trained, be it nothing.
+    """Fit curves to the observations, of which there may be none.
 
     The shape is fitted by the maximum of its posterior, its uncertainty by Laplace's method; the
     misfit is a Gaussian process over l1_alpha and width.

@@ -1,4 +1,4 @@
-"""Single rules of stopping: values in, a reason or None out."""
+"""Single stop rules: values in, a reason or None out."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ FEWEST_REPORTS = 3
 
 
 class Subject(NamedTuple):
-    """What the rules know of a trial."""
+    """Facts of a trial that the rules use."""
 
     uid: str
     steps: int
@@ -53,17 +53,17 @@ class Condition(NamedTuple):
     bound: float
 
     def holds(self, values: Mapping[str, float]) -> bool:
-        """Whether it does; never for a metric that was not reported or is not a number."""
+        """Whether it holds; never for a metric that is missing or NaN."""
         value = values.get(self.metric, math.nan)
         return value > self.bound if self.comparison == ">" else value < self.bound
 
     def words(self, values: Mapping[str, float]) -> str:
-        """The value, and the bound that it is beyond."""
+        """The value and the bound that it violates."""
         return f"{self.metric} {values[self.metric]:.4g} {self.comparison} {self.bound:.4g}"
 
 
 class Warning(NamedTuple):
-    """Ends a trial that looks hopeless at one moment of its training."""
+    """Stops a trial that violates conditions at one moment of its training."""
 
     at: Moment
     every: bool
@@ -71,7 +71,7 @@ class Warning(NamedTuple):
     conditions: tuple[Condition, ...]
 
     def reason(self, values: Mapping[str, float]) -> str | None:
-        """Why a trial with these values is to end; None where it may go on."""
+        """The reason to stop a trial with these values; None where it may continue."""
         found = [one.words(values) for one in self.conditions if one.holds(values)]
         if len(found) < (len(self.conditions) if self.every else 1):
             return None
@@ -94,7 +94,7 @@ class Plateau(NamedTuple):
         return math.ceil(self.window_steps / subject.report_every)
 
     def reason(self, subject: Subject, step: int, values: Sequence[float]) -> str | None:
-        """Why a trial with these values in its window is to end; None where it may go on."""
+        """The reason to stop a trial with these values in its window, or None."""
         n = self.reports(subject)
         if step < self.after.of(subject) or n < FEWEST_REPORTS or len(values) < n:
             return None
@@ -142,7 +142,7 @@ class Halving(NamedTuple):
         return math.ceil(self.first.of(subject) * self.factor**place)
 
     def group(self, subject: Subject, values: Mapping[str, float]) -> str:
-        """What a trial is compared within."""
+        """The group that a trial is compared within."""
         if self.l0_band is None:
             return subject.group
         l0 = values.get("l0", 0.0)
@@ -152,7 +152,7 @@ class Halving(NamedTuple):
         return f"l0={self.l0_band**band:.4g}-{self.l0_band ** (band + 1):.4g}"
 
     def reason(self, value: float, reached: Sequence[float], where: str) -> str | None:
-        """Why a trial is to end at a rung; None where it may go on.
+        """The reason to stop a trial at a rung; None where it may continue.
 
         Args:
             value: its metric.

@@ -109,7 +109,7 @@ def _halving(given: Mapping[str, Any] | None) -> Halving | None:
 
 
 def subject(policy: Policy, uid: str, config: Mapping[str, Any], report_every: int) -> Subject:
-    """What a policy's rules know of a trial.
+    """The facts of a trial that a policy's rules use.
 
     Args:
         policy: its halving says by which settings trials are grouped.

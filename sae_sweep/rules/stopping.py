@@ -1,7 +1,6 @@
-"""When to prune a trial, by what it reports.
+"""When to prune a trial, from its reports. Pure: no clock, no store.
 
-Pure: no clock, no store. A pruner's state is plain JSON, so that a sweep that is continued goes on
-with what it knew.
+A pruner's state is plain JSON, so that a resumed sweep continues with it.
 """
 
 from collections.abc import Mapping
@@ -11,10 +10,10 @@ from sae_sweep.rules.stop_rules import Halving, Plateau, Subject, Warning
 
 
 class Budget(NamedTuple):
-    """What a sweep may spend in all; None where there is no bound."""
+    """Total budget of a sweep; None where there is no bound."""
 
     trials: int | None = None
-    """Trials that are begun."""
+    """Trials that are started."""
     tokens: int | None = None
     """Tokens trained on, of all trials together."""
     seconds: float | None = None
@@ -36,7 +35,7 @@ class Policy(NamedTuple):
 
     @property
     def metrics(self) -> set[str]:
-        """What its rules read."""
+        """Metrics that its rules read."""
         names = {one.metric for warning in self.warnings for one in warning.conditions}
         names |= {rule.metric for rule in (self.plateau, self.halving) if rule is not None}
         return names | ({"l0"} if self.halving is not None and self.halving.l0_band else set())
@@ -51,7 +50,7 @@ class Pruned(NamedTuple):
 
 
 class Pruner:
-    """Applies a policy to reports as they come; one that is repeated changes nothing."""
+    """Applies a policy to incoming reports; a repeated report changes nothing."""
 
     def __init__(self, policy: Policy, state: dict[str, Any] | None = None) -> None:
         self._policy = policy
@@ -60,20 +59,20 @@ class Pruner:
         self._warned: dict[str, list[int]] = state.get("warned", {})
         """Warnings that a trial has passed, by their place in the policy."""
         self._windows: dict[str, list[list[float]]] = state.get("windows", {})
-        """Steps and values that a plateau is looked for in, of the trials that train."""
+        """Steps and values of the plateau windows of training trials."""
         self._rungs: dict[str, dict[str, float]] = state.get("rungs", {})
-        """What trials had reached, by rung and group."""
+        """Values of trials by rung and group."""
         self._climbed: dict[str, int] = state.get("climbed", {})
         """How many rungs a trial has passed."""
         self._course: dict[str, list[int]] = state.get("course", {})
-        """Of every trial that was begun: its first and last step here, and its tokens per step."""
+        """First and last step here, and tokens per step, of every started trial."""
         self._tokens = sum((last - first) * each for first, last, each in self._course.values())
         self.seconds: float = state.get("seconds", 0.0)
-        """Wall time spent; who has a clock adds to it."""
+        """Wall time spent; the caller adds to it."""
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a pruner that continues from here must know, as plain JSON."""
+        """The state from which a pruner resumes, as plain JSON."""
         return {
             "verdicts": {uid: list(one) for uid, one in self._pruned.items()},
             "warned": self._warned,
@@ -90,11 +89,11 @@ class Pruner:
         return self._pruned
 
     def begin(self, uid: str) -> None:
-        """A trial is given to whoever trains it."""
+        """A trial is handed to a slot."""
         self._course.setdefault(uid, [0, 0, 0])
 
     def start(self, subject: Subject, step: int) -> None:
-        """A trial trains from a step on; what it was trained before does not count as spent."""
+        """A trial trains from a step on; earlier training does not count against the budget."""
         if self._course.get(subject.uid, [0, 0, 0])[2] == 0:
             self._course[subject.uid] = [step, step, subject.batch_size]
 
@@ -103,7 +102,7 @@ class Pruner:
         return self._course.get(uid, [0, 0, 0])[1]
 
     def forget(self, uid: str) -> None:
-        """A trial is to be trained anew: nothing of its first life counts, but what it cost."""
+        """A trial restarts from step 0: its earlier reports are dropped, its cost is kept."""
         self._pruned.pop(uid, None)
         self._warned.pop(uid, None)
         self._windows.pop(uid, None)
@@ -115,7 +114,7 @@ class Pruner:
             self._course[uid] = [first - last, 0, tokens]
 
     def observe(self, subject: Subject, step: int, values: Mapping[str, float]) -> Pruned | None:
-        """Decide on a trial by a report; the last one decides nothing: the trial ends anyway."""
+        """Apply the rules to a trial's report, unless it is the last one."""
         uid = subject.uid
         self.start(subject, 0)
         if step > self.step(uid):
@@ -173,7 +172,7 @@ class Pruner:
         return self._pruned[uid]
 
     def used_up(self) -> str | None:
-        """Why nothing may train any more; None where it may."""
+        """The reason that the budget is used up; None where it is not."""
         budget = self._policy.budget
         if budget.tokens is not None and self._tokens >= budget.tokens:
             return f"budget: {budget.tokens:,} tokens are used up"
@@ -182,7 +181,7 @@ class Pruner:
         return None
 
     def refusal(self, uid: str | None = None) -> str | None:
-        """Why a trial may not begin or go on; without one, why none that is new may."""
+        """The reason that a trial, or any new trial, may not train; None where it may."""
         if uid in self._pruned:
             return self._pruned[uid].reason
         trials = self._policy.budget.trials

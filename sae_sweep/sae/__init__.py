@@ -1,4 +1,4 @@
-"""Sparse autoencoders: one final class an architecture, one interface."""
+"""Sparse autoencoders: one final class per architecture, one interface."""
 
 from sae_sweep.sae.base import AbstractSae, Normalisation, SaeOutput
 from sae_sweep.sae.exports import LAYOUTS, export

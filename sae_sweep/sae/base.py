@@ -1,4 +1,4 @@
-"""What every sparse autoencoder promises."""
+"""The interface of every sparse autoencoder."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ Scale = float | Tensor
 
 
 class SaeOutput(NamedTuple):
-    """One training batch, seen through the autoencoder."""
+    """Losses and statistics of one training batch."""
 
     loss: Float[Tensor, ""]
-    """What is optimised: the sum of the three parts."""
+    """The optimised loss: the sum of the three parts."""
     loss_reconstruction: Float[Tensor, ""]
     """Batch mean of sum over dimensions of (x_hat - x)^2."""
     loss_sparsity: Float[Tensor, ""]
@@ -51,16 +51,16 @@ class SaeOutput(NamedTuple):
         return cls(reconstruction + sparsity + aux, *losses, x_hat, l0, fired, threshold)
 
     def detached(self) -> "SaeOutput":
-        """The same numbers without the graph that led to them."""
+        """The same numbers, detached from the graph."""
         return SaeOutput(*(None if part is None else part.detach() for part in self))  # type: ignore[arg-type]
 
     def with_penalty(self, penalty: Float[Tensor, ""]) -> "SaeOutput":
-        """The same with one more auxiliary term."""
+        """The output with one more auxiliary term."""
         return self._replace(loss=self.loss + penalty, loss_aux=self.loss_aux + penalty)
 
 
 class Reading(NamedTuple):
-    """What an autoencoder makes of some rows."""
+    """Latents and reconstruction of some rows."""
 
     latents: Float[Tensor, "n m"]
     """Zeros included."""
@@ -69,7 +69,7 @@ class Reading(NamedTuple):
 
 
 class SaelensForm(NamedTuple):
-    """What is particular to an architecture where SAELens reads it."""
+    """The settings and tensors of an architecture in SAELens' format."""
 
     settings: dict[str, Any]
     """Entries of cfg.json."""
@@ -186,7 +186,7 @@ class AbstractSae(nn.Module, ABC):
 
     @property
     def centre(self) -> Float[Tensor, " d"]:
-        """What is subtracted from a row before it is encoded: b_dec, or nothing by a transcoder."""
+        """What is subtracted from a row before it is encoded: b_dec; nothing in a transcoder."""
         return torch.zeros_like(self.b_dec) if self.config.transcoder else self.b_dec
 
     def b_dec_gradient(
@@ -286,7 +286,7 @@ class AbstractSae(nn.Module, ABC):
         return 1.0
 
     def observe(self, out: SaeOutput) -> None:
-        """Take over what a training step found that is no gradient; called after the update."""
+        """Update non-gradient state (thresholds) from a step's output; called after the update."""
 
     def nested(self, latents: Float[Tensor, "n m"]) -> dict[str, Float[Tensor, "n d"]]:
         """Reconstructions by parts of the dictionary, each by its metric's name."""
@@ -295,4 +295,4 @@ class AbstractSae(nn.Module, ABC):
 
     @abstractmethod
     def saelens(self) -> SaelensForm:
-        """What SAELens has to know to compute the same latents from the same pre-activations."""
+        """Settings and tensors with which SAELens computes the same latents."""

@@ -174,7 +174,7 @@ class BatchTopKSae(AbstractSae):
         }
 
     def saelens(self) -> SaelensForm:
-        """What SAELens has to know to compute the same latents from the same pre-activations."""
+        """Settings and tensors with which SAELens computes the same latents."""
         threshold = self.threshold.expand(len(self.b_enc))
         tensors = {"b_enc": self.b_enc, "threshold": threshold}
         return SaelensForm({"architecture": "jumprelu"}, tensors)

@@ -70,6 +70,6 @@ class GatedSae(AbstractSae):
         )
 
     def saelens(self) -> SaelensForm:
-        """What SAELens has to know to compute the same latents from the same pre-activations."""
+        """Settings and tensors with which SAELens computes the same latents."""
         tensors = {"b_gate": self.b_gate, "b_mag": self.b_mag, "r_mag": self.r_mag}
         return SaelensForm({"architecture": "gated"}, tensors)

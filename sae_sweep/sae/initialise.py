@@ -1,4 +1,4 @@
-"""Where training starts: random unit rows, a bias in the middle, an encoder of the right scale."""
+"""Initialisation: random unit rows, a bias at the mean or median, a calibrated encoder scale."""
 
 from typing import Literal
 

@@ -20,7 +20,7 @@ from sae_sweep.sae.base import (
 
 @final
 class JumpReluSae(AbstractSae):
-    """Pays for the count of active latents (Rajamanoharan et al. 2024, arXiv:2407.14435).
+    """Penalises the number of active latents (Rajamanoharan et al. 2024, arXiv:2407.14435).
 
     Gradients reach the thresholds by straight-through estimates. With `target_l0` the penalty is
     target_coeff d (l0 / target_l0 - 1)^2, l0 the batch's mean count; else l0_coeff l0. Decoder rows
@@ -77,7 +77,7 @@ class JumpReluSae(AbstractSae):
         return self.config.target_coeff * len(self.b_dec) * (l0 / target - 1).square()
 
     def _slope(self, l0: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """What the penalty changes by for one more active latent per token."""
+        """Derivative of the penalty with respect to the active latents per token."""
         target = self.config.target_l0
         if target is None:
             assert self.config.l0_coeff is not None
@@ -147,6 +147,6 @@ class JumpReluSae(AbstractSae):
         self.threshold.clamp_min_(0.0)
 
     def saelens(self) -> SaelensForm:
-        """What SAELens has to know to compute the same latents from the same pre-activations."""
+        """Settings and tensors with which SAELens computes the same latents."""
         tensors = {"b_enc": self.b_enc, "threshold": self.threshold}
         return SaelensForm({"architecture": "jumprelu"}, tensors)

@@ -20,7 +20,7 @@ from sae_sweep.sae.base import (
 
 @final
 class L1Sae(AbstractSae):
-    """Pays for the sum of its activations (Bricken et al. 2023; Conerly et al. 2024).
+    """Penalises the sum of its activations (Bricken et al. 2023; Conerly et al. 2024).
 
     `l1_norm=decoder`: each activation is weighted by the norm of its decoder row, which is free.
     `l1_norm=unit`: activations count as they are, and decoder rows are kept at unit norm.
@@ -119,11 +119,11 @@ class L1Sae(AbstractSae):
         return Reading(latents, cpu.decode(form, self.w_dec, self.b_dec))
 
     def _l1_weights(self) -> Float[Tensor, " m"]:
-        """What a unit of each latent counts in the penalty."""
+        """Weight of each latent's activation in the penalty."""
         if self.config.l1_norm == "decoder":
             return self.w_dec.norm(dim=1)
         return torch.ones_like(self.b_enc)
 
     def saelens(self) -> SaelensForm:
-        """What SAELens has to know to compute the same latents from the same pre-activations."""
+        """Settings and tensors with which SAELens computes the same latents."""
         return SaelensForm({"architecture": "standard"}, {"b_enc": self.b_enc})

@@ -65,7 +65,7 @@ class Published(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """What a layout says of an autoencoder that takes raw rows."""
+    """An autoencoder on raw rows, as read from a layout."""
 
     config: AnySae
     tensors: dict[str, Tensor]

@@ -14,10 +14,10 @@ from sae_sweep.sae.published import find, read, renormalised, to_unit_rows
 
 
 class Start(NamedTuple):
-    """What is known of weights before a trial starts from them."""
+    """Name and checksum of the weights that a trial starts from."""
 
     name: str
-    """Where they lie."""
+    """Their path or name."""
     kind: str
     d: int
     n_latents: int
@@ -28,7 +28,7 @@ class Start(NamedTuple):
 
     @classmethod
     def read(cls, name: str) -> "Start":
-        """Look at weights.
+        """Read the weights' settings.
 
         Raises:
             BadInput: there are none, they cannot be read, or no training can go on from them.

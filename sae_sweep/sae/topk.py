@@ -170,7 +170,7 @@ class TopKSae(AbstractSae):
         return self.config.aux_kind if self.config.aux_coeff > 0 else None
 
     def saelens(self) -> SaelensForm:
-        """What SAELens has to know to compute the same latents from the same pre-activations."""
+        """Settings and tensors with which SAELens computes the same latents."""
         # all decoder rows have one norm, 1 / scale: ranking needs no rescaling by it
         settings = {
             "architecture": "abstopk" if self.config.signed else "topk",

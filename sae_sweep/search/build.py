@@ -1,4 +1,4 @@
-"""Which search the settings ask for."""
+"""Builds the search that the settings ask for."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def _space(base: dict[str, Any], sweep: SweepConfig, search: SearchConfig) -> Sp
 
 
 def definition(sweep: SweepConfig, search: SearchConfig) -> dict[str, Any] | None:
-    """What must stay the same while a search goes on under one name; None where nothing must."""
+    """What must stay equal for a search to resume under one name; None where nothing must."""
     if search.kind in LISTED:
         return None
     asked = {"kind", "objective", "target", "target_count", "constraints", "per"}
@@ -72,7 +72,7 @@ def definition(sweep: SweepConfig, search: SearchConfig) -> dict[str, Any] | Non
 
 
 def warnings(sweep: SweepConfig, search: SearchConfig) -> list[str]:
-    """What in a search is allowed and rarely meant."""
+    """Warnings: search settings that are allowed but rarely intended."""
     drawn = {key for key, axis in sweep.space.items() if "grid" not in axis}
     found = degenerate(search, drawn)
     return [found] if found else []

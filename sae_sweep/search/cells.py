@@ -134,7 +134,7 @@ def read_space(base: dict[str, Any], sweep: SweepConfig, search: SearchConfig) -
 
 
 def _separate(blocks: list[Block], search: SearchConfig) -> set[str]:
-    """The grid axes that have a study a level."""
+    """The grid axes with one study per level."""
     listed = [key for block in blocks for level in block.levels for key in level[0]]
     for key in search.per or []:
         if key not in listed:

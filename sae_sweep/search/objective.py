@@ -1,4 +1,4 @@
-"""What a search seeks, as numbers to minimise or maximise."""
+"""The objectives and constraints of a search."""
 
 import math
 from collections.abc import Sequence
@@ -29,18 +29,18 @@ class Objective(NamedTuple):
 
     @property
     def titles(self) -> list[str]:
-        """What each value is."""
+        """Titles of the values."""
         if self.target is not None:
             return [f"|ln({self.names[0]} / {self.target:g})|"]
         return list(self.names)
 
     @property
     def wanted(self) -> frozenset[str]:
-        """Metrics that it reads."""
+        """Names of the metrics that it needs."""
         return frozenset([*self.names, *(one.metric for one in self.constraints)])
 
     def values(self, metrics: dict[str, float]) -> list[float] | None:
-        """One number an objective; None where one cannot be had."""
+        """One number per objective; None where one is missing."""
         found = [metrics.get(name, math.nan) for name in self.names]
         if not all(math.isfinite(value) for value in found):
             return None
@@ -49,7 +49,7 @@ class Objective(NamedTuple):
         return found
 
     def violations(self, metrics: dict[str, float]) -> dict[str, float]:
-        """How far each constraint is from being satisfied; 0 or less where it is."""
+        """Violation of each constraint; 0 or less where it is satisfied."""
         return {
             f"{one.metric} {one.comparison} {one.bound:g}": one.violation(metrics[one.metric])
             for one in self.constraints
@@ -85,7 +85,7 @@ def _mean(values: list[float], *, log: bool) -> float:
 
 
 def degenerate(search: SearchConfig, drawn: set[str]) -> str | None:
-    """Say so where the best value is at an end of an axis, whatever the data.
+    """Warn where the optimum lies at an end of an axis whatever the data.
 
     Less sparsity reconstructs better: without a target, an objective of sparsity or a constraint
     the answer is the lowest l1_alpha.

@@ -40,7 +40,7 @@ class OptunaProposer:
     """Lets a sampler choose, from a study of the cell's draws."""
 
     def __init__(self, space: Space, search: SearchConfig, objective: Objective) -> None:
-        """Check that the sampler can be had.
+        """Check that the sampler is available.
 
         Raises:
             BadInput: it needs packages that are not installed, or cannot do what is asked.
@@ -55,7 +55,7 @@ class OptunaProposer:
     def propose(
         self, cell: Cell, draws: Sequence[Draw], accept: Callable[[Values], bool]
     ) -> Proposal:
-        """Draw until something new comes."""
+        """Draw until a configuration is new."""
         study = optuna.create_study(
             directions=self._objective.directions, sampler=self._sampler(cell, len(draws))
         )

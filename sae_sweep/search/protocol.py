@@ -1,4 +1,4 @@
-"""What every search promises: it says what to train next, and is told what came of it."""
+"""The interface of every search: it names points to train and receives their outcomes."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -7,7 +7,7 @@ from sae_sweep.search.blocks import Point
 
 
 class Told(NamedTuple):
-    """How a trial ended, as a search needs it."""
+    """The outcome of a trial, as a search needs it."""
 
     status: Status
     metrics: dict[str, float]
@@ -17,7 +17,7 @@ class Told(NamedTuple):
 
 
 class Search(Protocol):
-    """Says what is trained next.
+    """Names the points to train.
 
     A point is known by its assignment. What a search says depends on its settings and on what it
     was told, not on how often the sweep was started.
@@ -25,34 +25,34 @@ class Search(Protocol):
 
     @property
     def exhausted(self) -> bool:
-        """Whether it will never ask for another point."""
+        """Whether it will name no further point."""
 
     @property
     def planned(self) -> int:
-        """Trials that it asks for at most."""
+        """Upper bound of the trials that it names."""
 
     @property
     def ready(self) -> int:
         """How many of them depend on no outcome, and are checked before the first one starts."""
 
     def resume(self, assignment: dict[str, Any]) -> Point:
-        """Take note of a point that an earlier start has asked for, and return it.
+        """Register a point that an earlier start has named, and return it.
 
         Raises:
             ValueError: it is not a point of this search.
         """
 
     def ask(self, n: int) -> list[Point]:
-        """Name at most n points to train now; fewer where others must be told first.
+        """Name at most n points to train now; fewer where outcomes are needed first.
 
         None is named only while some are under way, or when it is exhausted.
         """
 
     def tell(self, assignment: dict[str, Any], told: Told) -> None:
-        """Take note of how a point's trial ended."""
+        """Register the outcome of a point's trial."""
 
     def notes(self) -> list[str]:
-        """What is to be said since it was last asked for this: targets reached, refusals."""
+        """Messages since the last call: targets reached, refusals."""
 
 
 class Listed:

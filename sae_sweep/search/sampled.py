@@ -13,7 +13,7 @@ from sae_sweep.search.protocol import Told
 
 @dataclass
 class Draw:
-    """A configuration that was asked for, with one trial per seed."""
+    """A configuration that was named, with one trial per seed."""
 
     values: Values
     pending: set[str]
@@ -22,14 +22,14 @@ class Draw:
 
 
 class Proposal(NamedTuple):
-    """What a rule makes of the draws of a cell."""
+    """A rule's proposal for a cell, given its draws."""
 
     values: Values | None = None
-    """What to train next; None to wait for what is under way."""
+    """Values to train next; None to wait for running trials."""
     closed: str | None = None
     """Why nothing more is to be trained in this cell."""
     note: str | None = None
-    """What else is to be said."""
+    """A message."""
 
 
 class Proposer(Protocol):
@@ -83,16 +83,16 @@ class SampledSearch:
 
     @property
     def ready(self) -> int:
-        """None: each depends on what was told."""
+        """None: each depends on earlier outcomes."""
         return 0
 
     def notes(self) -> list[str]:
-        """What rules said when they closed a cell."""
+        """Messages of rules that closed a cell."""
         said, self._notes = self._notes, []
         return said
 
     def resume(self, assignment: dict[str, Any]) -> Point:
-        """Take note of a point that an earlier start has asked for, and return it."""
+        """Register a point that an earlier start has named, and return it."""
         index = self._cell_of(assignment)
         cell = self._space.cells[index]
         values = self._space.values(cell, assignment)
@@ -137,7 +137,7 @@ class SampledSearch:
         return points
 
     def tell(self, assignment: dict[str, Any], told: Told) -> None:
-        """Take note of how a point's trial ended."""
+        """Register the outcome of a point's trial."""
         name = canonical(assignment)
         for draw in self._draws[self._cell_of(assignment)]:
             if name in draw.pending:

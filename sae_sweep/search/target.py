@@ -31,7 +31,7 @@ QUANTILES = 32
 
 
 class SearchContext(NamedTuple):
-    """What a search may ask of the world around it."""
+    """What a search may access: trial resolution and past trials."""
 
     resolve: Callable[[Point], Trial]
     """Settings as they act, and the trial's identity."""
@@ -87,7 +87,7 @@ class TargetProposer:
         reference: Trial,
         target: float,
     ) -> Proposal:
-        """The count that is wanted itself; then what the nearest trial's L0 missed it by."""
+        """The wanted count itself, then corrected by the nearest trial's miss."""
         axis = cell.drawn[0].axes[0]
         width, wanted = reference.n_latents, target * reference.n_latents
         own = _observations(axis.key, draws, width)
@@ -138,7 +138,7 @@ class TargetProposer:
         return history.comparable(records, reference.record)
 
     def _introduction(self, cell: Cell, past: history.Past) -> str | None:
-        """What is known at the start, once a cell."""
+        """A message on what is known at the start, once per cell."""
         if id(cell) in self._introduced or not (past.records or past.left_out):
             return None
         self._introduced.add(id(cell))
@@ -231,7 +231,7 @@ def _out_of_reach(
     above: float | None,
     below: float | None,
 ) -> str | None:
-    """Say so where the end of the axis has been tried and is on the wrong side."""
+    """The message where the end of the axis was tried and misses the target."""
     tried = {one.l1_alpha: one.l0_fraction for one in here}
     low, high = axis.values
     if above is None and low in tried:

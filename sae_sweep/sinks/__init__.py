@@ -39,7 +39,7 @@ class Sink(Protocol):
         """Add the folder of the sweep's report, where the tracker takes files."""
 
     def close(self) -> None:
-        """Leave; a run that is still open did not end."""
+        """Close the tracker; a run that is still open did not end."""
 
 
 def require(names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Bring a sink up to what the store knows of a sweep, once or while the sweep runs."""
+"""Send a sink the reports of a sweep from the store, once or while the sweep runs."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ ENDED = FINAL | {"stopped"}
 
 
 class Sent(TypedDict):
-    """What of one trial a sink has: the contract of the ledger's file."""
+    """What a sink has of one trial: the format of the ledger's file."""
 
     step: int
     """The last report that was sent."""
@@ -28,7 +28,7 @@ class Sent(TypedDict):
 
 
 class Ledger:
-    """What a sink has been sent, kept in a file, so that nothing is sent twice or forgotten.
+    """Record, in a file, of what a sink was sent, so that nothing is sent twice or lost.
 
     A file that is damaged or gone means that all is sent again, into the same runs.
     """
@@ -42,7 +42,7 @@ class Ledger:
         return self._sent.get(uid, {"step": 0, "status": None})
 
     def note(self, uid: str, sent: Sent) -> None:
-        """Take down what was sent."""
+        """Record what was sent."""
         self._sent[uid] = sent
 
     def keep(self) -> None:

@@ -1,4 +1,4 @@
-"""Sinks beside a running sweep: one process each, which nothing waits for but the end."""
+"""Sinks beside a running sweep: one process each; only the end waits for them."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from typing import Self
 from sae_sweep.errors import BadInput
 
 READY = "ready"
-"""What a sink's process says when its tracker is open."""
+"""Message of a sink's process once its tracker is open."""
 
 START_SECONDS = 60.0
 """How long a tracker may take to open."""
@@ -107,7 +107,7 @@ class SinkProcesses:
         raise BadInput(reason if reason.startswith("sinks=") else f"sinks=[{name}]: {reason}")
 
     def _watch(self, name: str) -> None:
-        """Say it once when a sink ends before the sweep."""
+        """Log once when a sink ends before the sweep."""
         code = self._processes[name].wait()
         if not self._ending:
             self._say(name, self._reason(name, code))

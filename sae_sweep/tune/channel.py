@@ -83,9 +83,7 @@ class Room(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """A trial that does not fit into the slot's memory beside the others and goes back to the
-    queue.
-    """
+    """A trial that does not fit into the slot's memory and goes back to the queue."""
 
     uid: str
     reason: str

@@ -77,9 +77,7 @@ class Proposals:
         return self._search.exhausted
 
     def ask(self, n: int) -> list[Trial]:
-        """Name at most n trials to train; outcomes that the store holds are reported to the
-        search.
-        """
+        """Name at most n trials to train; reports outcomes that the store holds to the search."""
         found: list[Trial] = []
         while len(found) < n and not self.exhausted:
             points = self._search.ask(n - len(found))

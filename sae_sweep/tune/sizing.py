@@ -53,9 +53,7 @@ class Sizing:
         return self.members
 
     def observe(self, now: Observed) -> int:
-        """Use the timing of steps of exactly `members` trials; returns how many to take from now
-        on.
-        """
+        """Use the timing of steps of `members` trials; returns how many to take from now on."""
         if self.settled or now.members != self.members:
             return self.members
         before, self._before = self._before, now

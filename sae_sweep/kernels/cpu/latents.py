@@ -95,7 +95,7 @@ def in_form(
 
 
 def count_active(latents: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
-    """Count the latents > 0 of each token, among latents >= 0; what is not a number is not."""
+    """Count the latents > 0 of each token, among latents >= 0; NaN is not counted."""
     # three times as fast as counting a comparison, which is not vectorised
     return latents.sign().nan_to_num_(0.0).sum(dim=1)
 

@@ -338,7 +338,7 @@ T = TypeVar("T")
 
 
 def patient(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Let a method of a store wait for the server and be done again, whole.
+    """Retry a method of a store while the server is unreachable.
 
     Only for what may be done twice: a commit can succeed although its answer is lost.
     """

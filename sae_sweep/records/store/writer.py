@@ -234,7 +234,7 @@ class Store:
 
     @patient
     def running(self, run: int, uid: str, place: Place) -> None:
-        """A trial has started, or started again."""
+        """A trial has started or resumed."""
         with self._held(run, [uid]) as (connection, pks):
             mine = TRIAL.c.pk == pks[uid]
             values = {"status": "running", "error": None, "finished": None, **place._asdict()}
@@ -298,7 +298,7 @@ class Store:
 
     @patient
     def trained_by(self, sweep: str) -> set[str]:
-        """The trials that runs of a sweep have brought to their end."""
+        """Trials that runs of a sweep have finished."""
         query = (
             select(TRIAL.c.uid)
             .join(EVENT, EVENT.c.trial == TRIAL.c.pk)
@@ -310,7 +310,7 @@ class Store:
 
     @patient
     def ended_by(self, run: int) -> set[str]:
-        """The trials that a run has brought to an end of any kind."""
+        """Trials that a run has ended with any status."""
         query = (
             select(TRIAL.c.uid).join(EVENT, EVENT.c.trial == TRIAL.c.pk).where(EVENT.c.run == run)
         )
@@ -331,7 +331,7 @@ class Store:
 
     @patient
     def keep(self, run: int, name: str, value: Any) -> None:
-        """Keep plain values of a run by name; a value that is there already is replaced."""
+        """Store plain values of a run by name, replacing earlier ones."""
         key = [STATE.c.run, STATE.c.name]
         with self._held(run) as (connection, _):
             insert = _insert_into(connection, STATE).values(run=run, name=name, value=value)
@@ -368,7 +368,7 @@ class Store:
     def history(
         self, uids: Iterable[str], metric: str
     ) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        """The course of one metric, as `Reader.history` gives it."""
+        """The curve of one metric, as `Reader.history` returns it."""
         with self._engine.connect() as connection:
             return read_history(connection, uids, metric)
 
