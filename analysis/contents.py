@@ -99,7 +99,7 @@ TOPICS = (
 
 
 def compose(context: ReportContext) -> dict[str, list[Blocks]]:
-    """The sections that have something to say, by group."""
+    """The sections that are not empty, by group."""
     found: dict[str, list[Blocks]] = {}
     group = ""
     for topic in TOPICS:

@@ -1,4 +1,4 @@
-"""What every topic of a report is given: the study, the reader's options, the figures."""
+"""Context of a report's topics: the study, the options and the figures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from analysis.findings.thresholds import Thresholds
 from analysis.study.table import Study
 
 REPORT_VERSION = 3
-"""Raised when the same records would make another report."""
+"""Version of the report that the same records give."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +21,13 @@ class ReportContext:
     figures: Mapping[str, str] = field(default_factory=dict)
     """The caption of each figure that was drawn, by its name without folder and suffix."""
     objectives: tuple[tuple[str, ...], ...] = ()
-    """Fronts that were asked for, by their objectives' names."""
+    """Requested fronts, by their objectives' names."""
     bands: Thresholds | None = None
-    """What the scorecard grades by; the table that comes with this package where None."""
+    """The scorecard's bands; None: the table that comes with this package."""
 
     @cached_property
     def fronts(self) -> list[Front]:
-        """The usual fronts, then those that were asked for."""
+        """The default fronts, then the requested ones."""
         usual = fronts.fronts(self.study)
         known = {tuple(one.name for one in front.objectives) for front in usual}
         asked = [names for names in dict.fromkeys(self.objectives) if names not in known]

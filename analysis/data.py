@@ -1,4 +1,4 @@
-"""The report's data files: what its tables were made from."""
+"""The report's data files, from which its tables are made."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ RESOLVED = (
 )
 """Settings that every row carries, varied or not."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet runs (OWASP, CSV injection)."""
+"""First characters of a cell that a spreadsheet would run (OWASP, CSV injection)."""
 
 
 def runs(study: Study) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def export(sweep: Sweep, kind: str, to: Path | None) -> None:
 
 
 def _write_csv(table: pd.DataFrame, to: Path | TextIO) -> None:
-    """Write a table so that a spreadsheet shows its texts and runs none of them."""
+    """Write a table whose texts no spreadsheet runs as formulas."""
     table.map(_as_text).to_csv(to, index=False, lineterminator="\n")
 
 

@@ -230,7 +230,7 @@ def _open(address: str) -> bool:
 
 
 class Pages:
-    """Renders a running sweep; what finished trials say is computed once per finished trial."""
+    """Renders a running sweep; results of finished trials are computed once per finished trial."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -240,7 +240,7 @@ class Pages:
         self._news: object = None
 
     def has_news(self, sweep: Sweep) -> bool:
-        """Whether anything that the page shows has changed since it was rendered."""
+        """Whether the page's content has changed since it was rendered."""
         return _news(sweep, self._running(sweep), devices()) != self._news
 
     def render(self, sweep: Sweep) -> str:
@@ -255,7 +255,7 @@ class Pages:
         return web.page(self._study, self._first, {}, Path(), live)
 
     def _running(self, sweep: Sweep) -> list[dict[str, Any]]:
-        """What runs, with its curve."""
+        """The running trials with their curves."""
         records = [one for one in sweep.trials if one.status == "running"]
         curves = self._reader.history([one.uid for one in records], "fvu")
         found = []
@@ -280,7 +280,7 @@ def _news(sweep: Sweep, running: list[dict[str, Any]], found: list[dict[str, Any
 
 
 def progress(sweep: Sweep, running: list[dict[str, Any]]) -> dict[str, Any]:
-    """How far a sweep is: shares, counts and what runs, ready to print."""
+    """Progress of a sweep: shares, counts and running trials, as text."""
     counts = Counter(one.status for one in sweep.trials)
     waiting = counts["queued"] + counts["running"] + counts["interrupted"]
     ended = len(sweep.trials) - waiting

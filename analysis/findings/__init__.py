@@ -1,1 +1,1 @@
-"""What several topics share: noise, fronts, ranks, tests of effects."""
+"""Findings that several topics share: noise, fronts, ranks, tests of effects."""

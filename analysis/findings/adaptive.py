@@ -1,4 +1,4 @@
-"""Whether the trials were chosen with an eye to earlier results."""
+"""Whether trials were chosen adaptively, from earlier results."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from analysis.study.table import Study, once
 ADAPTIVE = ("optuna", "target")
 """Kinds of search that choose by results."""
 BLIND = ("random", "qmc")
-"""Samplers that do not."""
+"""Samplers that do not use results."""
 
 
 @once

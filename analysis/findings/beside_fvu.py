@@ -1,4 +1,4 @@
-"""Metrics that are measured beside fvu: whether they tell the same story, and for whom."""
+"""Metrics beside fvu: whether they order configurations as fvu does."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from sae_sweep.records import METRICS, Metric
 EQUAL_L0 = 1.1
 """Configurations whose l0 differs by less than this factor are compared at equal sparsity."""
 FEWEST = 4
-"""Configurations below which no rank correlation is told."""
+"""Least configurations for a rank correlation."""
 MOST_ROWS = 25
 
 
 @dataclass(frozen=True)
 class SameOrder:
-    """How far fvu orders configurations as a metric of the model does."""
+    """Rank agreement of fvu with a metric of the model."""
 
     metric: str
     rho: float
@@ -93,7 +93,7 @@ class Disagreement:
 
 
 def measured(study: Study, names: Sequence[str]) -> list[Metric]:
-    """Those of some metrics that trials of a sweep have, in their order."""
+    """The metrics among these that trials of the sweep have, in order."""
     known = {one.name for one in study.metrics}
     return [METRICS[name] for name in names if name in known]
 
@@ -140,7 +140,7 @@ def beside(study: Study, metrics: list[Metric], rows: pd.DataFrame) -> str:
 def orders(
     study: Study, metrics: list[Metric], rows: pd.DataFrame
 ) -> Iterator[SameOrder | Agreement | Disagreement]:
-    """How far metrics order configurations as fvu does, and where they disagree at equal l0."""
+    """Rank agreement of metrics with fvu, and their disagreements at equal l0."""
     if study.configurations.empty:
         return
     for metric in metrics:

@@ -1,4 +1,4 @@
-"""Axes whose best end was run: what lies beyond is not known."""
+"""Axes along which fvu still improves at the end that was run."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -66,7 +66,7 @@ def _order(value: Any) -> tuple[bool, Any]:
 
 
 def beyond(edge: Edge) -> float | int | None:
-    """The next value past the edge, by the axis's own step; None where it has no place to go."""
+    """The next value past the edge, by the axis's own step; None where there is none."""
     near, far = edge.given[-2:] if edge.end == "largest" else edge.given[1::-1]
     ratio = far / near if near > 0 and far > 0 else None
     # a first value of 0 (off) has no ratio, and nothing below it

@@ -1,4 +1,4 @@
-"""What may be said of each hyperparameter and metric, with one rate of error for all of it."""
+"""Effects of each hyperparameter on each metric, with one error rate for the page."""
 
 from typing import Literal, NamedTuple
 
@@ -44,8 +44,8 @@ class Effect(NamedTuple):
     adjusted: Adjusted | None
     best: Best | None
     q: float
-    """What the finding rests on: of the factor's F-test in the additive model, or of the
-    correlation where a single hyperparameter leaves nothing to hold; NaN where untested."""
+    """q of the factor's F-test in the additive model, or of the correlation where there is only one
+    hyperparameter; NaN where untested."""
     finding: Finding
     reason: str
     """Why it is untested; empty otherwise."""
@@ -72,7 +72,7 @@ class Effect(NamedTuple):
 
     @property
     def raw_disagrees(self) -> bool:
-        """Whether the plain correlation points the other way, or nowhere."""
+        """Whether the raw correlation has another sign, or none."""
         rho = self.correlation.spearman
         return self.sign != 0 and rho == rho and (rho * self.sign < 0 or abs(rho) < RAW_NOWHERE)
 
@@ -88,7 +88,7 @@ class Effects(NamedTuple):
     pairs: list[Pair]
     """Interactions, the largest share of variance first."""
     failing: list[Failing]
-    """Of the runs that came to nothing, settings and pairs; empty where none did."""
+    """Settings and pairs tested as causes of failed runs; empty where none failed."""
     adaptive: tuple[str, ...]
     """Settings whose draws follow the results: nothing is claimed of a design then."""
     samples: dict[str, Sample]

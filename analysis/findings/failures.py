@@ -1,4 +1,4 @@
-"""Runs that came to nothing, as an outcome of its own: which settings they go with."""
+"""Failed runs as an outcome of their own: which settings go with them."""
 
 from itertools import combinations
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from analysis.study.table import Study, once
 
 
 class Failing(NamedTuple):
-    """A hyperparameter, or two together, and the share of runs that came to nothing."""
+    """A hyperparameter, or a pair, and the share of failed runs."""
 
     hyperparameter: Hyperparameter
     second: Hyperparameter | None
@@ -37,7 +37,7 @@ class Failing(NamedTuple):
 
 @once
 def of_settings(study: Study) -> list[Failing]:
-    """One per hyperparameter and per pair; none where no run, or every run, came to nothing."""
+    """One per hyperparameter and per pair; none where no run, or every run, failed."""
     counted, lost = study.ended, study.ruined
     if not lost.any() or lost[counted].all():
         return []

@@ -1,4 +1,4 @@
-"""Configurations that no other beats, for objectives that are named; and how sure that is."""
+"""Pareto fronts of configurations, and their uncertainty."""
 
 import difflib
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Front(NamedTuple):
 
 
 class Chances(NamedTuple):
-    """How often each point would be on the front, were the noise drawn anew."""
+    """Probability of each point to be on the front under the noise."""
 
     share: Float[np.ndarray, " n"]
     draws: int
@@ -135,7 +135,7 @@ def costs(study: Study, found: Front) -> pd.DataFrame:
 
 
 def standings(study: Study, found: Front) -> "pd.Series[str]":
-    """Where every configuration stands to the front.
+    """Position of every configuration relative to the front.
 
     Clearly beaten is what a member of the front beats by more than the least detectable
     difference in one objective, while it is nowhere worse by more. Without seeds that difference

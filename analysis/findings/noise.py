@@ -1,4 +1,4 @@
-"""How far apart two trials lie that differ in their seed alone."""
+"""The noise floor: the spread of trials that differ in their seed alone."""
 
 import math
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from analysis.study.table import Study, once
 from sae_sweep.records import Metric
 
 FEWEST_PERMUTED = 8
-"""Degrees of freedom from which the permutation test says something of the noise's tails."""
+"""Degrees of freedom from which the permutation test is used for the noise's tails."""
 FEWEST = 3
 """Degrees of freedom from which the sd of a level counts."""
 LEVEL = 0.05

@@ -1,4 +1,4 @@
-"""Whether the effect of one hyperparameter depends on another, and which level is best then."""
+"""Interactions: whether one hyperparameter's effect depends on another, and the best levels."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -58,7 +58,7 @@ class Pair(NamedTuple):
 
     @property
     def is_claimed(self) -> bool:
-        """Whether the report speaks of it."""
+        """Whether the report claims it."""
         return self.q < LEVEL
 
     @property

@@ -1,4 +1,4 @@
-"""Which configurations stand first, by a score that has a name, and how sure their places are."""
+"""Rankings of configurations by named scores, with their uncertainty."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Pick(NamedTuple):
 
 
 def whole(study: Study) -> pd.DataFrame:
-    """The configurations of which no run came to nothing; all where there is none such."""
+    """The configurations without a failed run; all where there is none."""
     rows = study.configurations
     survived = rows[rows["lost"] == 0]
     return survived if len(survived) else rows

@@ -1,4 +1,4 @@
-"""What records contradict, repeat, lack or exaggerate: labelled and counted, never dropped."""
+"""Checks of the records: contradictions, duplicates, gaps and outliers, which are never dropped."""
 
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Outliers(NamedTuple):
 
 
 class Violation(NamedTuple):
-    """A rule that any right record keeps."""
+    """A rule that every valid record obeys."""
 
     rule: str
     uids: list[str]
@@ -66,7 +66,7 @@ class MissingReports(NamedTuple):
 
 
 def outliers(study: Study) -> list[Outliers]:
-    """By robust z on the metric's scale, one entry a main metric with three values or more."""
+    """By robust z on the metric's scale, one entry per main metric with three values or more."""
     found = []
     for metric in study.main_metrics:
         values = study.scaled.loc[study.trials["ranked"], metric.name].dropna()

@@ -1,4 +1,4 @@
-"""From what value on a metric is called good: one table, validated when it is read."""
+"""Bands of metrics (good, warning, critical), from one validated table."""
 
 import math
 import tomllib
@@ -36,7 +36,7 @@ class Band(NamedTuple):
 
 
 class Thresholds(NamedTuple):
-    """What is graded and what is not."""
+    """Bands of graded metrics, and reasons for ungraded ones."""
 
     name: str
     """Of the file."""

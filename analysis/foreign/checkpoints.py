@@ -1,4 +1,4 @@
-"""Several rows of one run: its checkpoints, of which the last is the run."""
+"""Rows that are checkpoints of one run; the last one counts as the run."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ STEPS = re.compile(
 
 
 class Checkpoints(NamedTuple):
-    """Which rows are the runs, and why."""
+    """The rows that stand for runs, and how they were found."""
 
     kept: list[int]
     """The last row of each run, in the file's order."""

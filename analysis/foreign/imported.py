@@ -1,4 +1,4 @@
-"""What a report says of records that come from elsewhere."""
+"""Statements on imported records."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class Imported:
     definitions: dict[str, str]
     """By metric: the foreign column that it was taken from, and how."""
     notes: list[Claim]
-    """What a reader should know of the rows."""
+    """Notes on the rows."""
     scores: list[Scored]
     """Rows with a published score, where its bounds were given."""
     seeds: bool
@@ -119,7 +119,7 @@ class NoStatus:
 
 @dataclass(frozen=True)
 class Skipped:
-    """What lies in a folder of runs and is none."""
+    """Entries of a folder of runs that are no runs."""
 
     names: tuple[str, ...]
 
@@ -150,7 +150,7 @@ class NotANumberSetting:
 
 @dataclass(frozen=True)
 class Repeated:
-    """Rows that nothing tells apart."""
+    """Rows with equal settings."""
 
     same_settings: int
     """Rows with the settings and seeds of an earlier row."""

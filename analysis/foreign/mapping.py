@@ -14,7 +14,7 @@ SAID_ONCE = frozenset({"seconds"})
 
 
 class Column(NamedTuple):
-    """A foreign column and what became of it."""
+    """A foreign column and its mapping."""
 
     theirs: str
     ours: str
@@ -32,7 +32,7 @@ class Column(NamedTuple):
 
 
 def map_columns(table: Table, overrides: Mapping[str, str]) -> list[Column]:
-    """Say what every column is; the user's word counts before a guess.
+    """Map every column; overrides come before guesses.
 
     Raises:
         BadInput: an override names what is not there, or two columns are read as the same thing.

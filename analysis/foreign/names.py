@@ -1,4 +1,4 @@
-"""Settings that a run's name tells, e.g. exp32_k1024_lr3e-04_aux1e+00_tgt2e-02."""
+"""Settings read from a run's name, e.g. exp32_k1024_lr3e-04_aux1e+00_tgt2e-02."""
 
 import re
 from typing import NamedTuple
@@ -20,7 +20,7 @@ FEWEST = 2
 
 
 class Told(NamedTuple):
-    """One setting as a name tells it."""
+    """One setting as read from a name."""
 
     value: float
     text: str

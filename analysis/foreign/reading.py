@@ -115,7 +115,7 @@ def _csv(file: InputFile) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _folder(path: Path, ignored: Collection[str]) -> Table:
-    """A run a folder: its name, and every setting and metric of the JSON files in it."""
+    """One run per folder: its name, and the settings and metrics of its JSON files."""
     hashed = hashlib.sha256()
     rows, skipped = [], list[Path]()
     for folder in visible(path, GIVEN_AS, skipped):

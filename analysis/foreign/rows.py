@@ -25,7 +25,7 @@ class Run(NamedTuple):
     settings: dict[str, Any]
     """By dotted key; None where the row has none."""
     told: dict[str, names.Told]
-    """What its name tells."""
+    """Settings read from its name."""
     final: dict[str, float]
     """By metric; NaN and infinities included."""
     digits: dict[str, float]
@@ -103,7 +103,7 @@ def _setting(row: Mapping[str, Any], column: Column, place: str) -> Any:
 
 
 def _told_by_metrics(final: Mapping[str, float], error: str | None) -> tuple[Status, str | None]:
-    """How a run ended that no column says."""
+    """Status of a run without a status column."""
     if not final:
         return "failed", error or "the file has no metric of it"
     lost = [name for name in DIVERGING if not math.isfinite(final.get(name, 0.0))]
@@ -230,7 +230,7 @@ def _refuse_impossible(metric: str, value: float, column: Column, cell: Any, pla
 
 
 def _complete(final: dict[str, float], digits: dict[str, float], width: float) -> None:
-    """What follows from another metric by definition."""
+    """Add metrics that follow from others by definition."""
     for one, other in (("fvu", "explained_variance"), ("explained_variance", "fvu")):
         if one not in final and other in final:
             final[one] = _tidy(1 - final[other])

@@ -1,4 +1,4 @@
-"""A published score that adds scaled metrics: is it what it is taken for, and what does it rank?"""
+"""Checks of a published score that adds scaled metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

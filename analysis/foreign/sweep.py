@@ -46,7 +46,7 @@ DERIVED = {
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks to import, and what he says of it."""
+    """A request to import a file, with the user's mappings."""
 
     path: Path
     name: str
@@ -198,7 +198,7 @@ def _label(settings: Mapping[str, Any], axes: Sequence[str]) -> str:
 
 
 def _notes(table: Table, columns: Sequence[Column], runs: Sequence[Run]) -> list[Claim]:
-    """What a reader should know of the rows."""
+    """Notes on the rows."""
     notes: list[Claim] = []
     if not any(one.ours == "status" for one in columns):
         counts = Counter(run.status for run in runs)

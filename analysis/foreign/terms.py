@@ -1,4 +1,4 @@
-"""What other tools call our settings and metrics, and the forms in which they write metrics.
+"""Names of our settings and metrics in other tools, and their forms of metrics.
 
 Names are those of SAELens, dictionary_learning, sparsify, saev, W&B exports and published tables.
 `sparsity` is not among them: it means active latents here, their share there, a penalty elsewhere.
@@ -111,7 +111,7 @@ STATUSES = {word: status for status, words in _STATUS_WORDS.items() for word in 
 
 
 def guess(column: str) -> tuple[str, str] | None:
-    """What a column is to us and the rule that says so; None where its name says nothing."""
+    """The meaning of a column and the rule behind it; None where its name is unknown."""
     if re.fullmatch(rf"({'|'.join(SECTIONS)})\.\w+", column):
         return column, "our own name"
     whole, last = _plain(column), _plain(re.split(r"[./]|^(?:params|user_attrs)_", column)[-1])

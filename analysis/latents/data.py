@@ -1,4 +1,4 @@
-"""What is known of a trial's latents: their table, and the contexts that were collected."""
+"""Files of a trial's latents: their table, and the collected contexts."""
 
 import gzip
 import json

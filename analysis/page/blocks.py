@@ -1,4 +1,4 @@
-"""What a section of the report is made of: fixed text, tables, and sentences that are computed."""
+"""Parts of a report section: fixed text, tables and computed sentences."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby

@@ -1,4 +1,4 @@
-"""How figures look: colours that the colour-blind tell apart, and that survive grey print."""
+"""Style of figures: colours that are safe for colour blindness and grey print."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager

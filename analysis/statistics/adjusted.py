@@ -1,4 +1,4 @@
-"""What each hyperparameter goes with while the others are held: an additive model's effects.
+"""Adjusted effects: an additive model of all hyperparameters.
 
 Adjusted means of the levels are predictions for a reference grid in which every other
 hyperparameter's levels weigh the same.

@@ -1,4 +1,4 @@
-"""How a metric goes with one hyperparameter by itself: correlations with their uncertainty."""
+"""Raw correlations of a metric with one hyperparameter, with their uncertainty."""
 
 import math
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Correlation(NamedTuple):
 
     @property
     def disagree(self) -> bool:
-        """Whether the two correlations tell different stories."""
+        """Whether the two correlations disagree."""
         signs = self.pearson * self.spearman < 0
         size = max(abs(self.pearson), abs(self.spearman))
         return (signs and size >= NOTABLE) or abs(self.pearson - self.spearman) > DISAGREE

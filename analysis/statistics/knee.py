@@ -10,7 +10,7 @@ FLAT = 0.05
 
 
 class Bounds(NamedTuple):
-    """What is brought to 0 and to 1, one an objective, on its scale."""
+    """Values that are mapped to 0 and 1, one pair per objective, on its scale."""
 
     low: Float[np.ndarray, " m"]
     high: Float[np.ndarray, " m"]

@@ -1,11 +1,11 @@
-"""Many tests at once: p-values that keep the rate of false claims."""
+"""Multiple testing: p-values adjusted for the rate of false claims."""
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
 CLAIMED = 0.05
-"""q below which something is claimed."""
+"""q below which an effect is claimed."""
 
 
 def q_values(p: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:

@@ -1,4 +1,4 @@
-"""Seeds of one configuration: what is noise, and what they share with other configurations.
+"""Variance components: noise between seeds, and shifts by shared seeds.
 
 A seed that several configurations were run with shifts them together (the same data order, the
 same initial draw), so it is a block: y = mean of the configuration + shift of the seed + noise.

@@ -30,7 +30,7 @@ class Step(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What the adjusted means of a factor do from its first level to its last."""
+    """Shape of a factor's adjusted means from its first level to its last."""
 
     kind: Kind
     steps: tuple[Step, ...]
@@ -45,7 +45,7 @@ NONE = Shape("none", ())
 def shape(
     fit: Fit, rows: Float[np.ndarray, "levels p"], places: Float[np.ndarray, " levels"]
 ) -> Shape:
-    """Say how a factor's levels follow each other.
+    """Determine the shape of a factor's effect.
 
     Args:
         fit: a fit with at least one covariance.

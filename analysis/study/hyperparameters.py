@@ -1,4 +1,4 @@
-"""What a sweep varied: each setting's values and levels, one a trial."""
+"""Settings that a sweep varied, with each trial's value and level."""
 
 import math
 from collections import Counter
@@ -32,9 +32,9 @@ class Hyperparameter:
     kind: Literal["numeric", "conditional", "categorical"]
     """conditional: a number that not every trial uses."""
     given: list[Any]
-    """One a trial; None where the setting has no effect."""
+    """One per trial; None where the setting has no effect."""
     levels: list[str]
-    """One a trial: the value as text, or the range that it lies in."""
+    """One per trial: the value as text, or its range."""
     order: list[str]
     """The distinct levels, ascending; the inactive one last."""
 

@@ -1,4 +1,4 @@
-"""One metric of every configuration and its trials: what statistics on settings rest on."""
+"""One metric of every configuration and its trials, the sample of the statistics."""
 
 from typing import NamedTuple
 

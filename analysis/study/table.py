@@ -27,7 +27,7 @@ RANKED_BY = ("fvu", "dead_features")
 SAME_TASK = ("fingerprint", "train_tokens")
 """Settings of activations that may differ within one task."""
 RUINED = ("diverged", "oom", "failed")
-"""Statuses of trials that came to nothing; a finished trial with fvu >= 1 did so too."""
+"""Statuses of failed trials; a finished trial with fvu >= 1 counts as failed too."""
 L0_VARIES_FROM = 1.01
 """Largest over smallest l0 from which sparsity is an outcome of the sweep."""
 
@@ -122,7 +122,7 @@ class Study:
 
     @cached_property
     def tasks(self) -> int:
-        """Different activations, but for how many of them: layers, models, texts."""
+        """Distinct activations (layer, model, text) in the sweep."""
         sources = [one.config.get("activations", {}) for one in self.records]
         kept = [{k: v for k, v in one.items() if k not in SAME_TASK} for one in sources]
         return len({str(sorted(one.items(), key=str)) for one in kept})
@@ -154,12 +154,12 @@ class Study:
 
     @cached_property
     def ended(self) -> Bool[np.ndarray, " n"]:
-        """Trials that ran to an end of their own: done, or come to nothing."""
+        """Trials that ended by themselves: done or failed."""
         return self.trials["status"].isin(["done", *RUINED]).to_numpy()
 
     @cached_property
     def ruined(self) -> Bool[np.ndarray, " n"]:
-        """Trials that came to nothing: not finite, out of memory, failed, or with fvu >= 1."""
+        """Failed trials: diverged, out of memory, raised, or with fvu >= 1."""
         return self.trials["status"].isin(RUINED).to_numpy() | self.worse_than_mean
 
     @property
@@ -176,7 +176,7 @@ class Study:
 
 
 def once(compute: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
-    """Keep a function's result with the study that it is about: many topics ask for it."""
+    """Cache a function's result in the study, for several topics."""
 
     @wraps(compute)
     def kept(study: Study, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -215,7 +215,7 @@ def trial_table(study: Study, uid: str, name: str, columns: Set[str]) -> pd.Data
 
 
 def load(sweep: Sweep) -> Study:
-    r"""Bring a sweep's records into a table; nothing is dropped, `ranked` says what counts.
+    r"""Make a table of a sweep's records; nothing is dropped, `ranked` marks what counts.
 
     Ranked are trials that are done with a finite fvu below 1, which is what predicting the mean
     scores.

@@ -40,11 +40,11 @@ ASKED = {"sae.target_l0", "train.l0_target"}
 SAME = {"explained_variance": "fvu", "l0_fraction": "l0"}
 """Metrics that say what another says, of which effects are known."""
 BESIDE_FVU = {*IN_MODEL, *GROUND_TRUTH}
-"""Metrics of which the answer is whether they order configurations as fvu does."""
+"""Metrics that are answered by their rank agreement with fvu."""
 MOST = 6
 """Sentences of one answer."""
 MOST_LEVELS = 8
-"""Levels that are told one by one."""
+"""Most levels whose means are listed."""
 
 
 Part = tuple[str, float, tuple[float, float] | None, bool, float]
@@ -147,7 +147,7 @@ class NotVaried:
 
 @dataclass(frozen=True)
 class OneConfiguration:
-    """All that a sweep with one ranked configuration can say."""
+    """The answer of a sweep with one ranked configuration."""
 
     label: str
     seeds: int
@@ -180,7 +180,7 @@ class LargestChange:
     second_span: float | None
     undetected: tuple[str, ...]
     price: str | None
-    """What the first costs by construction."""
+    """The metric that the first worsens by construction."""
 
     @property
     def words(self) -> str:
@@ -207,7 +207,7 @@ class LargestChange:
 
 @dataclass(frozen=True)
 class NothingMoves:
-    """Settings of which none has a claimed effect on a metric."""
+    """Settings without a claimed effect on a metric."""
 
     metric: str
     settings: tuple[str, ...]
@@ -321,7 +321,7 @@ class NothingRanked:
 
 
 def answer(context: ReportContext) -> list[Claim]:
-    """What the sweep says of its question, the most direct sentences first."""
+    """The answer to the sweep's question, the most direct sentences first."""
     study = context.study
     if study.ranked.empty:
         finished = bool(study.where("done").any())
@@ -462,7 +462,7 @@ def _target(study: Study) -> Iterator[Claim]:
 
 
 def _reached(study: Study, name: str) -> Iterator[Claim]:
-    """What came of an L0 that was asked for, as a count or as a share of the latents."""
+    """The L0 reached for each target, as a count or as a share of the latents."""
     section = "sae" if name == "target_l0" else "train"
     if f"{section}.{name}" not in {one.key for one in study.hyperparameters}:
         return
@@ -581,7 +581,7 @@ def _changes(setting: Hyperparameter, effects: list[Effect], *, held: bool) -> I
 
 
 def _has_best(one: Effect) -> bool:
-    """Whether the best level says more than the change from the first to the last."""
+    """Whether the best level is more informative than the change from first to last."""
     ordered = one.adjusted is not None and one.adjusted.change is not None
     return one.is_claimed and one.best is not None and not ordered
 

@@ -1,4 +1,4 @@
-"""Trials side by side: the settings in which they differ, and how far their metrics lie apart."""
+"""Trials side by side: differing settings and differences of metrics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ COMPARED = ("fvu", "l0", "dead_features")
 
 @dataclass(frozen=True)
 class Difference:
-    """How one trial's metric lies against another's."""
+    """Difference of one metric between two trials."""
 
     metric: str
     label: str
@@ -39,7 +39,7 @@ class Difference:
 
     @property
     def words(self) -> str:
-        """The difference with its sign, and what noise lets one say of it."""
+        """The signed difference, and whether it exceeds the noise."""
         one, other = f"{code(self.label)} {self.uid}", f"{code(self.other_label)} {self.other_uid}"
         values = f"{number(self.value)} against {number(self.other)}"
         if self.value == self.other:
@@ -63,7 +63,7 @@ class Difference:
 
 
 def differing(trials: Sequence[TrialRecord]) -> list[list[str]]:
-    """The settings in which trials differ: rows of key and a text a trial."""
+    """The settings in which trials differ: rows of the key and one text per trial."""
     flat = [dict(flattened(trial.config)) for trial in trials]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     rows = [[key, *(text(settings.get(key)) for settings in flat)] for key in keys]
@@ -71,7 +71,7 @@ def differing(trials: Sequence[TrialRecord]) -> list[list[str]]:
 
 
 def finals(trials: Sequence[TrialRecord]) -> list[list[str]]:
-    """The final metrics that any trial has: rows of name and a text a trial."""
+    """The final metrics that any trial has: rows of the name and one text per trial."""
     return [
         [name, *(number(trial.final.get(name)) for trial in trials)]
         for name in METRICS
@@ -117,7 +117,7 @@ def _difference(
 
 
 def compare(trials: list[TrialRecord], within: Study | None = None) -> str:
-    """Say it as plain text: a table, and a line a difference.
+    """The comparison as plain text: a table, and one line per difference.
 
     The table has one column per trial, one row per setting that differs and a final metric.
     """

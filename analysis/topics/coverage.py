@@ -1,4 +1,4 @@
-"""Which combinations of settings a sweep asked for, and what it therefore cannot tell apart."""
+"""Coverage of the design: combinations of settings that were run, and confounded settings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def _active(one: Hyperparameter) -> list[str]:
 
 
 def _rows(study: Study) -> Int[np.ndarray, " n"]:
-    """A trial of each configuration that was asked for, whatever became of it."""
+    """One trial per requested configuration, whatever its status."""
     return np.unique(study.trials["configuration"].to_numpy(), return_index=True)[1]
 
 

@@ -1,4 +1,4 @@
-"""The course of training: the first trials in colour, the rest in grey."""
+"""Training curves: the first trials in colour, the rest in grey."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -20,11 +20,11 @@ SHOWN = ("fvu", "dead_features", "loss")
 ALIGNED = ("fvu", "l0", "dead_features", "loss")
 COMPARED = "comparison"
 MOST = 200
-"""Grey curves in one figure; of more, every so-manyth is drawn, and the figure says so."""
+"""Most grey curves in one figure; of more, a regular sample is drawn."""
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:
-    """One figure a metric that any trial has reported."""
+    """One figure per metric that any trial has reported."""
     first = {uid: study.member(uid).trial.label for uid in leaders(study)[: len(style.COLOURS)]}
     rest = [str(uid) for uid in study.trials.index if uid not in first]
     sample = rest[:: -(-len(rest) // MOST) or 1]
@@ -116,7 +116,7 @@ def _ends(history: dict[str, Curve], uids: Sequence[str], names: Sequence[str]) 
 
 
 def training_curves(context: ReportContext) -> list[Block]:
-    """The course of the metrics during training."""
+    """Curves of the metrics during training."""
     shown = [
         line
         for name in ("fvu", "dead_features", "loss")

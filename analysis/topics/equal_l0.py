@@ -1,4 +1,4 @@
-"""Reconstruction at equal sparsity: fvu as a curve over l0, a class of autoencoders each."""
+"""Reconstruction at equal sparsity: one curve of fvu over l0 per class of autoencoders."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Runs that came to nothing: how many, and which settings they go with."""
+"""Failed runs: how many, and which settings go with them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -76,7 +76,7 @@ class FailuresOfPair:
 
 @dataclass(frozen=True)
 class CameToNothing:
-    """Runs that came to nothing, where no setting explains them."""
+    """Failed runs, where no setting explains them."""
 
     lost: int
     runs: int

@@ -86,7 +86,7 @@ def _topk(study: Study) -> pd.DataFrame:
 
 
 def gains(found: Grid, along: Literal["n_latents", "k"]) -> list[list[Gain]]:
-    """A list a level of the other setting: every step between neighbours, then from end to end.
+    """One list per level of the other setting: every step between neighbours, then from end to end.
 
     Cells without a trial are passed over.
     """
@@ -405,7 +405,7 @@ def utilisation(context: ReportContext) -> list[Block]:
 
 
 def _alive(rows: list[Use]) -> list[Claim]:
-    """A sentence a sparsity that has two widths or more, for as many as are a grid."""
+    """One claim per sparsity with two widths or more, for at most a grid's levels."""
     by_sparsity = [
         (kind, sparsity, [row for row in each if not np.isnan(row.medians["alive"])])
         for (kind, sparsity), each in groupby(rows, key=lambda row: (row.kind, row.sparsity))

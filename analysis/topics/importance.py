@@ -1,4 +1,4 @@
-"""How much of a metric's variance each hyperparameter explains, and how sure that order is."""
+"""Importance: each hyperparameter's share of a metric's variance, with its uncertainty."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -188,7 +188,7 @@ def _claims(found: Importances, estimates: effect_tests.Effects, metric: str) ->
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:
-    """A panel a metric: partial eta^2 with the range over random halves."""
+    """One panel per metric: partial eta^2 with the range over random halves."""
     if not study.hyperparameters or study.ranked.empty:
         return []
     estimates = effect_tests.estimate(study)

@@ -1,4 +1,4 @@
-"""What the model loses with an SAE in it, and whether fvu tells the same story."""
+"""What the model loses with an SAE in it, and its rank agreement with fvu."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

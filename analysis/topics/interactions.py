@@ -1,4 +1,4 @@
-"""Whether the effect of one hyperparameter depends on another's level."""
+"""Interactions of hyperparameters."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ LISTED = 10
 
 @dataclass(frozen=True)
 class Interacts:
-    """A pair whose effects do not add up."""
+    """A claimed interaction of two hyperparameters."""
 
     first: str
     second: str
@@ -190,7 +190,7 @@ def cells_of(
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:
-    """One heatmap a main metric, and one for each of the largest interactions claimed."""
+    """One heatmap per main metric, and one for each of the largest claimed interactions."""
     drawn = []
     for metric in study.main_metrics:
         found = cells(study, metric)

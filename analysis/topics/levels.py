@@ -1,4 +1,4 @@
-"""How a metric lies at each level of a hyperparameter."""
+"""Metrics by level of each hyperparameter."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -204,7 +204,7 @@ class BestAtEdge:
 
 
 def level_tables(context: ReportContext) -> list[Block]:
-    """A table a hyperparameter: every level for every main metric; then what stands out."""
+    """One table per hyperparameter with every level and main metric; then claims."""
     study = context.study
     if not study.hyperparameters or study.ranked.empty:
         return []

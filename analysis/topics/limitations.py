@@ -1,4 +1,4 @@
-"""What this sweep cannot say, as sentences with the figures that limit it; gravest first."""
+"""Limitations of a sweep, as claims with figures, the most severe first."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -128,7 +128,7 @@ class Mixed:
 
 @dataclass(frozen=True)
 class SeveralTasks:
-    """Trials that are no rivals."""
+    """Trials of different tasks, which are not ranked against each other."""
 
     tasks: int
 
@@ -216,7 +216,7 @@ MANY_OF_THE_VARIANCE = 0.1
 
 
 def limitations(study: Study) -> list[Claim]:
-    """Everything in this sweep that limits what it says."""
+    """All limitations of this sweep."""
     parts = (_massive, _tasks, _noise, _lost, _unbalanced, _mixed, _scale)
     return [claim for part in parts for claim in part(study)]
 
@@ -301,7 +301,7 @@ def _scale(study: Study) -> Iterator[Claim]:
 
 
 def limits(context: ReportContext) -> list[Block]:
-    """What limits this sweep."""
+    """The section on limitations."""
     study = context.study
     found = limitations(study)
     return ["## What cannot be said", *found] if found else []

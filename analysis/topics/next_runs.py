@@ -23,7 +23,7 @@ PROGRAM = ["python", "-m", "sae_sweep"]
 LOCAL = ("store.url", "outputs", "rerun", "dry_run")
 """Overrides that belong to one start or one machine."""
 SEVERAL = 3
-"""Seeds a configuration, where there was one."""
+"""Seeds per configuration to suggest where there was one."""
 MOST_TRIALS = 60
 """Further trials up to which all configurations are repeated; above it only the first three."""
 MOST_CELLS = 2

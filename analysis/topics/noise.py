@@ -1,4 +1,4 @@
-"""How much of a difference is noise."""
+"""The noise floor."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from analysis.topics.limitations import NoiseUnknown
 from sae_sweep.records import METRICS, Metric
 
 MOST_SEEDS = 4
-"""Seeds a configuration up to which the detectable difference is listed."""
+"""Seeds per configuration up to which the detectable difference is listed."""
 AGAIN = 3
 """First configurations to run again, and seeds to give them."""
 
 
 @dataclass(frozen=True)
 class Detectable:
-    """What two single trials must differ by."""
+    """The least detectable difference of two single trials."""
 
     metric: str
     distance: float

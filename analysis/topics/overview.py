@@ -1,4 +1,4 @@
-"""The answer in the first screen; what the metrics mean and how they lie."""
+"""What was run; definitions and statistics of the metrics."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the trials."""
+    """Counts of the trials by status."""
 
     trials: int
     configurations: int

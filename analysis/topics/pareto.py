@@ -1,4 +1,4 @@
-"""The fronts, with what noise makes of them, what they cover, and where they bend."""
+"""Pareto fronts, their uncertainty under noise, and their knees."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How well the rows' own labels are read off latents: probes of recommended trials, by label."""
+"""Probes of the rows' labels on latents of recommended trials, by label."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ COLUMNS = {"label", "features", "accuracy", "low", "high", "latents", "n_train",
 
 @dataclass(frozen=True)
 class LabelsRead:
-    """How well labels are read off one trial's latents, over all labels."""
+    """Accuracy of probes on one trial's latents, over all labels."""
 
     uid: str
     trial: str
@@ -59,7 +59,7 @@ class LabelsRead:
 
 @dataclass(frozen=True)
 class WeakestLabel:
-    """The label that one trial's single latents tell worst."""
+    """The label with the worst probe on a single latent."""
 
     uid: str
     trial: str

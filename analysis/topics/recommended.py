@@ -1,4 +1,4 @@
-"""Whole configurations to start from, what cannot be said, and what to run next."""
+"""Recommended configurations."""
 
 from dataclasses import dataclass
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""What became of the trials, and what their records contradict, repeat or lack."""
+"""Status of the trials, and checks of their records."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -236,7 +236,7 @@ def _reason(record: TrialRecord) -> str:
 
 
 def checks(context: ReportContext) -> list[Block]:
-    """What of the records is doubtful: labelled, counted, and left in."""
+    """Doubtful records: labelled, counted, and kept."""
     study = context.study
     if not record_checks.checked(study):
         return []
@@ -296,7 +296,7 @@ KINDS |= dict.fromkeys(("queued", "running", "interrupted"), "not ended")
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:
-    """A bar a level, stacked by outcome; none where nothing varies or every trial is ranked."""
+    """One bar per level, stacked by outcome; none where nothing varies or every trial is ranked."""
     kinds = study.trials["status"].map(lambda one: KINDS.get(one, one))
     kinds = kinds.mask(study.trials["ranked"], "ranked")
     if not study.hyperparameters or bool(study.trials["ranked"].all()):

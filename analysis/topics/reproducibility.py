@@ -1,4 +1,4 @@
-"""What lies where, and what it takes to come to the same report."""
+"""Files, and what is needed to reproduce the report."""
 
 import re
 from collections import Counter
@@ -158,7 +158,7 @@ def _evaluation(study: Study) -> dict[str, str]:
 
 
 def _thresholds() -> dict[str, str]:
-    """What the report itself brings: definitions, limits, draws, bounds, packages."""
+    """Thresholds of the report: definitions, limits, draws, bounds, packages."""
     return {
         "metrics": f"{len(METRICS)} in the registry, hash {code(digest(_registry()))}; those that "
         "occur are defined above",

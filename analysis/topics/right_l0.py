@@ -20,7 +20,7 @@ FEWEST = 4
 
 @dataclass(frozen=True)
 class PointsTo:
-    """The l0 at which the decoder rows of one architecture and width are least alike."""
+    """The l0 with the lowest decoder cosine, for one architecture and width."""
 
     kind_of_sae: str
     n_latents: int

@@ -1,4 +1,4 @@
-"""How a search went: each trial, its result against what was sought, and what followed."""
+"""The course of a search: each trial, its result, and the next decision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class Optimised:
 
 @dataclass(frozen=True)
 class Established:
-    """What draws that followed the results have shown."""
+    """Findings from adaptively chosen trials."""
 
     settings: tuple[str, ...]
     """Whose draws follow the results."""
@@ -109,7 +109,7 @@ class Established:
 
 
 def established(study: Study) -> list[Claim]:
-    """What a search has shown, where the trials were chosen by results; nothing for a design."""
+    """Findings from a search, where trials were chosen adaptively; None for a design."""
     followed, rows = adaptive(study), lowest(study, "fvu")
     if not followed or rows.empty:
         return []

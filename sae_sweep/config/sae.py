@@ -55,7 +55,7 @@ class Lacking(NamedTuple):
 
 
 class FusedStep(NamedTuple):
-    """What the fused kernels are told of an architecture."""
+    """Parameters of an architecture for the fused kernels."""
 
     k: int = 0
     """Active latents per token; 0 where their count varies."""
@@ -240,7 +240,7 @@ class Architecture(Strict):
 
     @property
     def fused(self) -> FusedStep:
-        """What the fused kernels are told; asked only where `lacks("fused")` is None."""
+        """Parameters for the fused kernels; only where `lacks("fused")` is None."""
         raise NotImplementedError
 
     def inactive(self) -> set[str]:
@@ -387,7 +387,7 @@ class TopKConfig(SelectingConfig):
 
     @property
     def fused(self) -> FusedStep:
-        """What the fused kernels are told."""
+        """Parameters for the fused kernels."""
         usage = self.aux_kind == "usage"
         return FusedStep(
             k=self.k,
@@ -443,7 +443,7 @@ class BatchTopKConfig(SelectingConfig):
 
     @property
     def fused(self) -> FusedStep:
-        """What the fused kernels are told."""
+        """Parameters for the fused kernels."""
         return _from_whole_batches(self)
 
     @property
@@ -504,7 +504,7 @@ class MatryoshkaConfig(SelectingConfig):
 
     @property
     def fused(self) -> FusedStep:
-        """What the fused kernels are told."""
+        """Parameters for the fused kernels."""
         return _from_whole_batches(self)
 
     def resolved(self, d: int) -> dict[str, Any]:
@@ -556,7 +556,7 @@ class L1Config(Architecture):
 
     @property
     def fused(self) -> FusedStep:
-        """What the fused kernels are told."""
+        """Parameters for the fused kernels."""
         return FusedStep(
             penalty=self.l1_alpha,
             often_coeff=self.always_on_coeff,
@@ -642,7 +642,7 @@ class JumpReluConfig(Architecture):
 
     @property
     def fused(self) -> FusedStep:
-        """What the fused kernels are told."""
+        """Parameters for the fused kernels."""
         weight = self.target_coeff if self.l0_coeff is None else self.l0_coeff
         return FusedStep(
             bandwidth=self.bandwidth,

@@ -1,1 +1,1 @@
-"""What each hyperparameter changes."""
+"""Effects of the hyperparameters."""

@@ -1,4 +1,4 @@
-"""The sentences on effects: each is built from the record behind its row of the table."""
+"""Claims on effects, each with the fields behind its sentence."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Goes:
     raw: float | None
     """Spearman's correlation with nothing held; None for two categories."""
     raw_disagrees: bool
-    """Whether it points the other way, or nowhere."""
+    """Whether it has another sign, or none."""
     survivors: bool
     """Whether some runs came to nothing, so that only those are compared that did not."""
     depends_on: tuple[str, ...]
@@ -275,7 +275,7 @@ class NotDetected:
 
 
 def general(estimates: Effects) -> Iterator[Claim]:
-    """What keeps effects from being tested, once for all metrics that share it."""
+    """Reasons that effects cannot be tested, once for all metrics that share them."""
     groups: dict[tuple[str, ...], list[str]] = {}
     few: dict[tuple[int, int], list[str]] = {}
     for name, one in estimates.designs.items():
@@ -291,7 +291,7 @@ def general(estimates: Effects) -> Iterator[Claim]:
 
 
 def of_metric(metric: Metric, estimates: Effects) -> Iterator[Claim]:
-    """A sentence for each effect and each reason to doubt one; one for all that show nothing."""
+    """A claim per effect and per reason for doubt, and one for effects not detected."""
     found = estimates.of(metric)
     for one in found:
         if one.is_claimed or one.finding == "unheld":
@@ -406,7 +406,7 @@ def _side(metric: Metric, change: float) -> str:
 
 
 def _based(claim: Goes | Flat | Bent | Differs) -> str:
-    """What a claim rests on."""
+    """The basis of a claim."""
     alive = "surviving " if claim.survivors else ""
     word = "configuration" if claim.configurations == 1 else "configurations"
     names = listed([escaped(one) for one in claim.depends_on])
@@ -415,7 +415,7 @@ def _based(claim: Goes | Flat | Bent | Differs) -> str:
 
 
 def _raw(rho: float | None, *, disagrees: bool) -> str:
-    """The warning that the plain correlation tells another story."""
+    """The warning that the raw correlation disagrees."""
     if rho is None or not disagrees:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""What each hyperparameter goes with, by itself and with the others held."""
+"""The section on effects, raw and adjusted."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ from sae_sweep.records import Metric
 
 
 def effects(context: ReportContext) -> list[Block]:
-    """Two tables a main metric, alone and with the others held, and what they allow to say."""
+    """Two tables per main metric, raw and adjusted, and the claims from them."""
     study = context.study
     title = "## Effects of the hyperparameters"
     if not study.hyperparameters:
@@ -151,7 +151,7 @@ FOREST = "raw and adjusted changes with their intervals"
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:
-    """One figure a main metric; none where nothing varies or nothing is ranked."""
+    """One figure per main metric; none where nothing varies or nothing is ranked."""
     if not study.hyperparameters or study.ranked.empty:
         return []
     drawn = [_draw(study, metric, folder) for metric in study.main_metrics]
@@ -215,7 +215,7 @@ def _panel(study: Study, metric: Metric, hyperparameter: Hyperparameter, axes: A
 
 
 def _forest(study: Study, metric: Metric, folder: Path) -> list[style.Drawn]:
-    """A row a hyperparameter: the change from its first to its last level, both ways."""
+    """One row per hyperparameter: the change from its first to its last level, raw and adjusted."""
     effects = effect_tests.estimate(study).of(metric)
     rows = [
         (one.hyperparameter.name, one.adjusted.change)

@@ -1,4 +1,4 @@
-"""Languages, domains: how well each is reconstructed, and which latents are its own."""
+"""Groups of tokens (language, domain): their metrics and specific latents."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,7 +230,7 @@ MOST_ROWS = 60
 
 
 def draw(study: Study, folder: Path) -> list[style.Drawn]:
-    """A row a specific latent of the first recommended trial that has any, a column a group."""
+    """One row per specific latent of the first recommended trial with any, one column per group."""
     for uid in dict.fromkeys(pick.uid for pick in picks(study)):
         latents, figures = specific.latents(study, uid), specific.figures(study, uid)
         if latents is None or figures is None:

@@ -1,4 +1,4 @@
-"""What a sweep of a penalty says of its weight for a wanted l0."""
+"""The response of l0 to a penalty's weight, and the weight for a target l0."""
 
 import math
 from dataclasses import dataclass

@@ -23,7 +23,7 @@ LAST = 3
 
 
 class Wanted(NamedTuple):
-    """What is asked for."""
+    """The requested target."""
 
     target: float
     """Share of active latents."""

@@ -1,1 +1,1 @@
-"""What stop rules would have saved, and how early the order of trials shows."""
+"""Replay of stop rules, and early signals."""

@@ -1,4 +1,4 @@
-"""How well the order of trials early in training foretells their order at the end."""
+"""Early signals: correlation of early and final ranks."""
 
 import math
 from itertools import groupby

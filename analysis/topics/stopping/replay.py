@@ -1,4 +1,4 @@
-"""What stop rules would have done to the finished trials of a sweep."""
+"""Replay of stop rules on the finished trials of a sweep."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -20,7 +20,7 @@ Reports = tuple[Int[np.ndarray, " t"], dict[str, Float[np.ndarray, " t"]]]
 
 
 class Good(NamedTuple):
-    """The trials that a stop rule ought to leave alone.
+    """The trials that a stop rule should not end.
 
     A trial is good while no other is better in one objective by more than its tolerance and not
     worse in any by more than that: without tolerances the front, with them whom noise does not
@@ -80,7 +80,7 @@ class Rule(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """What a rule would have done, as uids in the sweep's order."""
+    """The outcome of a rule, as uids in the sweep's order."""
 
     rule: Rule
     good_ended: list[str]

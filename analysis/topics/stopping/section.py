@@ -1,4 +1,4 @@
-"""What stop rules would have ended, and how early a trial's place can be known."""
+"""The section on stop rules and early signals."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ SIGNALS_NOTE = (
 
 @dataclass(frozen=True)
 class GoodTrials:
-    """Which trials a rule ought to leave alone."""
+    """The trials that a rule should not end."""
 
     objectives: tuple[tuple[str, str], ...]
     """Name and direction."""
@@ -78,7 +78,7 @@ class NotReplayed:
 
 @dataclass(frozen=True)
 class WouldEnd:
-    """What one rule would have done."""
+    """The outcome of one rule."""
 
     rule: str
     good_ended: int
@@ -138,7 +138,7 @@ class KnownFrom:
 
 @dataclass(frozen=True)
 class NotKnown:
-    """A metric whose early order says nothing that could be computed."""
+    """A metric whose early signal could not be computed."""
 
     metric: str
     remark: str

@@ -62,11 +62,11 @@ class Ahead(NamedTuple):
         }
 
     def views(self, members: int) -> dict[str, Tensor]:
-        """Everything that is told of a member, by name."""
+        """All staged values of a member, by name."""
         return {name: tensor[:members] for name, tensor in self._views.items()}
 
     def settings(self, members: int) -> Settings:
-        """What kernels are told of each member."""
+        """Settings of each member, for the kernels."""
         views = self.views(members)
         return Settings(**{name: views[name] for name in Settings._fields})
 

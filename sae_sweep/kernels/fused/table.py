@@ -113,7 +113,7 @@ class Table(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a step is told of each member, by slot. All on the device: a graph can replay it."""
+    """Settings of each member in a step, by slot. All on the device: a graph can replay it."""
 
     form: Int32[Tensor, " members"]
     """`IDLE`, `SPARSE` or `DENSE`."""
