@@ -13,7 +13,7 @@ from sae_sweep.kernels.cpu.products import linear
 
 
 class AlwaysOn(NamedTuple):
-    """What `reference.always_on_penalty` is made of."""
+    """Terms of `reference.always_on_penalty`."""
 
     excess: Float[Tensor, " m"]
     """e_j, 0 up to the threshold."""
@@ -46,7 +46,7 @@ def aux_k_loss(
     into: Gradients,
     coeff: float,
 ) -> Float[Tensor, ""]:
-    """Let dead latents reconstruct what is left; `reference.aux_k_loss` times `coeff`.
+    """AuxK: dead latents reconstruct the residual; `reference.aux_k_loss` times `coeff`.
 
     Args:
         residual: x - x_hat.
@@ -79,7 +79,7 @@ def usage_loss(
     into: Gradients,
     coeff: float,
 ) -> Float[Tensor, ""]:
-    """Pull up latents that are selected too rarely; `reference.usage_loss` times `coeff`.
+    """Usage loss: raise latents that are selected too rarely; `reference.usage_loss` times `coeff`.
 
     Args:
         pre: pre-activations.

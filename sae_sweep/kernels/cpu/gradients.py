@@ -16,7 +16,7 @@ Latents = SparseLatents | Tensor
 
 
 class Gradients(NamedTuple):
-    """Of what a batch makes of the rows of one dictionary."""
+    """Gradients of the rows of one dictionary."""
 
     w_enc: Float[Tensor, "m d"]
     b_enc: Float[Tensor, " m"]
@@ -60,7 +60,7 @@ def gradients(
 ) -> Gradients:
     """Compute the gradients of a loss of decode(relu(centred w_enc^T + b_enc)).
 
-    With f the latents and g the upstream gradient: df_ij = (<g_i, w_dec_j> + price_j) [f_ij > 0],
+    With f the latents and g the upstream gradient: df_ij = (<g_i, w_dec_j> + l1_weight_j) [f_ij > 0],
     dw_dec_j = sum_i f_ij g_i, dw_enc_j = sum_i df_ij centred_i, db_enc_j = sum_i df_ij.
 
     Args:

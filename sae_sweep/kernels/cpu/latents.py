@@ -17,7 +17,7 @@ GROUP = 8
 """Latents that share one maximum in the first look at a wide row."""
 
 GROUPED_FROM = 16
-"""Latents a selected one from which that first look pays."""
+"""Latents per selected one from which that first look pays."""
 
 
 def encode(

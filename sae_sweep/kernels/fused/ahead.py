@@ -19,7 +19,7 @@ NUMBERS = (
     *("threshold_step_size", "bandwidth", "lift", "l0_weight", "l0_goal"),
     *("l0_target", "l0_gain", "l0_fast", "l0_slow", "l0_bound"),
 )
-"""What changes from step to step, by name: the fields of `Settings` that do, and the controller's
+"""Per-step values, by name: the fields of `Settings` that do, and the controller's
 (`counters`): latents to hold, 0 without; gain of its integral; weights of the means; bound."""
 
 WHOLE = ("dead_window", "first", "half", "n_latents", "done", "seed", "begins")
@@ -89,7 +89,7 @@ def stage(
     told: Mapping[str, Mapping[int, int]],
     numbers: Mapping[int, np.ndarray],
 ) -> None:
-    """Tell the device what the next steps are; the host does not wait for it.
+    """Stage the next steps on the device, without host synchronisation.
 
     Args:
         ahead: written; `order` is the caller's.

@@ -48,7 +48,7 @@ def excess_of_page(
     page, member, acts, start, pre, threshold, last_tie, page_latents, coeff, limit, b, r,
     PAGE: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
-    """What each latent of a page pays for a unit of activation, its row's norm apart."""
+    """L1 weight of each latent of a page, without its row's norm."""
     latent = tl.arange(0, PAGE)
     row = page * PAGE + latent
     if acts == _DENSE:

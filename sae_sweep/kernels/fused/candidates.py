@@ -17,7 +17,7 @@ from sae_sweep.kernels.fused.radix import ABOVE_KEYS, sort_keys
 from sae_sweep.kernels.fused.table import DENSE, FREE, IDLE, Settings, Table
 
 PAGES = 512
-"""Page maxima read at a time, by one warp: 16 a thread."""
+"""Page maxima read at a time, by one warp: 16 per thread."""
 
 _DENSE, _IDLE, _FREE = tl.constexpr(DENSE), tl.constexpr(IDLE), tl.constexpr(FREE)
 

@@ -1,4 +1,4 @@
-"""What is known of each member's training besides its parameters, kept up to date in one kernel."""
+"""Counters of each member's training (losses, l0, controller), updated in one kernel."""
 
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ class Counters(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a step has found of each member's batch."""
+    """Statistics of each member's batch in a step."""
 
     squared_error: Float32[Tensor, "planes b"]
     """Each token's sum over d of (x_hat - x)^2."""

@@ -1,4 +1,4 @@
-"""Who owns which page: members join, leave, and are copied out and in."""
+"""Ownership of pages: members join, leave, and are copied out and in."""
 
 from collections.abc import Mapping, Sequence
 
