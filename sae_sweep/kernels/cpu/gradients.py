@@ -60,8 +60,9 @@ def gradients(
 ) -> Gradients:
     """Compute the gradients of a loss of decode(relu(centred w_enc^T + b_enc)).
 
-    With f the latents and g the upstream gradient: df_ij = (<g_i, w_dec_j> + l1_weight_j) [f_ij > 0],
-    dw_dec_j = sum_i f_ij g_i, dw_enc_j = sum_i df_ij centred_i, db_enc_j = sum_i df_ij.
+    With f the latents and g the upstream gradient:
+    df_ij = (<g_i, w_dec_j> + l1_weight_j) [f_ij > 0], dw_dec_j = sum_i f_ij g_i,
+    dw_enc_j = sum_i df_ij centred_i, db_enc_j = sum_i df_ij.
 
     Args:
         latents: of each token.
