@@ -52,7 +52,9 @@ def decode_token(
     """Decode one token of one member, whole, by the latents of one of its dictionaries."""
     token = tl.program_id(0)
     plane = tl.program_id(1)
-    member = plane % members
+    member = plane
+    if NESTED:
+        member = plane % members
     if tl.load(form + member) != _SPARSE:
         return
     k = tl.load(k_of + member)
@@ -77,7 +79,9 @@ def decode_token(
             weight = tl.load(w_dec + row * d + column, mask=column < width, other=0.0)
             x_hat += value * weight.to(tl.float32)
     error += x_hat
-    into = plane.to(tl.int64) * tokens + token
+    into = place
+    if NESTED:
+        into = plane.to(tl.int64) * tokens + token
     tl.store(g + into * d + column, error * scale, mask=inside)
     tl.store(squared_error + into, tl.sum(error * error, 0))
 

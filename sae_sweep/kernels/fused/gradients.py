@@ -99,6 +99,7 @@ def split_kernel(
     w_dec, page_member, page_span, form, unit_rows, l1_weight,
     tokens, values, start, row_of, centred, g, part_enc, part_dec, part_sums, plane, rows, d,
     PAGE: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHUNK: tl.constexpr,
+    NESTED: tl.constexpr,
 ):  # fmt: skip
     """Sum the parts of latents with two CHUNKs of tokens or more, one part per program.
 
@@ -123,7 +124,8 @@ def split_kernel(
         return
     if tl.load(form + member) == _IDLE:
         return
-    g += tl.load(page_span + row // PAGE).to(tl.int64) * plane
+    if NESTED:
+        g += tl.load(page_span + row // PAGE).to(tl.int64) * plane
     # four at a time, which is a load of float32, so that bfloat16 has the same layout
     column = tl.max_contiguous(tl.arange(0, WIDTH), 4)
     inside = column < d

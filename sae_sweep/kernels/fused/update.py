@@ -132,7 +132,7 @@ def update_kernel(
     part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity, filled,
     partials, penalties, plane, d, eps,
     PAGE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr,
-    CHUNK: tl.constexpr, COPIES: tl.constexpr, DENSE: tl.constexpr,
+    CHUNK: tl.constexpr, COPIES: tl.constexpr, DENSE: tl.constexpr, NESTED: tl.constexpr,
 ):  # fmt: skip
     """Update ROWS latents of one page, one after the other."""
     group = tl.program_id(0)
@@ -142,7 +142,8 @@ def update_kernel(
         return
     if tl.load(form + member) == _IDLE:
         return
-    g += tl.load(page_span + page).to(tl.int64) * plane
+    if NESTED:
+        g += tl.load(page_span + page).to(tl.int64) * plane
     unit = tl.load(unit_rows + member)
     member_weight = tl.load(l1_weight + member)
     settings = load_adam(step_sizes, corrections, complements1, betas2, complements2, member)
@@ -263,7 +264,8 @@ def update_wide_kernel(
     part_enc, part_dec, part_sums, dense_w_enc, dense_b_enc, dense_w_dec, dense_activity, filled,
     partials, penalties, plane, d, eps,
     PAGE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr,
-    CHUNK: tl.constexpr, COPIES: tl.constexpr, DENSE: tl.constexpr, BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr, COPIES: tl.constexpr, DENSE: tl.constexpr, NESTED: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Do what `update_kernel` does with rows that registers do not hold: Adam goes by blocks."""
     group = tl.program_id(0)
@@ -273,7 +275,8 @@ def update_wide_kernel(
         return
     if tl.load(form + member) == _IDLE:
         return
-    g += tl.load(page_span + page).to(tl.int64) * plane
+    if NESTED:
+        g += tl.load(page_span + page).to(tl.int64) * plane
     unit = tl.load(unit_rows + member)
     member_weight = tl.load(l1_weight + member)
     column = tl.max_contiguous(tl.arange(0, WIDTH), 4)
@@ -374,6 +377,7 @@ def update_rows(
         "WIDTH": width,
         "TOKENS": tokens_at_once(g.dtype, width),
         "CHUNK": CHUNK,
+        "NESTED": len(g) > len(centred),
     }
     split_kernel[(windows,)](
         table.weights.w_dec, table.page_member, table.page_span, settings.form,

@@ -114,6 +114,7 @@ def cases() -> dict[str, Compiled]:
             width = triton.next_power_of_2(d)
             at_once = gradients.tokens_at_once(kind, width)
             sizes = {"PAGE": PAGE, "WIDTH": width, "TOKENS": at_once, "CHUNK": gradients.CHUNK}
+            sizes |= {"NESTED": False}
             whole = Compiled(
                 gradients.split_kernel,
                 sizes,
