@@ -109,7 +109,7 @@ class Established:
 
 
 def established(study: Study) -> list[Claim]:
-    """Findings from a search, where trials were chosen adaptively; None for a design."""
+    """Findings from a search, where trials were chosen adaptively; empty for a design."""
     followed, rows = adaptive(study), lowest(study, "fvu")
     if not followed or rows.empty:
         return []

@@ -142,7 +142,7 @@ class ActivationsConfig(Strict):
     """cut: a window holds one document; packed: the next document follows in the same window."""
 
     pooling: Literal["token", "mean", "position"] = "token"
-    """One row per token, or per window: its masked mean, or one position of it."""
+    """token: one row per token; mean: a window's masked mean; position: one position of it."""
 
     position: int | None = None
     """Which token a window gives with pooling=position; negative counts from the end."""
