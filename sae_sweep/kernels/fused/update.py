@@ -29,6 +29,12 @@ from sae_sweep.kernels.reference import Adam
 REGISTERS = 128
 """Most of a thread: two programs of 8 warps on a multiprocessor. Nothing spills."""
 
+NESTED_REGISTERS = 168
+"""The same where dictionaries are nested: each latent reads the gradient of its own span."""
+
+MULTIPROCESSOR_REGISTERS = 65_536
+"""All that the threads of a program can have together."""
+
 ROWS = 8
 """Latents of a program: one more row of sums for the decoder's bias is written for each."""
 
@@ -340,6 +346,13 @@ def warps(width: int) -> int:
     return min(max(width // 256, 1), 16)
 
 
+def registers(width: int, *, nested: bool) -> int:
+    """Most registers of a thread of `update_kernel`, for rows of a width."""
+    if not nested:
+        return REGISTERS
+    return min(NESTED_REGISTERS, MULTIPROCESSOR_REGISTERS // (32 * warps(width)))
+
+
 def update_rows(
     table: Table,
     settings: Settings,
@@ -372,12 +385,13 @@ def update_rows(
     to_bias = torch.empty(3 if wide else 1, groups, d, device=g.device)
     shares = Shares(bias=to_bias[0], penalty=torch.empty(groups, device=g.device))
     lists = (tokens, values, start, centred, g)
+    nested = len(g) > len(centred)
     sizes = {
         "PAGE": table.page,
         "WIDTH": width,
         "TOKENS": tokens_at_once(g.dtype, width),
         "CHUNK": CHUNK,
-        "NESTED": len(g) > len(centred),
+        "NESTED": nested,
     }
     split_kernel[(windows,)](
         table.weights.w_dec, table.page_member, table.page_span, settings.form,
@@ -396,6 +410,7 @@ def update_rows(
         settings.complement1, settings.beta2, settings.complement2, settings.l1_weight,
         *lists, part_enc, part_dec, part_sums, *given, *shares, plane, d, EPS,
         ROWS=ROWS, COPIES=table.operands.w_enc.dtype != torch.float32, DENSE=dense is not None,
-        **sizes, **blocks, num_warps=warps(width), maxnreg=REGISTERS,
+        **sizes, **blocks, num_warps=warps(width),
+        maxnreg=registers(width, nested=nested),
     )  # fmt: skip
     return shares

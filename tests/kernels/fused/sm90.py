@@ -219,6 +219,7 @@ def resources(case: Compiled) -> dict[str, int]:
     on_tensor_cores = compiled.asm["ptx"].count("wgmma.mma_async")
     return {
         "registers": usage["REG"],
+        "threads": 32 * case.warps,
         "stack": usage["STACK"] + usage["LOCAL"],
         "shared": shared,
         "wgmma": on_tensor_cores,

@@ -114,24 +114,28 @@ def cases() -> dict[str, Compiled]:
             width = triton.next_power_of_2(d)
             at_once = gradients.tokens_at_once(kind, width)
             sizes = {"PAGE": PAGE, "WIDTH": width, "TOKENS": at_once, "CHUNK": gradients.CHUNK}
-            sizes |= {"NESTED": False}
-            whole = Compiled(
-                gradients.split_kernel,
-                sizes,
-                update.warps(width),
-                bfloat16=PER_BATCH if copies else (),
-                aligned=("d",),
-                types=TYPES | {"rows": "i32"},
-            )
-            found[f"split {name} {d}"] = whole
-            for further in (False, True):
-                constants = sizes | {"ROWS": update.ROWS, "COPIES": copies, "DENSE": further}
-                kernel = update.update_kernel
-                if width > gradients.NARROW[kind]:
-                    kernel, constants["BLOCK"] = update.update_wide_kernel, update.BLOCK
-                found[f"update {name} {d}{' further' * further}"] = whole._replace(
-                    kernel=kernel, constants=constants, registers=update.REGISTERS
+            for nested in (False, True):
+                name_of = f"{name} {d}{' nested' * nested}"
+                sizes["NESTED"] = nested
+                whole = Compiled(
+                    gradients.split_kernel,
+                    dict(sizes),
+                    update.warps(width),
+                    bfloat16=PER_BATCH if copies else (),
+                    aligned=("d",),
+                    types=TYPES | {"rows": "i32"},
                 )
+                found[f"split {name_of}"] = whole
+                for further in (False, True):
+                    constants = sizes | {"ROWS": update.ROWS, "COPIES": copies, "DENSE": further}
+                    kernel = update.update_kernel
+                    if width > gradients.NARROW[kind]:
+                        kernel, constants["BLOCK"] = update.update_wide_kernel, update.BLOCK
+                    found[f"update {name_of}{' further' * further}"] = whole._replace(
+                        kernel=kernel,
+                        constants=constants,
+                        registers=update.registers(width, nested=nested),
+                    )
     return found
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sae_sweep.kernels.fused.update import MULTIPROCESSOR_REGISTERS
+
 PRODUCTS = {
     "sm90.py": ["encode bfloat16", "encode bfloat16, bulk copies"],
     "sm90_gradients.py": ["decode bfloat16", "dz bfloat16", "weights bfloat16"],
@@ -54,4 +56,5 @@ def test_kernels_compile_for_an_h200_without_spills(
         assert (usage["bulk copies"] > 0) == name.endswith("bulk copies"), f"{name}: {usage}"
         assert usage["stack"] == 0, f"{name} spills: {usage}"
         assert usage["registers"] <= 255, f"{name}: {usage}"
+        assert usage["registers"] * usage["threads"] <= MULTIPROCESSOR_REGISTERS, f"{name}: {usage}"
         assert usage["shared"] <= SHARED_BYTES, f"{name}: {usage}"
