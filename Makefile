@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 FAST := not slow and not ray and not postgres and not gpu
-ALONE := ray or postgres
 
 .PHONY: help sweep test test-all check fmt clean
 help: ## list the targets
@@ -17,8 +16,8 @@ test: $(VENV)/.dev ## the fast tests: neither slow ones nor Ray's
 
 test-all: $(VENV)/.dev ## every test that this machine can run, Ray and PostgreSQL included
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(FAST)"
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not ($(ALONE)) and not gpu"
-	$(BIN)/python -m pytest -m "($(ALONE)) and not gpu"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "(slow or ray or postgres) and not alone and not gpu"
+	$(BIN)/python -m pytest -m "alone and not gpu"
 
 check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

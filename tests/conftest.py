@@ -66,16 +66,36 @@ def _quick_interpreter() -> None:
     interpreter.interpreter_builder.options = options
 
 
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL database of this process alone; with the reason where there is none."""
+    url = os.environ.get(POSTGRES)
+    if url is None:
+        assert not os.environ.get("CI"), f"{POSTGRES} must be set in CI"
+        pytest.skip(f"{POSTGRES} is not set: no PostgreSQL server to test against")
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        yield url
+        return
+    from sqlalchemy import create_engine, make_url, text
+
+    own = make_url(url).set(database=f"{make_url(url).database}_{worker}")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"drop database if exists {own.database}"))
+        connection.execute(text(f"create database {own.database}"))
+        yield own.render_as_string(hide_password=False)
+        connection.execute(text(f"drop database {own.database} with (force)"))
+    engine.dispose()
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty store, once a database."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'store.db'}"
         return
-    url = os.environ.get(POSTGRES)
-    if url is None:
-        assert not os.environ.get("CI"), f"{POSTGRES} must be set in CI"
-        pytest.skip(f"{POSTGRES} is not set: no PostgreSQL server to test against")
+    url = request.getfixturevalue("postgres_url")
     empty(url)
     yield url
     empty(url)

@@ -35,6 +35,8 @@ MASSIVE = 10.0
 """Times the median norm above which a row counts as massive (Sun et al. 2024, arXiv:2402.17762)."""
 EQUAL = 1e-6
 """Rows that differ from their mean by less than this share of its norm differ by rounding."""
+SAME_AT_ONCE = 1024
+"""Rows that are compared with the first at once: few show that no dimension is constant."""
 
 
 def prepare(
@@ -231,9 +233,11 @@ def _normalisation(
     for x in parts():
         if first is None and len(x):
             first = x[0].clone()
-        if first is not None:
+        for some in x.split(SAME_AT_ONCE):
+            if first is None or not same.any():
+                break
             # per dimension: one that is huge and constant says nothing of the others
-            same &= ((x - first).abs() <= EQUAL * first.abs()).all(dim=0)
+            same &= ((some - first).abs() <= EQUAL * first.abs()).all(dim=0)
         n += len(x)
         mean += x.sum(0, dtype=torch.float64)
     if bool(same.all()):

@@ -3,6 +3,7 @@
 import functools
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from sae_sweep.activations.facts import checksums
 from sae_sweep.activations.manifest import read_manifest
 from sae_sweep.activations.order import visits
+from sae_sweep.activations.readahead import ReadAhead
 from sae_sweep.activations.reader import Origins, Rows, Split
 from sae_sweep.activations.stacked import Stacked
 from sae_sweep.activations.synthetic import Truth
@@ -164,6 +166,9 @@ class Activations:
         shard_at = cache.shard if cache else mapped  # an evicted shard is computed when it is read
         sizes = [shard.rows for shard in manifest.shards if shard.split == "train"]
         self._train = Stacked(lambda number: shard_at(number).activation, sizes)
+        windowed = self.window_rows < self.n_train
+        window_shards = -(-self.window_rows // sizes[0]) if windowed else len(sizes)
+        self._read_ahead = ReadAhead(paths["train"], window_shards)
         self._validation = Stacked.of([one.activation for one in validation])
         self._validation_groups = Stacked.of([one.group for one in validation])
         self._synthetic: dict[str, Any] | None = manifest.settings.get("synthetic")
@@ -174,22 +179,24 @@ class Activations:
             self._validation_targets = Stacked.of([_target(one) for one in validation])
 
     def reach(self, spans: Sequence[tuple[int, int]]) -> int:
-        """Bring the rows of some positions of training closer, where they come from a cache.
+        """Bring the rows of some positions of training closer.
 
         Args:
             spans: positions from and to before which rows are about to be read.
 
         Returns:
             How many rows can be read from each span's beginning on; 0 where some are still to
-            come, which the next call brings closer.
+            come from a cache, which the next call brings closer.
         """
+        visited = [list(visits(*span, self.n_train, self.window_rows)) for span in spans]
         if self._cache is None:
+            self._read_ahead.reach(chain.from_iterable(visited))
             return sys.maxsize
-        windows, ends = [], []
-        for start, stop in spans:
-            visited = list(visits(start, stop, self.n_train, self.window_rows))
-            windows += [visit.window for visit in visited]
-            ends.append(stop - start + visited[-1].rows - visited[-1].stop)
+        windows = [visit.window for each in visited for visit in each]
+        ends = [
+            stop - start + each[-1].rows - each[-1].stop
+            for (start, stop), each in zip(spans, visited, strict=True)
+        ]
         self._cache.hold(list(dict.fromkeys(windows)))
         return min(ends) if self._cache.bring() else 0
 

@@ -409,12 +409,8 @@ def test_no_password_is_recorded_or_said(tmp_path, capsys) -> None:
 
 
 @pytest.mark.postgres
-def test_a_whole_sweep_on_postgresql(tmp_path, capsys) -> None:
-    url = os.environ.get("SAE_SWEEP_TEST_POSTGRES")
-    if url is None:
-        assert not os.environ.get("CI"), "SAE_SWEEP_TEST_POSTGRES must be set in CI"
-        pytest.skip("SAE_SWEEP_TEST_POSTGRES is not set: no PostgreSQL server to test against")
-    words = [*TINY, f"outputs={tmp_path}", f"store.url={url}"]
+def test_a_whole_sweep_on_postgresql(tmp_path, postgres_url, capsys) -> None:
+    words = [*TINY, f"outputs={tmp_path}", f"store.url={postgres_url}"]
     try:
         assert main(words) == 0
         assert main(words) == 0
@@ -422,7 +418,7 @@ def test_a_whole_sweep_on_postgresql(tmp_path, capsys) -> None:
         assert (tmp_path / "tiny" / "report.md").exists()
         assert not (tmp_path / "sae_sweep.db").exists()
     finally:
-        forget = ["--status", "done", "--store", url, "--outputs", str(tmp_path)]
+        forget = ["--status", "done", "--store", postgres_url, "--outputs", str(tmp_path)]
         assert main(["forget", *forget]) == 0
 
 

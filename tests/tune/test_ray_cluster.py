@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import small_sweeps as sweeps
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.alone]
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
