@@ -1,6 +1,7 @@
 """Extraction of shards, of one source or of several that one forward pass serves."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import assert_never
@@ -19,6 +20,8 @@ from sae_sweep.disk import claimed
 from sae_sweep.errors import BadInput
 
 LARGEST_HALF = 65504.0
+WRITTEN_AT_ONCE = 4
+"""Shards of several sources."""
 
 
 class Extraction:
@@ -77,8 +80,10 @@ class Extraction:
                 pieces.append(stored)
                 done += len(stored[0].activation)
                 yield done
-            for number, parts in zip(mine, zip(*pieces, strict=True), strict=True):
-                write_shard(self._folders[number] / shard.name, joined(parts))
+            paths = [self._folders[number] / shard.name for number in mine]
+            rows = map(joined, zip(*pieces, strict=True))
+            with ThreadPoolExecutor(WRITTEN_AT_ONCE) as pool:  # a disk is waited for
+                list(pool.map(write_shard, paths, rows))
 
     def _lock(self, number: int, shard: Planned) -> Path:
         return self._locks / self._folders[number].name / shard.name

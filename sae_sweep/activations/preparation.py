@@ -35,8 +35,8 @@ MASSIVE = 10.0
 """Times the median norm above which a row counts as massive (Sun et al. 2024, arXiv:2402.17762)."""
 EQUAL = 1e-6
 """Rows that differ from their mean by less than this share of its norm differ by rounding."""
-SAME_AT_ONCE = 1024
-"""Rows that are compared with the first at once: few show that no dimension is constant."""
+AT_ONCE = 1024
+"""Rows of which statistics are taken at once: they stay in the processor's cache."""
 
 
 def prepare(
@@ -233,7 +233,7 @@ def _normalisation(
     for x in parts():
         if first is None and len(x):
             first = x[0].clone()
-        for some in x.split(SAME_AT_ONCE):
+        for some in x.split(AT_ONCE):
             if first is None or not same.any():
                 break
             # per dimension: one that is huge and constant says nothing of the others
@@ -246,5 +246,6 @@ def _normalisation(
         )
     mean /= n
     for x in parts():
-        mean_norm += float((x - mean).norm(dim=1).sum()) / n
+        norms = [some.double().sub_(mean).norm(dim=1) for some in x.split(AT_ONCE)]
+        mean_norm += float(torch.cat(norms).sum()) / n
     return mean, math.sqrt(d) / mean_norm
