@@ -1,6 +1,6 @@
 """What extraction costs beside the bare forward passes, six layers beside one, and a bounded cache.
 
-    python -m benchmarks.activations            # about 5 minutes on 2 cores
+    python -m benchmarks.activations            # about 6 minutes on 2 cores
 
 Bare: the model called on the same batches, as far as the same layer, nothing kept. Extraction: the
 same with loading the model, checks, shards, origins, statistics and checksums; the text has been
@@ -25,8 +25,8 @@ from sae_sweep.activations.plan import row_bytes, stored_bytes
 from sae_sweep.config import ActivationsConfig, TrainConfig
 from sae_sweep.train.source import batch
 
-ROWS, VALIDATION = 15_000, 1_000
-REPEATS = 2
+ROWS, VALIDATION = 60_000, 1_000
+REPEATS = 3
 THREADS = 2
 
 
