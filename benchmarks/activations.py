@@ -4,8 +4,8 @@
 
 Bare: the model called on the same batches, as far as the same layer, nothing kept. Extraction: the
 same with loading the model, checks, shards, origins, statistics and checksums; the text has been
-tokenised. Each figure is the best of `REPEATS` in turn, so that what else the machine does falls on
-both.
+tokenised. Each figure is the best of `REPEATS` in turn. A machine whose speed changes from one to
+the next moves their ratio, so the model's share of an extraction's own time stands beside it.
 """
 
 import shutil
@@ -37,6 +37,8 @@ class Cost(NamedTuple):
     """Seconds."""
     cpu: float
     """Seconds of all threads."""
+    beside: float = 1.0
+    """Seconds for each second that the model takes in the same run."""
 
 
 def cost(work: Callable[[], Any]) -> Cost:
@@ -48,14 +50,15 @@ def cost(work: Callable[[], Any]) -> Cost:
 
 def best(costs: list[Cost]) -> Cost:
     """The least that was needed."""
-    return Cost(min(one.wall for one in costs), min(one.cpu for one in costs))
+    return Cost(*map(min, zip(*costs, strict=True)))
 
 
 class Recorder:
-    """Remembers the batches of a model's forward passes while it is in place."""
+    """Remembers the batches of a model's forward passes while it is in place, and their time."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[PartialModel, tuple[Any, ...]]] = []
+        self.seconds = 0.0
 
     def __enter__(self) -> "Recorder":
         """Take the place of the forward pass."""
@@ -63,9 +66,13 @@ class Recorder:
         recorder, original = self, PartialModel.__call__
 
         def call(model: PartialModel, *arguments: Any) -> Any:
-            if isinstance(arguments[0][0], np.ndarray):  # not the trial before any row is read
-                recorder.calls.append((model, arguments))
-            return original(model, *arguments)
+            if not isinstance(arguments[0][0], np.ndarray):  # the trial before any row is read
+                return original(model, *arguments)
+            recorder.calls.append((model, arguments))
+            began = time.perf_counter()
+            found = original(model, *arguments)
+            recorder.seconds += time.perf_counter() - began
+            return found
 
         PartialModel.__call__ = call  # type: ignore[method-assign]
         return self
@@ -108,7 +115,9 @@ def settings(model: str, layer: int, **changes: Any) -> ActivationsConfig:
 def extracted(wanted: list[Wanted], outputs: Path) -> Cost:
     """Extract anew; the plan of the text stays."""
     shutil.rmtree(outputs / "activations", ignore_errors=True)
-    return cost(lambda: list(prepare(wanted, outputs)))
+    with Recorder() as recorder:
+        taken = cost(lambda: list(prepare(wanted, outputs)))
+    return taken._replace(beside=taken.wall / recorder.seconds)
 
 
 def extraction_row(name: str, model: str, outputs: Path) -> tuple[str, str]:
@@ -130,11 +139,11 @@ def extraction_row(name: str, model: str, outputs: Path) -> tuple[str, str]:
     loop, whole, many = best(bare), best(ours), best(layers)
     first = (
         f"| {name} | {total / loop.wall:,.0f} | {total / whole.wall:,.0f} | "
-        f"{loop.wall / whole.wall:.2f} | {loop.cpu / whole.cpu:.2f} |"
+        f"{loop.wall / whole.wall:.2f} | {loop.cpu / whole.cpu:.2f} | {1 / whole.beside:.2f} |"
     )
     second = (
         f"| {name} | {whole.wall:.1f} s | {many.wall:.1f} s | {many.wall / whole.wall:.2f} | "
-        f"{many.cpu / whole.cpu:.2f} |"
+        f"{many.cpu / whole.cpu:.2f} | {many.beside / whole.beside:.2f} |"
     )
     return first, second
 
@@ -201,12 +210,14 @@ def main() -> None:
             f"`python -m benchmarks.activations`: {ROWS + VALIDATION:,} rows of layer 6, batches "
             f"of up to 2,048 tokens, float32, torch {torch.__version__}, {THREADS} CPU threads.",
             "",
-            "| model | bare, rows/s | extraction, rows/s | share, wall | share, CPU time |",
-            "| --- | --- | --- | --- | --- |",
+            "| model | bare, rows/s | extraction, rows/s | share, wall | share, CPU time | "
+            "share, same run |",
+            "| --- | --- | --- | --- | --- | --- |",
             *[first for first, _ in rows],
             "",
-            "| model | layer 6 alone | layers 1 to 6 | ratio, wall | ratio, CPU time |",
-            "| --- | --- | --- | --- | --- |",
+            "| model | layer 6 alone | layers 1 to 6 | ratio, wall | ratio, CPU time | "
+            "ratio, each to the model's time |",
+            "| --- | --- | --- | --- | --- | --- |",
             *[second for _, second in rows],
             "",
             "| stored as | d | bytes per row on disk | planned | of them labels and origins |",
