@@ -31,14 +31,15 @@ from benchmarks.quality import (
     version,
 )
 from sae_sweep.config import ActivationsConfig, Source, TrainConfig, Trial, TrialConfig, resolve
-from sae_sweep.config.sae import ARCHITECTURES
+from sae_sweep.config.sae import ARCHITECTURES, OFTEN
 
 HERE = Path(__file__).parent
 N_LATENTS = 512
 TARGETS = (16, 32, 64)
 """Active latents per token at which architectures are compared."""
 OURS, AUTO = "sae-sweep", "sae-sweep auto"
-"""Ours as it is, and with the encoder's start chosen by the regime, where k sets L0."""
+"""Ours as it is, and with the encoder's start chosen by the regime, where k sets L0 and rows are
+seen often: elsewhere both are one."""
 PEERS = ("sae-lens", "dictionary-learning")
 PENALTIES = {
     ("l1", "sae-sweep"): (1.2, 2.1, 3.6),
@@ -124,8 +125,8 @@ class Bench:
         """Train what is missing, kind by kind; yields the lines of all kinds so far."""
         lines: list[dict[str, Any]] = []
         for kind in kinds:
-            by_k = strengths(kind, OURS)[0] == "k"
-            for trainer in (OURS, *((AUTO,) if by_k else ()), *PEERS):
+            auto = strengths(kind, OURS)[0] == "k" and self._regime.epochs >= OFTEN
+            for trainer in (OURS, *((AUTO,) if auto else ()), *PEERS):
                 first = [line for lr in LRS for line in self._curve(kind, trainer, lr, seed=0)]
                 best = quality_kinds_table.best_rates(first)
                 lines += first
