@@ -68,7 +68,7 @@ def _quick_interpreter() -> None:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL database of this process alone; with the reason where there is none."""
+    """The URL of a PostgreSQL database that only this process uses."""
     url = os.environ.get(POSTGRES)
     if url is None:
         assert not os.environ.get("CI"), f"{POSTGRES} must be set in CI"

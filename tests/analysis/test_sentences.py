@@ -24,6 +24,8 @@ from analysis.topics import summary
 from sae_sweep.records.references import Reference
 from sae_sweep.records.store import Reader
 
+pytestmark = pytest.mark.slow
+
 NUMBER = re.compile(r"(?<![\w.])[-+\N{MULTIPLICATION SIGN}]?\d[\d,.]*(?:e[-+]?\d+)?")
 SILENT = {(kind, "uid") for kind in ("SpreadOverGroups", "SpecificLatents", "TrialGrades")}
 """Names a trial again, for who reads claims.json."""

@@ -39,7 +39,10 @@ def test_a_trial_ends_alike_alone_packed_and_joined_late(
         assert_same(reference, run, trials[name])
 
 
-@pytest.mark.parametrize("at", [1, 20, 24])
+RESUMED_AT = [pytest.param(1, marks=pytest.mark.slow), 20, pytest.param(24, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("at", RESUMED_AT)
 def test_a_resumed_trial_ends_in_the_same_bits(
     start, trials: dict[str, Trial], tmp_path: Path, name: str, at: int
 ) -> None:

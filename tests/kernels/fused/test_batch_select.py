@@ -8,6 +8,8 @@ from torch import Tensor
 from sae_sweep.kernels import reference
 from sae_sweep.kernels.fused.batch_select import batch_select
 
+pytestmark = pytest.mark.slow
+
 TOKENS = 5
 TRIALS = [
     Trial(37, 3, seed=1),
