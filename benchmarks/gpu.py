@@ -15,11 +15,13 @@ import gc
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -49,6 +51,7 @@ SECTIONS: dict[int, dict[str, Section]] = {
         "Compiling": Section(gpu_times.compile_kernels, 90),
         "Correctness": Section(gpu_checks.correctness, 90),
         "Bits": Section(gpu_checks.bits, 60),
+        "Bits of further kinds": Section(gpu_checks.further_bits, 60),
         "A step": Section(gpu_times.steps, 60),
         "The published grid": Section(gpu_times.grid, 60),
         "The tutorial's shape": Section(gpu_peers.tutorial, 40),
@@ -109,6 +112,7 @@ class Report:
     def end(self, section: str, remark: str) -> None:
         """Say how a section ended."""
         self._keep(section, remark=remark)
+        self.wrong |= remark.startswith(("FAILED", "STOPPED"))
         self._write(f"\n{section}: {remark}\n")
 
 
@@ -172,7 +176,8 @@ def supervise(
             try:
                 progress.follow(process)
             finally:
-                process.kill()
+                with suppress(ProcessLookupError):  # its own processes, too, hold its output
+                    os.killpg(process.pid, signal.SIGKILL)
         if not progress.begun and time.monotonic() < end:
             report.begin(left[0])
             report.end(left[0], "FAILED: no process could begin it")
@@ -234,7 +239,7 @@ def _pass_on(process: "subprocess.Popen[str]", lines: "queue.Queue[str]") -> Non
 
 
 def main() -> int:
-    """Measure one part; exit code 1 where something is wrong, 2 without a GPU."""
+    """Measure one part; exit code 1 where something is wrong or failed, 2 without a GPU."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description=(__doc__ or "").partition("\n")[0]
     )

@@ -19,6 +19,7 @@ from sae_sweep.sae import AbstractSae, build
 from sae_sweep.train import pack, pack_steps
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.pack import Pack, Packed, pack_key
+from sae_sweep.train.solo import initial_sae
 
 DEVICE = torch.device("cuda")
 
@@ -94,9 +95,11 @@ def settle(shape: Shape, *, steps: int, sae: dict[str, Any] | None = None, **tra
 
 
 def drawn_on_the_device(
-    trial: Trial, activations: RandomRows, _: torch.device, **_options: bool
+    trial: Trial, activations: RandomRows, device: torch.device, **options: bool
 ) -> AbstractSae:
     """Build what a trial starts from; a CPU would take minutes for the largest one."""
+    if trial.sae.kind not in ("topk", "l1"):  # they have more than four parameters, and are small
+        return initial_sae(trial, activations, device, **options)
     sae = build(trial.sae.model_copy(update={"n_latents": 1}), activations.d, 0)
     sae.config = trial.sae
     generator = torch.Generator(DEVICE).manual_seed(trial.train.seed_init)

@@ -216,6 +216,27 @@ BIT_CASES = (
 )
 
 
+BIT_SHAPE = Shape(768, 4096, 25, 512)
+FURTHER_BIT_CASES = (
+    Case("BatchTopK", BIT_SHAPE, {"kind": "batchtopk", "k": 25}),
+    Case("Matryoshka", BIT_SHAPE, {"kind": "matryoshka", "k": 25}),
+    Case("JumpReLU", BIT_SHAPE, {"kind": "jumprelu", "target_l0": 25}),
+    Case(
+        "usage, always on",
+        BIT_SHAPE,
+        {
+            **{"kind": "topk", "k": 25, "aux_kind": "usage", "aux_coeff": 1, "aux_target": 0.01},
+            **{"always_on_coeff": 1, "always_on_threshold": 0.1},
+        },
+    ),
+)
+
+
+def further_bits() -> Iterator[Row]:
+    """`bits` of the other fused kinds and losses."""
+    yield from bits(FURTHER_BIT_CASES)
+
+
 def bits(cases: tuple[Case, ...] = BIT_CASES, steps: int = BIT_STEPS) -> Iterator[Row]:
     """A trial's state after some updates: again, without graphs, in company, joined late."""
     for precision in ("bf16", "fp32"):
@@ -224,8 +245,9 @@ def bits(cases: tuple[Case, ...] = BIT_CASES, steps: int = BIT_STEPS) -> Iterato
             shape, rows = case.shape, RandomRows(case.shape.d, 8 * case.shape.batch)
             train = {"precision": precision, "dead_window_tokens": 4 * shape.batch}
             trial = settle(shape, steps=steps, sae=case.sae, **train)
+            alike = case.sae if len(trial.sae.spans) > 1 else None  # they share no other's pack
             others = [
-                settle(shape._replace(n_latents=n), steps=10**4, seed_init=seed, **train)
+                settle(shape._replace(n_latents=n), steps=10**4, sae=alike, seed_init=seed, **train)
                 for seed, n in ((5, shape.n_latents), (6, shape.n_latents // 2 + 3))
             ]
             alone = after_steps(rows, [trial], 0, steps)

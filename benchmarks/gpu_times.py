@@ -32,7 +32,7 @@ from benchmarks.gpu_cases import (
     synchronise,
     timed,
 )
-from benchmarks.gpu_checks import BIT_CASES, CASES, Case
+from benchmarks.gpu_checks import BIT_CASES, CASES, FURTHER_BIT_CASES, Case
 from sae_sweep.config import Trial
 from sae_sweep.kernels.fused import encode
 from sae_sweep.kernels.fused.memory import packed_memory
@@ -48,7 +48,8 @@ def compile_kernels(shapes: tuple[Shape, ...] = SHAPES, processes: int = 12) -> 
 
     A kernel's code depends on width, batch and precision, hardly on the number of latents.
     """
-    cases = {(case.shape.d, case.shape.batch, case.name): case for case in (*CASES, *BIT_CASES)}
+    checked = (*CASES, *BIT_CASES, *FURTHER_BIT_CASES)
+    cases = {(case.shape.d, case.shape.batch, case.name): case for case in checked}
     for shape in shapes:
         cases[shape.d, shape.batch, ""] = Case("TopK", shape)
     wanted = [(case, precision) for case in cases.values() for precision in ("bf16", "fp32")]

@@ -1,8 +1,10 @@
 """The GPU benchmark's own code, in Triton's interpreter: that it would tell right from wrong."""
 
+import concurrent.futures
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,8 +93,12 @@ def test_it_finds_a_wrong_selection_wrong(monkeypatch: pytest.MonkeyPatch) -> No
     assert "selection" in launched["verdict"]
 
 
-def test_it_finds_equal_bits_equal() -> None:
-    row = next(bits((Case("TopK", SPARSE),), steps=3))
+FURTHER = {"kind": "jumprelu", "target_l0": 2}
+
+
+@pytest.mark.parametrize("case", [Case("TopK", SPARSE), Case("JumpReLU", SPARSE, FURTHER)])
+def test_it_finds_equal_bits_equal(case: Case) -> None:
+    row = next(bits((case,), steps=5))
     assert row["verdict"] == "ok"
     for way in ("again", "without graphs", "in company", "joined late"):
         assert row[way] == "equal"
@@ -118,6 +124,7 @@ def test_packs_advance_all_their_members() -> None:
 
 
 TABLES = {
+    "compiling": lambda: gpu_times.compile_kernels((SPARSE,), 1),
     "ceilings": lambda: gpu_times.ceilings(),
     "steps": lambda: gpu_times.steps((SPARSE,), 1),
     "kernels": lambda: gpu_times.kernels((("topk", SPARSE), ("l1", DENSE)), 1),
@@ -141,10 +148,15 @@ def test_every_table_is_made(table: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(gpu_times, "product_seconds", lambda m, n, k: 1.0)
     monkeypatch.setattr(gpu_cases, "product_seconds", lambda m, n, k: 1.0)
     monkeypatch.setattr(gpu_times, "L1_SHAPE", DENSE)
+    for cases in ("CASES", "BIT_CASES", "FURTHER_BIT_CASES"):
+        monkeypatch.setattr(gpu_times, cases, CASES[:1])
+    here = lambda processes, mp_context: concurrent.futures.ThreadPoolExecutor(1)  # noqa: E731
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", here)
     rows = list(TABLES[table]())
     assert rows
     for row in rows:
         json.dumps(row)
+        assert "error" not in row, row
 
 
 def few_rounds(advance, *, warm_up: int, steps: int, rounds: int) -> gpu_cases.Times:
@@ -205,6 +217,7 @@ for title in sys.argv[1:]:
     limits = {"one": 9.0, "hangs": 0.3, "two": 9.0, "dies": 9.0, "three": 9.0}
     supervise(lambda left: [sys.executable, "-c", script, *left], limits, 30, report)
     text = (tmp_path / "found.md").read_text()
+    assert report.wrong
     for line in (
         *("| one |", "| hangs |", "| two |", "| dies |", "| three |", "one: 0 s", "three: 0 s"),
         *("hangs: STOPPED: its time was over", "dies: FAILED: its process ended with 9"),
@@ -212,6 +225,21 @@ for title in sys.argv[1:]:
         assert line in text
     kept = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
     assert {"section": "dies", "row": {"of": "dies"}} in kept
+
+
+def test_a_section_that_hangs_takes_its_own_processes_with_it(tmp_path: Path) -> None:
+    """A child that holds the output would keep the part waiting for its end."""
+    script = """
+import json, subprocess, sys, time
+print(json.dumps({"begin": sys.argv[1]}), flush=True)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+time.sleep(60)
+"""
+    report = Report(tmp_path / "found", "a device")
+    began = time.monotonic()
+    supervise(lambda left: [sys.executable, "-c", script, *left], {"one": 0.5}, 20, report)
+    assert time.monotonic() - began < 15
+    assert "one: STOPPED: its time was over" in (tmp_path / "found.md").read_text()
 
 
 def test_what_is_left_when_the_time_is_over_is_named(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def _normalisation(
     for x in parts():
         if first is None and len(x):
             first = x[0].clone()
-        for some in x.split(AT_ONCE):
+        for some in torch.split(x, AT_ONCE):
             if first is None or not same.any():
                 break
             # per dimension: one that is huge and constant says nothing of the others
@@ -246,6 +246,6 @@ def _normalisation(
         )
     mean /= n
     for x in parts():
-        norms = [some.double().sub_(mean).norm(dim=1) for some in x.split(AT_ONCE)]
+        norms = [some.double().sub_(mean).norm(dim=1) for some in torch.split(x, AT_ONCE)]
         mean_norm += float(torch.cat(norms).sum()) / n
     return mean, math.sqrt(d) / mean_norm

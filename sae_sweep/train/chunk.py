@@ -11,14 +11,11 @@ from torch import Tensor
 from sae_sweep.activations.order import rows_between
 from sae_sweep.config import Trial
 from sae_sweep.kernels.fused.ahead import NUMBERS, Ahead
+from sae_sweep.kernels.fused.memory import FETCHED_BYTES
 from sae_sweep.kernels.fused.order import find_order
 from sae_sweep.train.controller import control_at
 from sae_sweep.train.schedule import lr_scale, sparsity_scale
 from sae_sweep.train.source import ActivationSource
-
-FETCHED_BYTES = 2**28
-"""Bytes of rows copied at once where they do not all stay on the device; there are two such
-buffers."""
 
 
 class Stream(NamedTuple):
@@ -85,8 +82,13 @@ class TrainingRows:
         """Make room for a batch of each of so many streams; `rows` may be another tensor then."""
         need = n_streams * self._batch_size
         if not self.resident and need > self._fetched.capacity:
+            before = self._fetched.capacity
             del self._fetched  # first: there may not be memory for both
-            self._fetched = Fetched(self._activations, self._device, need)
+            try:
+                self._fetched = Fetched(self._activations, self._device, need)
+            except Exception:
+                self._fetched = Fetched(self._activations, self._device, before)
+                raise
 
     @property
     def rows(self) -> Float32[Tensor, "rows d"]:

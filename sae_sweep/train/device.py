@@ -6,11 +6,21 @@ import torch
 
 from sae_sweep.config import Trial
 from sae_sweep.errors import BadInput
-from sae_sweep.kernels.fused.memory import packed_memory
+from sae_sweep.kernels.fused.memory import packed_memory, rows_memory
 from sae_sweep.kernels.fused.table import WIDEST
 
 BFLOAT16_SINCE = (8, 0)
 """Compute capability."""
+
+OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "not enough memory", "out of memory", "ALLOC_FAILED")
+"""What CPU, CUDA, Triton and cuBLAS say in errors of no type of their own."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is no memory for more."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def require_device(trial: Trial, device: torch.device) -> None:
@@ -52,7 +62,8 @@ def _require_fused(trial: Trial, device: torch.device) -> None:
             f"capability {capability[0]}.{capability[1]} has no bfloat16 products (8.0 has); use "
             "train.precision=fp32"
         )
-    need, there = packed_memory(trial).total, properties.total_memory
+    there = properties.total_memory
+    need = packed_memory(trial).most + rows_memory(trial, there)
     if need > there:
         raise BadInput(
             f"sae.n_latents={n_latents} at d={d} with train.batch_size={trial.train.batch_size} "

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +15,7 @@ from sae_sweep.config import Trial
 from sae_sweep.errors import lacks_room
 from sae_sweep.records import Outcome, Row, Status
 from sae_sweep.train.checkpoint import State
-from sae_sweep.train.device import require_device
+from sae_sweep.train.device import is_out_of_memory, require_device
 from sae_sweep.train.member import Member
 from sae_sweep.train.solo import Solo
 from sae_sweep.train.source import ActivationSource
@@ -25,15 +25,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "not enough memory")
-
 
 class NoRoom(NamedTuple):
     """A trial left because memory ran out; it can resume later or elsewhere."""
 
     uid: str
     state: State | None
-    """State to resume from; None if it has not trained here."""
+    """State to resume from; None: as before it joined, or from its last checkpoint."""
     reason: str
 
 
@@ -142,7 +140,13 @@ class Engine:
 
     def _begin(self, uid: str, steps: int) -> Iterator[Row | Outcome]:
         """Build a member that has only been added; advance one that trains on its own."""
-        member = self._member(uid)
+        try:
+            member = self._member(uid)
+        except Exception as error:
+            if self._members or not self._packs or not is_out_of_memory(error):
+                raise
+            self._packs.clear()  # what trials that have left took
+            member = self._member(uid)
         if uid in self._solos:
             yield from _train(member, self._solos[uid], steps)
 
@@ -155,15 +159,16 @@ class Engine:
                 return
             made = {self._packed[uid]: self._members[uid].step for uid in uids}
             began, failure = time.perf_counter(), None
+            failures: dict[Packed, Exception] = {}
             try:
-                pack.update(made, count)
+                failures = pack.update(made, count)
             except Exception as error:
                 logger.debug("trials %s shared a step that failed", ", ".join(uids), exc_info=True)
                 failure = error
             else:
                 steps -= count
             share = (time.perf_counter() - began) / len(members)
-            if failure is not None and not _is_out_of_memory(failure):
+            if failure is not None and not is_out_of_memory(failure):
                 for uid in uids:
                     yield self._failure(uid, failure)
                     self.remove(uid)
@@ -172,8 +177,9 @@ class Engine:
                 packed = self._packed[uid]
                 member.step = packed.step
                 member.seconds += share
-                if packed.step == made[packed] + count:
-                    yield from self._guarded(uid, partial(_look, member, pack))
+                if packed in failures or packed.step == made[packed] + count:
+                    look = partial(_look, member, pack, failures.get(packed))
+                    yield from self._guarded(uid, look)
             if failure is not None and self._in(pack):
                 yield self._make_way(pack, failure)
 
@@ -215,7 +221,9 @@ class Engine:
         except Exception as error:
             # the trial's boundary: what happened is recorded, and the other members go on
             logger.debug("trial %s failed", uid, exc_info=True)
-            if uid in self._waiting and self._members and _is_out_of_memory(error):
+            beside = len(self._members) - (uid in self._members)
+            asks = uid in self._waiting or uid in self._packed
+            if asks and beside and is_out_of_memory(error):
                 last = self._no_room(uid, None, error)
             else:
                 last = self._failure(uid, error)
@@ -234,7 +242,7 @@ class Engine:
     def _failure(self, uid: str, error: Exception) -> Outcome:
         if lacks_room(error):  # no fault of the trial's: it goes on where there is room again
             return self.without_room(uid, error)
-        status: Status = "oom" if _is_out_of_memory(error) else "failed"
+        status: Status = "oom" if is_out_of_memory(error) else "failed"
         return Outcome(uid, status, self.step(uid), {}, _words(error), self.seconds(uid))
 
     def _member(self, uid: str) -> Member:
@@ -290,10 +298,10 @@ class Engine:
         joining: dict[Pack, list[Trial]] = {}
         for trial, _ in self._waiting.values():
             if trial.train.kernels == "fused":
-                joining.setdefault(self._pack(trial), []).append(trial)
+                with _room_or_not():
+                    joining.setdefault(self._pack(trial), []).append(trial)
         for pack, trials in joining.items():
-            # without room for all some still may join: each tries again for itself
-            with suppress(torch.OutOfMemoryError):
+            with _room_or_not():
                 pack.reserve(trials)
 
 
@@ -310,26 +318,36 @@ def _train(member: Member, solo: Solo, steps: int) -> Iterator[Row | Outcome]:
                 return
 
 
-def _look(member: Member, pack: "Pack") -> Iterator[Row | Outcome]:
-    """Report on a member; where memory is short, in what the pack's next step will take."""
+def _look(member: Member, pack: "Pack", failure: Exception | None) -> Iterator[Row | Outcome]:
+    """Report on a member; where memory is short, in what the pack's next step will take.
+
+    Raises:
+        Exception: what its work between two updates failed with.
+    """
+    if failure is not None:
+        raise failure
     try:
         yield from member.look()
     except Exception as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         pack.steps.release()
         yield from member.look()
 
 
+@contextmanager
+def _room_or_not() -> Iterator[None]:
+    """Pass over memory that runs out: some trials still may join, each tries again for itself."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+
+
 def _words(error: Exception) -> str:
     lines = str(error).splitlines()[:1]  # a MemoryError has none
     return ": ".join([type(error).__name__, *lines])
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in CPU_OUT_OF_MEMORY)
 
 
 @contextmanager

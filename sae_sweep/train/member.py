@@ -85,8 +85,8 @@ class Member:
         """Check whether loss or parameters have become non-finite.
 
         The flag of the loss is set at the step itself; parameters are looked at here, that is at
-        reports: they make the next loss non-finite, so the step recorded is right within one,
-        and the report interval is what a diverged trial trains on in vain.
+        reports, as a latent that is not a number is never active and need not move the loss: the
+        step recorded is then the report's, the last step of what was trained in vain.
         """
         step = self._training.diverged_at()
         if step:

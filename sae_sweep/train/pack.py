@@ -1,8 +1,9 @@
 """Many trials trained as one program: their latents share a table, their updates are one step."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float64, Shaped
@@ -24,11 +25,14 @@ from sae_sweep.kernels.fused.table import (
 from sae_sweep.sae import AbstractSae
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.controller import L0Controller
+from sae_sweep.train.device import is_out_of_memory
 from sae_sweep.train.pack_steps import PackSteps, Part
 from sae_sweep.train.resample import is_due, resample_silent
 from sae_sweep.train.solo import initial_sae
 from sae_sweep.train.source import ActivationSource
 from sae_sweep.train.training import LOSSES
+
+Made = TypeVar("Made")
 
 FORM_STEPS = 1024
 """Updates after which a trial's form is chosen anew where the count of a token's active latents
@@ -111,7 +115,7 @@ class Packed:
     def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
         """All tensors by name, copied out of the table."""
         counters, controlled = self.pack.steps.counters, self.trial.controlled
-        taken = pages.take(self.pack.table, self.slot, "cpu")
+        taken = self.pack.with_room(lambda: pages.take(self.pack.table, self.slot, "cpu"))
         if not self.trial.sae.fused.bandwidth:
             taken = {name: each for name, each in taken.items() if name not in pages.THRESHOLD}
         return {
@@ -145,25 +149,29 @@ class Packed:
         return min(each - self.step % each for each in every)
 
     def between(self, activations: ActivationSource) -> None:
-        """Act where due after this update: choose the form anew, resample silent latents."""
+        """Act where due after this update: choose the form anew, resample silent latents.
+
+        Where it raises, nothing of the autoencoder has changed.
+        """
         if not self.trial.sae.fused.one_form and self.step % FORM_STEPS == 0:
             l0 = float(self.pack.steps.counters.l0[self.slot])
             sparse = l0 > 0 and _goes_by_active(self.trial, l0)
             self.form = SPARSE if sparse else DENSE
             self.room = math.ceil(ROOM * l0) if sparse else 1
         if is_due(self.trial, self.step):
-            self._resample(self.step, activations)
+            resampled = self.pack.with_room(partial(self._resampled, activations))
+            self.pack.with_room(lambda: pages.put(self.pack.table, self.slot, resampled))
 
     @torch.no_grad()
-    def _resample(self, step: int, activations: ActivationSource) -> None:
+    def _resampled(self, activations: ActivationSource) -> dict[str, Tensor]:
         tensors = pages.take(self.pack.table, self.slot)
         names = ("w_enc", "b_enc", "w_dec", "b_dec")
         moments = {
             name: Moments(tensors[f"first.{name}"], tensors[f"second.{name}"]) for name in names
         }
         sae, silent = self.module(), tensors["silent_tokens"]
-        resample_silent(self.trial, step, sae, moments, silent, activations)
-        pages.put(self.pack.table, self.slot, {**tensors, **dict(sae.named_parameters())})
+        resample_silent(self.trial, self.step, sae, moments, silent, activations)
+        return {**tensors, **dict(sae.named_parameters())}
 
 
 class Pack:
@@ -205,11 +213,11 @@ class Pack:
         """Free the memory that no member needs; each keeps its slot and its bits."""
         slots = {slot: packed.trial.sae.spans for slot, packed in self._members.items()}
         wanted = sum(pages.pages_needed(spans, self._page) for spans in slots.values())
-        if wanted == len(self.table.page_member):
+        size = max(slots, default=0) + 1  # slots behind the last member's go
+        if (wanted, size) == (len(self.table.page_member), len(self.table.member_pages)):
             return
         self.steps.release()
         kept = {slot: pages.take(self.table, slot, "cpu") for slot in slots}
-        size = len(self.table.member_pages)
         self.table = self._empty(1, size)  # the large one goes before the small one comes
         self.steps.move(self.table)
         self.table = self._empty(max(1, wanted), size)
@@ -243,27 +251,49 @@ class Pack:
         self.steps.company_changed()
         del self._members[packed.slot]
 
-    def update(self, made: Mapping[Packed, int], count: int) -> None:
-        """Make `count` more updates of every member; `Packed.step` tells what was done of them.
+    def with_room(self, work: Callable[[], Made]) -> Made:
+        """Do some work; where memory runs out, once more in what the next step would take."""
+        try:
+            return work()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self.steps.release()
+            return work()
+
+    def update(self, made: Mapping[Packed, int], count: int) -> dict[Packed, Exception]:
+        """Make up to `count` more updates of every member; `Packed.step` tells how many.
 
         Args:
             made: updates made so far, by member.
             count: how many more; none may lie beyond the end of a trial.
+
+        Returns:
+            Members whose work between two updates failed, and why: they cannot go on, and the
+            others may have made fewer updates.
         """
+        failures: dict[Packed, Exception] = {}
         for packed, step in made.items():
             packed.step = step
-        while behind := [packed for packed in made if packed.step < made[packed] + count]:
+        while not failures and (
+            behind := [packed for packed in made if packed.step < made[packed] + count]
+        ):
             parts = {one.slot: Part(one.trial, one.step, one.form, one.room) for one in behind}
             apart = [one.steps_together() for one in behind]
             left = [made[one] + count - one.step for one in behind]
             ahead = min(*apart, *left, self.steps.most(parts))
-            for slot, done in self.steps.run(parts, ahead).items():
-                packed = self._members[slot]
-                packed.step += done
-                if done < ahead:  # more latents were active than there was room for
+            made_now = self.steps.run(parts, ahead)
+            for packed in behind:  # all of them, before one of them can fail
+                packed.step += made_now[packed.slot]
+            for packed in behind:
+                if made_now[packed.slot] < ahead:  # more latents were active than there is room for
                     packed.form, packed.room = DENSE, 1
-                else:
+                    continue
+                try:
                     packed.between(self._activations)
+                except Exception as error:  # noqa: BLE001 the member's boundary: the others go on
+                    failures[packed] = error
+        return failures
 
 
 def _first_form(trial: Trial) -> tuple[int, int]:

@@ -10,14 +10,13 @@ import torch
 from sae_sweep.config import Trial
 from sae_sweep.kernels.fused.ahead import Ahead, empty_ahead, stage
 from sae_sweep.kernels.fused.counters import Control, empty_counters
+from sae_sweep.kernels.fused.memory import RESIDENT_SHARE
 from sae_sweep.kernels.fused.step import Kernels, Step
 from sae_sweep.kernels.fused.table import DENSE, IDLE, MOST_STEPS, SPARSE, Table
 from sae_sweep.train.chunk import Stream, TrainingRows, numbers
 from sae_sweep.train.controller import LARGEST_ERROR, LEAD, PROPORTIONAL
+from sae_sweep.train.device import is_out_of_memory
 from sae_sweep.train.source import ActivationSource
-
-RESIDENT_SHARE = 0.4
-"""Share of a device's memory that training rows may take to stay there."""
 
 CPU_BYTES = 2**62
 """The same where the kernels are interpreted: all of them stay."""
@@ -65,11 +64,12 @@ class PackSteps:
         self.move(table)
 
     def move(self, table: Table) -> None:
-        """Switch to a table of another size; every slot keeps its counters."""
+        """Switch to a table of another size; every slot that it has, too, keeps its counters."""
         before = self.counters
         self.counters = empty_counters(len(table.member_pages), self._device)
         for new, old in zip(self.counters, before, strict=True):
-            new[: len(old)] = old
+            n = min(len(new), len(old))
+            new[:n] = old[:n]
         self._table = table
         self.release()
 
@@ -103,7 +103,7 @@ class PackSteps:
             room for.
         """
         step, ahead = self._ready(max((part.room for part in parts.values()), default=1))
-        launch = self._launch_of(step, _kernels(parts))
+        launch = self._launch_of(step, _kernels(parts), alone=len(parts) == 1)
         self._stage(step, ahead, parts, count)
         for _ in range(count):
             launch()
@@ -128,7 +128,7 @@ class PackSteps:
             )
         return self._step, self._ahead
 
-    def _launch_of(self, step: Step, kernels: Kernels) -> Callable[[], None]:
+    def _launch_of(self, step: Step, kernels: Kernels, *, alone: bool) -> Callable[[], None]:
         """The launch of one update; on a GPU the replay of a recorded graph.
 
         An update of nobody goes first. It compiles what a recording could not, allocates all that
@@ -141,13 +141,17 @@ class PackSteps:
         given = self._rows.rows, self.counters, kernels, CONTROL
         update = partial(torch.no_grad()(step.run), *given)
         update()
-        self._launches[kernels] = update if self._unrecorded else self._recorded(update)
+        self._launches[kernels] = (
+            update if self._unrecorded else self._recorded(update, alone=alone)
+        )
         return self._launches[kernels]
 
-    def _recorded(self, update: Callable[[], None]) -> Callable[[], None]:
+    def _recorded(self, update: Callable[[], None], *, alone: bool) -> Callable[[], None]:
         try:
             return record(update, self._device)
         except RuntimeError as error:
+            if is_out_of_memory(error) and not alone:
+                raise  # with a member less there is room for the graph
             logger.warning(
                 "no CUDA graph can be recorded (%s: %s): training goes on without, slower",
                 *(type(error).__name__, next(iter(str(error).splitlines()), "")),

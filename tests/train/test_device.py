@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sae_sweep.errors import BadInput
+from sae_sweep.kernels.fused.memory import packed_memory, rows_memory
 from sae_sweep.train import require_device
 
 CUDA = torch.device("cuda")
@@ -50,6 +51,21 @@ def test_what_no_kernel_or_no_memory_takes_is_refused_before_training(
     trial = make_trial({"n_latents": 64 * width}, kernels="fused", **train)
     trial = dataclasses.replace(trial, source=trial.source._replace(d=width))
     with pytest.raises(BadInput, match=message):
+        require_device(trial, CUDA)
+
+
+def test_the_rows_count_where_they_stay_on_the_device(make_trial, monkeypatch) -> None:
+    trial = make_trial({"n_latents": 64}, kernels="fused")
+    rows = rows_memory(trial, 10**12)
+    assert rows == 4 * trial.source.d * trial.source.train_tokens
+    there = packed_memory(trial).most + rows
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: Properties(total_memory=there)
+    )
+    require_device(trial, CUDA)
+    less = Properties(total_memory=there - 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: less)
+    with pytest.raises(BadInput, match="not even one trial fits"):
         require_device(trial, CUDA)
 
 

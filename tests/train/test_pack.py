@@ -313,6 +313,100 @@ def test_one_that_has_trained_leaves_with_its_state(start, fused, monkeypatch) -
     assert elsewhere.finish().weights(other) == whole.finish().weights(other)
 
 
+RESAMPLED = (UNIT_L1[0], {"resample_every": 3, "resample_after": 1, "steps": 5})
+
+
+def test_resampling_without_memory_takes_that_of_the_steps(start, fused, monkeypatch) -> None:
+    trial = fused(RESAMPLED[0], **RESAMPLED[1])
+    whole, run = start("whole"), start("here")
+    whole.engine.add(trial)
+    whole.finish()
+    run.engine.add(trial)
+    run.advance(1)
+    steps = run.engine._packed[trial.uid].pack.steps
+    short = Shortage(pack.resample_silent, lambda *_: steps._step is not None)
+    monkeypatch.setattr(pack, "resample_silent", short)
+    run.finish(4)
+    assert short.failures > 0
+    assert run.weights(trial) == whole.weights(trial)
+
+
+def test_one_that_cannot_be_resampled_waits_and_the_others_keep_their_bits(
+    start, fused, monkeypatch
+) -> None:
+    """Both are resampled after the same update: what was not done to one is not done by halves."""
+    one, other = (fused(RESAMPLED[0], **RESAMPLED[1], seed_init=seed) for seed in range(2))
+    alone, run, later = start("alone"), start("together"), start("later")
+    for trial in (one, other):
+        alone.engine.add(trial)
+        run.engine.add(trial)
+    alone.finish()
+    run.advance(2)
+    state = run.engine.state(one.uid)
+    resample = pack.resample_silent
+    short = Shortage(resample, lambda trial, *_: trial.uid == one.uid)
+    monkeypatch.setattr(pack, "resample_silent", short)
+    run.finish()
+    (left,) = run.left
+    assert (left.uid, left.state) == (one.uid, None)  # it goes on from its last checkpoint
+    assert run.weights(other) == alone.weights(other)
+    monkeypatch.setattr(pack, "resample_silent", resample)
+    later.engine.add(one, state)
+    assert later.finish().weights(one) == alone.weights(one)
+
+
+def test_a_graph_without_room_sends_the_last_member_away(start, fused, monkeypatch) -> None:
+    one, other = (fused(sae, **train, steps=4) for sae, train in (SPARSE_TOPK, DENSE_TOPK))
+    run, alone = start("here"), start("alone")
+    alone.engine.add(one)
+    alone.finish()
+
+    def without_room(*_: object) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(pack_steps, "record", without_room)
+    for trial in (one, other):
+        run.engine.add(trial)
+    run.finish()
+    assert [left.uid for left in run.left] == [other.uid]
+    assert run.outcomes[one.uid].status == "done"
+    assert run.weights(one) == alone.weights(one)
+
+
+def test_buffers_of_fetched_rows_without_room_leave_the_resident_as_it_was(
+    start, fused, monkeypatch
+) -> None:
+    one, other = (fused(sae, **train, steps=5) for sae, train in (SPARSE_TOPK, DENSE_TOPK))
+    monkeypatch.setattr(pack_steps, "CPU_BYTES", 0)
+    monkeypatch.setattr(chunk, "FETCHED_BYTES", 4 * 4 * 16)
+    alone, run = start("alone"), start("together")
+    alone.engine.add(one)
+    alone.finish()
+    run.engine.add(one)
+    run.advance(2)
+    short = Shortage(chunk.Fetched, lambda _activations, _device, need: need > 4)
+    monkeypatch.setattr(chunk, "Fetched", short)
+    run.engine.add(other)
+    run.finish()
+    assert short.failures > 0
+    assert [left.uid for left in run.left] == [other.uid]
+    assert run.weights(one) == alone.weights(one)
+
+
+def test_what_trials_that_have_left_took_is_free_for_the_next(start, fused, monkeypatch) -> None:
+    one, other = (fused(sae, **train, steps=2) for sae, train in (SPARSE_TOPK, DENSE_TOPK))
+    run = start("here")
+    run.engine.add(one)
+    run.finish()
+    (full,) = run.engine._packs.values()
+    short = Shortage(pack.initial_sae, lambda *_: full in run.engine._packs.values())
+    monkeypatch.setattr(pack, "initial_sae", short)
+    run.engine.add(other)
+    run.finish()
+    assert short.failures == 1
+    assert run.outcomes[other.uid].status == "done"
+
+
 def test_a_report_without_memory_takes_that_of_the_steps(start, fused, monkeypatch) -> None:
     trial = fused(*SPARSE_TOPK[:1], steps=4, report_every=2)
     run = start("here")

@@ -8,6 +8,13 @@ from sae_sweep.kernels.fused.table import MOST_STEPS, PAGE, sparse_up_to
 CHUNK, ROWS, WIDEST, BLOCK = 64, 8, {2: 4096, 4: 2048}, {2: 128, 4: 64}
 """As in `gradients`, `update` and `dense`, which need Triton; the planner has none."""
 
+RESIDENT_SHARE = 0.4
+"""Share of a device's memory that training rows may take to stay there."""
+
+FETCHED_BYTES = 2**28
+"""Bytes of rows copied at once where they do not all stay on the device; there are two such
+buffers."""
+
 ROOM = 4
 """sparse, where the count of a token's active latents varies: room for so many times its mean."""
 
@@ -28,6 +35,20 @@ class Memory(NamedTuple):
     def total(self) -> int:
         """While it trains."""
         return self.table + self.module + self.step
+
+    @property
+    def most(self) -> int:
+        """When it joins and when it trains, with no other member."""
+        return self.table + self.module + max(self.step, self.joining)
+
+
+def rows_memory(trial: Trial, device_bytes: int) -> int:
+    """Bytes that training rows take on a device: all, or the buffers that they are fetched to."""
+    row = 4 * trial.source.d
+    everything = row * trial.source.train_tokens
+    if everything <= RESIDENT_SHARE * device_bytes:
+        return everything
+    return 2 * max(FETCHED_BYTES, row * trial.train.batch_size)
 
 
 def packed_memory(trial: Trial) -> Memory:

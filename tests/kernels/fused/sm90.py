@@ -32,7 +32,7 @@ from sae_sweep.kernels.fused import (
 )
 from sae_sweep.kernels.fused.table import PAGE
 
-WIDTHS = (16, 384, 2048, 4096, 5120)
+WIDTHS = (16, 384, 768, 2048, 4096, 5120)
 """Of rows. Kernels are compiled for the next power of two: 5120 stands for all up to 8192."""
 TILE = select.TILE_PAGES * PAGE
 TABLE = {
