@@ -258,7 +258,7 @@ def record(path: Path) -> None:
 def render(lines: list[dict[str, Any]]) -> str:
     """Write the table: each trainer's best learning rate by F1."""
     header = ["features", "kind", "trainer", "lr", "F1", "MCC", "uniqueness", "dead", "L0"]
-    header += ["explained variance"]
+    header += ["explained variance", "best MCC of all rates"]
     table = [header, ["---"] * len(header)]
     for size in SIZES:
         for kind in KINDS:
@@ -278,6 +278,7 @@ def render(lines: list[dict[str, Any]]) -> str:
                         *(f"{best[name]:.3f}" for name in ("f1", "mcc", "uniqueness")),
                         *(f"{best['dead']} of {size.n_latents}", f"{best['l0']:.1f}"),
                         f"{best['explained_variance']:.3f}",
+                        f"{max(one['mcc'] for one in tried):.3f}",
                     ]
                 )
     dates = ", ".join(sorted({one["date"] for one in lines}))

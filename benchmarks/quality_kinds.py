@@ -37,14 +37,16 @@ HERE = Path(__file__).parent
 N_LATENTS = 512
 TARGETS = (16, 32, 64)
 """Active latents per token at which architectures are compared."""
+BELOW = (10,)
+"""Settings below the targets."""
 OURS, AUTO = "sae-sweep", "sae-sweep auto"
 """Ours as it is, and with the encoder's start chosen by the regime, where k sets L0 and rows are
 seen often: elsewhere both are one."""
 PEERS = ("sae-lens", "dictionary-learning")
 PENALTIES = {
-    ("l1", "sae-sweep"): (1.2, 2.1, 3.6),
+    ("l1", "sae-sweep"): (0.6, 1.2, 2.1, 3.6),
     ("l1", "sae-lens"): (0.8, 1.6, 2.8),
-    ("l1", "dictionary-learning"): (1.3, 2.2, 3.7),
+    ("l1", "dictionary-learning"): (0.7, 1.3, 2.2, 3.7),
     ("gated", "sae-sweep"): (2.2, 4.2, 8.0),
     ("gated", "sae-lens"): (1.3, 2.6, 5.2),
     ("gated", "dictionary-learning"): (2.3, 4.4, 8.5),
@@ -84,13 +86,13 @@ class Task(NamedTuple):
     seed: int
 
 
-def strengths(kind: str, trainer: str) -> tuple[str, tuple[float, ...]]:
-    """The setting that moves L0, and its values."""
-    if kind == "jumprelu":
-        return "target_l0", TARGETS
+def strengths(kind: str, trainer: str, regime: Regime) -> tuple[str, tuple[float, ...]]:
+    """The setting that moves L0, and its values: L0 in use lies on both sides of each target."""
     if kind in ("l1", "gated"):
         return "l1_alpha", PENALTIES[kind, trainer]
-    return "k", TARGETS
+    # the threshold is of rows that were seen often: of others more latents are active
+    values = (*BELOW, *TARGETS) if regime.epochs >= OFTEN and kind != "topk" else TARGETS
+    return ("target_l0" if kind == "jumprelu" else "k"), values
 
 
 def make_trial(regime: Regime, source: Source, task: Task) -> Trial:
@@ -125,7 +127,8 @@ class Bench:
         """Train what is missing, kind by kind; yields the lines of all kinds so far."""
         lines: list[dict[str, Any]] = []
         for kind in kinds:
-            auto = strengths(kind, OURS)[0] == "k" and self._regime.epochs >= OFTEN
+            setting, _ = strengths(kind, OURS, self._regime)
+            auto = setting == "k" and self._regime.epochs >= OFTEN
             for trainer in (OURS, *((AUTO,) if auto else ()), *PEERS):
                 first = [line for lr in LRS for line in self._curve(kind, trainer, lr, seed=0)]
                 best = quality_kinds_table.best_rates(first)
@@ -135,7 +138,7 @@ class Bench:
             yield lines
 
     def _curve(self, kind: str, trainer: str, lr: float, seed: int) -> list[dict[str, Any]]:
-        setting, values = strengths(kind, trainer)
+        setting, values = strengths(kind, trainer, self._regime)
         return [self._line(kind, trainer, setting, value, lr, seed) for value in values]
 
     def _line(

@@ -70,17 +70,19 @@ def _detectable(cells: pd.DataFrame) -> float:
 
 
 def _compared(cells: pd.DataFrame) -> pd.DataFrame:
-    """One row per architecture and L0: ours against the best peer."""
+    """One row per architecture, L0 and trainer of ours: against the best peer."""
     rows = []
     for (kind, target), cell in cells.groupby(["kind", "target"], sort=False):
         by_trainer = cell.set_index("trainer")["log_fvu"]
         ours = [name for name in by_trainer.index if name.startswith("sae-sweep")]
         peers = by_trainer.drop(ours)
-        ratio = by_trainer[ours[-1]] - peers.min()  # the encoder's start by regime, where k sets L0
         noise = _detectable(cells[cells["kind"] == kind])
-        verdict = "worse" if ratio > noise else "better" if ratio < -noise else "equal"
-        rows.append((kind, target, ratio, peers.idxmin(), noise, verdict))
-    return pd.DataFrame(rows, columns=["kind", "target", "ratio", "peer", "noise", "verdict"])
+        for name in ours:
+            ratio = by_trainer[name] - peers.min()
+            verdict = "worse" if ratio > noise else "better" if ratio < -noise else "equal"
+            rows.append((kind, target, name, ratio, peers.idxmin(), noise, verdict))
+    columns = ["kind", "target", "trainer", "ratio", "peer", "noise", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _setting(runs: pd.DataFrame) -> str:
@@ -99,34 +101,40 @@ def _all(column: pd.Series) -> str:
 
 
 def _table(cells: pd.DataFrame) -> str:
-    """FVU, mean of two seeds; in brackets the learning rate that was best, and dead latents."""
+    """FVU, mean of two seeds; in brackets the learning rate that was best, and dead latents.
+
+    Where ours stands twice, so do what follows from it, in the same order.
+    """
     trainers = list(dict.fromkeys(cells["trainer"]))
     found = cells.set_index(["kind", "target", "trainer"])
     rows = []
-    for _, cell in _compared(cells).iterrows():
+    for (kind, target), compared in _compared(cells).groupby(["kind", "target"], sort=False):
         entries = []
         for trainer in trainers:
-            if (cell["kind"], cell["target"], trainer) not in found.index:
+            if (kind, target, trainer) not in found.index:
                 entries.append("")
                 continue
-            one = found.loc[(cell["kind"], cell["target"], trainer)]
+            one = found.loc[(kind, target, trainer)]
             rate = f"{one['lr']:.0e}".replace("e-0", "e-")
             far = "~" if one["far"] else ""
             entries.append(f"{far}{math.exp(one['log_fvu']):.4f} ({rate}, {one['dead']:.0%})")
-        change = f"{math.expm1(cell['ratio']):+.1%} against {cell['peer']}"
-        noise = f"{math.expm1(cell['noise']):.1%}"
-        rows.append([cell["kind"], str(cell["target"]), *entries, change, noise, cell["verdict"]])
-    header = ["kind", "L0", *trainers, "sae-sweep, best peer", "detectable", "verdict"]
+        changes = [f"{math.expm1(ratio):+.1%}" for ratio in compared["ratio"]]
+        noise, peer = f"{math.expm1(compared['noise'].iloc[0]):.1%}", compared["peer"].iloc[0]
+        verdicts = ", ".join(compared["verdict"])
+        rows.append([kind, str(target), *entries, peer, ", ".join(changes), noise, verdicts])
+    header = ["kind", "L0", *trainers, "best peer", "ours to it", "detectable", "verdict"]
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
 
 
 def _verdicts(cells: pd.DataFrame) -> str:
-    compared = _compared(cells)
-    counts = compared["verdict"].value_counts()
-    told = ", ".join(f"{verdict} in {count}" for verdict, count in counts.items())
+    told = []
+    for name, compared in _compared(cells).groupby("trainer", sort=False):
+        counts = compared["verdict"].value_counts()
+        counted = ", ".join(f"{verdict} in {count}" for verdict, count in counts.items())
+        told.append(f"Of {len(compared)} cells of {name}, against the best peer: {counted}.")
     seconds = cells.drop_duplicates(["kind", "trainer"]).groupby("trainer", sort=False)["seconds"]
     spent = ", ".join(f"{name} {total:,.0f}" for name, total in seconds.sum().items())
     return (
-        f"Of {len(compared)} cells, ours against the best peer of the cell: {told}. "
+        f"{' '.join(told)} L0 marked ~ is not within {TOLERANCE:.0%} of any training's. "
         f"CPU seconds of all trainings: {spent}."
     )

@@ -32,6 +32,8 @@ SETTINGS = {
 LONGER = {"l1": 6, "gated": 6}
 """How many times as many steps a turn has."""
 NAMES = ("sae-sweep", "sae-lens", "dictionary-learning")
+FURTHER = {"topk": ("eai-sparsify",)}
+"""Peers that have one kind only."""
 
 
 def measure(outputs: Path, kinds: list[str], steps: int, turns: int) -> dict[str, dict[str, float]]:
@@ -45,7 +47,7 @@ def measure(outputs: Path, kinds: list[str], steps: int, turns: int) -> dict[str
             sae = ARCHITECTURES[kind](n_latents=N_LATENTS, **SETTINGS[kind])
             config = TrialConfig(activations=ACTIVATIONS, sae=sae, train=train)
             trial = resolve(config, source)
-            for name in NAMES:
+            for name in (*NAMES, *FURTHER.get(kind, ())):
                 clock = Clocked(activations)
                 trainers.TRAINERS[name](trial, clock)
                 taken = [b - a for a, b in zip(clock.cpu, clock.cpu[1:], strict=False)]
@@ -59,11 +61,13 @@ def measure(outputs: Path, kinds: list[str], steps: int, turns: int) -> dict[str
 
 def render(found: dict[str, dict[str, float]]) -> str:
     """Write the table."""
-    header = ["kind", *(f"{name}, ms" for name in NAMES), "against the faster peer"]
+    names = list(dict.fromkeys(name for times in found.values() for name in times))
+    header = ["kind", *(f"{name}, ms" for name in names), "against the fastest peer"]
     rows = [header, ["---"] * len(header)]
     for kind, times in found.items():
-        ratio = min(times[name] for name in NAMES[1:]) / times[NAMES[0]]
-        rows.append([kind, *(f"{times[name]:.1f}" for name in NAMES), f"{ratio:.2f} times"])
+        ratio = min(times[name] for name in times if name != NAMES[0]) / times[NAMES[0]]
+        entries = [f"{times[name]:.1f}" if name in times else "" for name in names]
+        rows.append([kind, *entries, f"{ratio:.2f} times"])
     return (
         f"`python -m benchmarks.step_kinds`, {datetime.now(UTC).date().isoformat()}: d 384, "
         f"{N_LATENTS} latents, k {K}, batch {BATCH}; CPU time, one thread, medians; {versions()}; "
