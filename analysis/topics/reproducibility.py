@@ -15,7 +15,7 @@ from analysis.page.markdown import code, counted, duration, escaped, listed, mom
 from analysis.statistics.resampling import RESAMPLES
 from analysis.study.settings import device, distinct, flattened, shown, versions
 from analysis.study.table import Study
-from sae_sweep.records import METRICS, STATUSES, digest
+from sae_sweep.records import METRICS, STATUSES, digest, l0_setting
 
 PACKAGES = ("numpy", "scipy", "pandas", "matplotlib")
 """By which a report's figures are made."""
@@ -30,7 +30,7 @@ NORMALISATION = (
     "activations are centred on the training mean and scaled so that E‖x‖ = √d; "
     "metrics are of the normalised activations"
 )
-L1_REDUCTION = "; l1_alpha weighs the batch mean of a sum over latents"
+REDUCTION = "; {} weighs the batch mean of a sum over latents"
 
 
 def files(context: ReportContext) -> list[Block]:
@@ -145,13 +145,12 @@ def _states(study: Study) -> str:
 
 
 def _evaluation(study: Study) -> dict[str, str]:
-    normalisation = NORMALISATION
-    if any(one.config.get("sae", {}).get("kind") == "l1" for one in study.records):
-        normalisation += L1_REDUCTION
+    moves = [l0_setting(one.config.get("sae", {})) for one in study.records]
+    weights = sorted({one.name for one in moves if one is not None and not one.is_count})
     fingerprints = distinct(study, lambda one: one.config.get("activations", {}).get("fingerprint"))
     return {
         "evaluation": "final metrics over the whole validation split, at the end of training",
-        "normalisation": normalisation,
+        "normalisation": NORMALISATION + "".join(map(REDUCTION.format, weights)),
         "activations": ", ".join(code(one) for one in fingerprints) or "not recorded",
         "versions of the run": escaped(versions(study.run.versions)) or "not recorded",
     }

@@ -63,7 +63,7 @@ class Trial:
     @property
     def controlled(self) -> bool:
         """Whether the penalty's weight is moved during training, to hold a target L0."""
-        return _is_controlled(self.sae, self.train)
+        return self.train.l0_controller
 
     @property
     def report_every(self) -> int:
@@ -212,18 +212,23 @@ def _refuse_resampling(sae: AnySae, train: TrainConfig) -> None:
 
 
 def _refuse_controller(sae: AnySae, train: TrainConfig) -> None:
-    if not _is_controlled(sae, train):
+    if not train.l0_controller:
         return
     name, value = sae.l0_setting
+    if sae.l0_setting.is_count:
+        assert sae.n_latents is not None
+        assert train.l0_target is not None
+        raise BadInput(
+            f"train.l0_controller=true with sae.kind={sae.kind}: sae.{name} sets L0 itself; use "
+            f"train.l0_controller=false and sae.{name}="
+            f"{max(1, round(train.l0_target * sae.n_latents))} for train.l0_target="
+            f"{train.l0_target:g}; in a sweep of several kinds, move the controller to `when`"
+        )
     if value == 0:
         raise BadInput(
             f"sae.{name}=0 with train.l0_controller=true: it multiplies {name}, and 0 stays 0; "
             f"give a value to start from, e.g. {in_words(type(sae).model_fields[name].default)}"
         )
-
-
-def _is_controlled(sae: AnySae, train: TrainConfig) -> bool:
-    return train.l0_controller and not sae.l0_setting.is_count
 
 
 def _refuse_idle_loss(sae: AnySae, train: TrainConfig) -> None:
@@ -247,7 +252,7 @@ def _active_train(train: TrainConfig, sae: AnySae) -> dict[str, Any]:
         inactive |= {"latents"}
     if not sae.warms_up:
         inactive |= {"l1_warmup_fraction"}
-    if not _is_controlled(sae, train):
+    if not train.l0_controller:
         inactive |= CONTROL
     elif train.l0_target_start is None:
         inactive |= {"l0_target_fraction"}
@@ -264,7 +269,7 @@ def _label(sae: AnySae, train: TrainConfig, d: int) -> str:
         parts.append("skip" if sae.skip else "trans")
     if sae.init_sha256 is not None:
         parts.append(f"init{sae.init_sha256[:6]}")
-    if _is_controlled(sae, train):
+    if train.l0_controller:
         parts.append(f"l0t{train.l0_target:.1e}")
     if train.seed_init or train.seed_data:
         parts.append(
@@ -281,8 +286,8 @@ def risks(trial: Trial) -> list[str]:
     found = trial.sae.risks(trial.source.d)
     if trial.train.l0_target is not None and not trial.controlled:
         found.append(
-            f"train.l0_target={trial.train.l0_target:g} without train.l0_controller=true and a "
-            "sae.kind with a penalty: nothing holds it"
+            f"train.l0_target={trial.train.l0_target:g} without train.l0_controller=true, which "
+            "needs a sae.kind with a penalty: nothing holds it"
         )
     if trial.source.has_target and not trial.sae.transcoder:
         found.append(

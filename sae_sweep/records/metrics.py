@@ -5,6 +5,8 @@ Trainer, store, report and search read this table. A metric that is not here doe
 
 from typing import Literal, NamedTuple
 
+from sae_sweep.records.sparsity import PENALTIES
+
 MOST_PREFIXES = 10
 """Of a matryoshka dictionary; each but the last has a metric of its own."""
 
@@ -364,7 +366,7 @@ _TABLE = (
     ),
     *(
         metric
-        for weight in ("l1_alpha", "l0_coeff")
+        for weight in PENALTIES
         for metric in (
             Metric(
                 f"{weight}_final",

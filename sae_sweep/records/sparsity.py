@@ -16,8 +16,10 @@ L0_SETTINGS: dict[str, tuple[str, ...]] = {
 COUNTS = frozenset({"k", "target_l0"})
 """Of these L0 is the value itself; the others are weights of a penalty: larger is sparser."""
 
-PENALTIES = frozenset(name for names in L0_SETTINGS.values() for name in names) - COUNTS
-"""Weights of a penalty that set L0."""
+PENALTIES: tuple[str, ...] = tuple(
+    dict.fromkeys(name for names in L0_SETTINGS.values() for name in names if name not in COUNTS)
+)
+"""Weights of a penalty that set L0, each once."""
 
 
 class L0Setting(NamedTuple):

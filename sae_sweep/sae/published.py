@@ -279,7 +279,7 @@ def to_unit_rows(sae: AbstractSae) -> None:
     low, high = norm.min().item(), norm.max().item()
     if max(1 - low, high - 1) < ROUNDING:
         return
-    selects = sae.config.kind in ("topk", "batchtopk", "matryoshka")
+    selects = sae.config.l0_setting.name == "k"
     if selects and (low <= 0 or high / low - 1 > EQUAL_NORMS):
         raise BadInput(
             f"decoder rows have norms from {low:.3g} to {high:.3g}, and sae.kind={sae.config.kind} "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from sae_sweep.config import Constraint, SearchConfig, read_constraint
-from sae_sweep.records import METRICS
+from sae_sweep.records import METRICS, PENALTIES
 
 SMALLEST_L0 = 1e-9
 """Of a trial without any active latent, so that its logarithm exists."""
@@ -88,19 +88,20 @@ def degenerate(search: SearchConfig, drawn: set[str]) -> str | None:
     """Warn where the optimum lies at an end of an axis whatever the data.
 
     Less sparsity reconstructs better: without a target, an objective of sparsity or a constraint
-    the answer is the lowest l1_alpha.
+    the answer is the lowest weight of its penalty.
     """
     goal = read_objective(search)
     sparse = {"l0", "l0_fraction", "k"}
     reconstruction = {"fvu", "mse", "explained_variance"}
-    if search.kind != "optuna" or "sae.l1_alpha" not in drawn:
+    weight = next((name for name in PENALTIES if f"sae.{name}" in drawn), None)
+    if search.kind != "optuna" or weight is None:
         return None
     if not set(goal.names) <= reconstruction or goal.target is not None:
         return None
     if any(one.metric in sparse for one in goal.constraints):
         return None
     return (
-        f"search.objective={', '.join(goal.names)} over sae.l1_alpha is degenerate: the lowest "
-        "l1_alpha wins, since nothing asks for sparsity; add l0 to the objectives, a constraint "
+        f"search.objective={', '.join(goal.names)} over sae.{weight} is degenerate: the lowest "
+        f"{weight} wins, since nothing asks for sparsity; add l0 to the objectives, a constraint "
         'such as "l0_fraction <= 0.05", or seek search.target=0.05 instead'
     )

@@ -63,19 +63,21 @@ def test_a_constraint_measures_how_far_it_is_violated(
     [
         ({"objective": "fvu"}, "sae.l1_alpha", True),
         ({"objective": ["fvu", "mse"]}, "sae.l1_alpha", True),
+        ({"objective": "fvu"}, "sae.l0_coeff", True),
         ({"objective": "fvu"}, "train.lr", False),
         ({"objective": ["fvu", "l0"]}, "sae.l1_alpha", False),
         ({"objective": "fvu", "constraints": ["l0 <= 40"]}, "sae.l1_alpha", False),
         ({"target": 0.05}, "sae.l1_alpha", False),
     ],
 )
-def test_reconstruction_alone_over_l1_alpha_is_warned_of(
+def test_reconstruction_alone_over_the_weight_of_a_penalty_is_warned_of(
     settings: dict[str, Any], drawn: str, is_degenerate: bool
 ) -> None:
     sweep = SweepConfig(space={drawn: {"loguniform": [0.1, 10]}})
     found = warnings(sweep, make(kind="optuna", **settings))
     assert bool(found) == is_degenerate
-    assert all("is degenerate: the lowest l1_alpha wins" in one for one in found)
+    name = drawn.removeprefix("sae.")
+    assert all(f"is degenerate: the lowest {name} wins" in one for one in found)
 
 
 SYNTHETIC = {"synthetic": {}, "d": 32}

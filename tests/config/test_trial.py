@@ -63,7 +63,7 @@ SAME = [
         {},
     ),
     ({"kind": "jumprelu"}, {}, {"kind": "jumprelu", "target_l0": 32}, {}),
-    ({}, {"l0_controller": True, "l0_target": 0.05}, {}, {}),
+    ({}, {"l0_target": 0.05}, {}, {}),
     (
         {"kind": "l1"},
         {"l0_target": 0.05, "l0_target_start": 0.1, "l0_target_fraction": 0.2, "l0_bound": 9},
@@ -267,6 +267,17 @@ def test_the_label_reads_like_the_settings(sae, train, label) -> None:
             {"l0_controller": True, "l0_target": 0.05},
             r"sae\.l1_alpha=0 with train\.l0_controller=true: .*give a value to start from",
         ),
+        (
+            {"n_latents": 512},
+            {"l0_controller": True, "l0_target": 0.05},
+            r"train\.l0_controller=true with sae\.kind=topk: sae\.k sets L0 itself; use "
+            r"train\.l0_controller=false and sae\.k=26 for train\.l0_target=0\.05; .*`when`",
+        ),
+        (
+            {"kind": "jumprelu", "n_latents": 512},
+            {"l0_controller": True, "l0_target": 0.05},
+            r"train\.l0_controller=true with sae\.kind=jumprelu: sae\.target_l0 sets L0 itself; ",
+        ),
     ],
 )
 def test_what_only_resolution_shows_is_refused(sae, train, message) -> None:
@@ -281,7 +292,7 @@ def test_what_only_resolution_shows_is_refused(sae, train, message) -> None:
         ({"aux_kind": "usage", "aux_target": 0.5}, {}, "is above k/n_latents"),
         ({}, {"steps": 10}, "under 100 each"),
         ({"kind": "l1"}, {"l0_target": 0.05}, "train.l0_target=0.05 without"),
-        ({}, {"l0_controller": True, "l0_target": 0.05}, "nothing holds it"),
+        ({}, {"l0_target": 0.05}, "needs a sae.kind with a penalty: nothing holds it"),
         (
             {"aux_coeff": 0},
             {"dead_window_tokens": 200_000},

@@ -70,6 +70,26 @@ def test_aux_k_loss() -> None:
     )
 
 
+def test_batch_top_k() -> None:
+    assert checked(lambda pre: kernels.batch_top_k(pre, 3).latents, (5, 8))
+
+
+def test_nested_errors() -> None:
+    def joined(*inputs: Tensor) -> Tensor:
+        return torch.stack(kernels.nested_errors(*inputs, prefixes=[2, 6]))
+
+    assert checked(joined, (5, 4), (5, 6), (6, 4), (4,))
+
+
+def test_pre_activation_loss() -> None:
+    dead = torch.arange(8) < 5
+    assert checked(lambda pre, level: kernels.pre_activation_loss(pre, level, dead), (5, 8), (8,))
+
+
+def test_diversity_penalty() -> None:
+    assert checked(kernels.diversity_penalty, (6, 4))
+
+
 def test_usage_loss_with_threshold_and_spread_held() -> None:
     torch.manual_seed(1)
     pre = torch.randn(5, 8).double()

@@ -159,6 +159,53 @@ def test_usage_loss_pulls_up_exactly_the_latents_below_the_target() -> None:
     assert (pre.grad < 0).any(dim=0).tolist() == below.tolist()
 
 
+def test_jump_relu_and_mean_l0_have_the_papers_pseudo_derivatives() -> None:
+    """Rajamanoharan et al. 2024, arXiv:2407.14435, eqs. 11 and 12, with a rectangular kernel."""
+    torch.manual_seed(0)
+    pre, threshold = torch.randn(16, 10).requires_grad_(), torch.rand(10).requires_grad_()
+    upstream, width = torch.randn(16, 10), 0.7
+    kept, passed = torch.zeros(16, 10), torch.zeros(16, 10)
+    by_jump, by_count = torch.zeros(10), torch.zeros(10)
+    for i in range(16):
+        for j in range(10):
+            z, theta = pre[i, j].item(), threshold[j].item()
+            if z > theta:
+                kept[i, j], passed[i, j] = z, upstream[i, j]
+            if -0.5 < (z - theta) / width < 0.5:
+                by_jump[j] -= theta / width * upstream[i, j]
+                by_count[j] -= 1 / width / 16
+    latents = kernels.jump_relu(pre, threshold, width)
+    count = kernels.mean_l0(pre, threshold, width)
+    assert torch.equal(latents, kept)
+    assert count.item() == pytest.approx((kept > 0).sum().item() / 16)
+    to_pre, to_threshold = torch.autograd.grad(latents, (pre, threshold), upstream)
+    assert torch.equal(to_pre, passed)
+    torch.testing.assert_close(to_threshold, by_jump)
+    none, to_threshold = torch.autograd.grad(count, (pre, threshold), allow_unused=True)
+    assert none is None
+    torch.testing.assert_close(to_threshold, by_count)
+
+
+def test_batch_top_k_keeps_the_largest_of_the_whole_batch() -> None:
+    """Bussmann et al. 2024, arXiv:2412.06410: a token may have more than k, another none."""
+    torch.manual_seed(0)
+    pre = torch.randn(8, 10) + torch.linspace(-2, 2, 8)[:, None]
+    places = sorted(((i, j) for i in range(8) for j in range(10)), key=lambda at: -pre[at].item())
+    kept = torch.zeros(8, 10)
+    for at in places[: 3 * 8]:
+        kept[at] = pre[at]
+    found = kernels.batch_top_k(pre, 3)
+    assert torch.equal(found.latents, kept)
+    assert found.threshold == pre[places[3 * 8 - 1]]
+    assert len({int(count) for count in (kept > 0).sum(dim=1)}) > 2
+
+
+def test_batch_top_k_breaks_ties_to_the_first_and_drops_negatives() -> None:
+    pre = torch.tensor([[2.0, 1.0, 1.0], [1.0, -3.0, -4.0]])
+    assert kernels.batch_top_k(pre, 1).latents.tolist() == [[2, 1, 0], [0, 0, 0]]
+    assert kernels.batch_top_k(pre, 3).latents.tolist() == [[2, 1, 1], [1, 0, 0]]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("lr", "beta1", "beta2"), [(1e-3, 0.9, 0.999), (0.1, 0.0, 0.5)])
 def test_adam_step_is_torch_adam(dtype: torch.dtype, lr: float, beta1: float, beta2: float) -> None:

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from sae_sweep.activations import batch_indices
-from sae_sweep.config import Trial
+from sae_sweep.config import ARCHITECTURES, Trial
 from sae_sweep.errors import BadInput
 from sae_sweep.kernels.cpu import forms, latents
 from sae_sweep.records import METRICS
 from sae_sweep.train import State, checkpoint, require_device
-from tests.train.conftest import Run
+from tests.train.conftest import KINDS, Run
+from tests.train.test_pack import FURTHER, ZOO
 
 
 def assert_same(left, right, trial: Trial) -> None:
@@ -29,6 +30,13 @@ def same_state(left: State, right: State) -> None:
     assert left.tensors.keys() == right.tensors.keys()
     for name, tensor in left.tensors.items():
         assert torch.equal(tensor, right.tensors[name]), name
+
+
+def test_every_architecture_is_trained_in_company_and_every_fused_form_in_a_pack() -> None:
+    alike = {sae.get("kind", "topk") for sae, _ in KINDS.values()}
+    assert alike == ARCHITECTURES.keys()
+    packed = {sae.get("kind", "topk") for sae, _ in (ZOO | FURTHER).values()}
+    assert packed == {kind for kind, one in ARCHITECTURES.items() if "fused" in one.forms}
 
 
 def test_a_trial_ends_alike_alone_packed_and_joined_late(

@@ -91,6 +91,7 @@ class TooFewAlphas:
 class NotMonotone:
     """Why no curve is fitted: two trials contradict a falling response."""
 
+    setting: str
     curve: str
     alpha: float
     n_latents: int
@@ -104,7 +105,7 @@ class NotMonotone:
         """The two trials."""
         return (
             f"{_of(self.curve)}no curve is fitted: the response is not monotone, l0_fraction "
-            f"{number(self.l0_fraction)} at l1_alpha {number(self.alpha)} (n_latents "
+            f"{number(self.l0_fraction)} at {self.setting} {number(self.alpha)} (n_latents "
             f"{self.n_latents:,}) and {number(self.other_l0_fraction)} at "
             f"{number(self.other_alpha)} ({self.other_n_latents:,}), where it should fall"
         )
@@ -221,7 +222,7 @@ def _claims(study: Study, curve: Curve) -> list[Claim]:
         one, other = curve.rise
         here = one.l1_alpha, one.n_latents, one.l0_fraction
         there = other.l1_alpha, other.n_latents, other.l0_fraction
-        return [NotMonotone(curve.name, *here, *there), *_width_law(study, curve)]
+        return [NotMonotone(curve.setting, curve.name, *here, *there), *_width_law(study, curve)]
     if not curve.fits:
         return [TooFewAlphas(curve.setting, curve.name, curve.alphas)]
     found: list[Claim] = []
