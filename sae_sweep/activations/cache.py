@@ -165,7 +165,7 @@ class Cache:
         return True
 
     def _compute(self, number: int, shard: Planned) -> bool:
-        """Compute a shard for all readers that need it now, unless another process does."""
+        """Compute a shard for readers that need it now or soon, unless another process does."""
         if any(one.supplies for one in self._others(self._own)):
             return self._at_hand(number)
         if self._extraction is None:
@@ -177,11 +177,19 @@ class Cache:
             if shelf is self._own:
                 who.append(Reading(self._windows))
             elif not any(window in one.windows for one in who):
+                if self._soon(shelf, shard, window, who):
+                    served.append(other)
                 continue
             shelf.make_room(shard, who)
             served.append(other)
         computed = any(True for _ in list(self._extraction.compute(shard, served)))
         return self._at_hand(number) or computed
+
+    def _soon(self, shelf: _Shelf, shard: Planned, window: int, who: Sequence[Reading]) -> bool:
+        """Whether readers of another source come to a shard while it is cached, and it fits."""
+        after = shelf.until_needed(window, who)
+        near = any(one.at is not None for one in who) and after < shelf.holds
+        return near and shelf.lacks(shard) and shelf.make_room(shard, who, after)
 
     def _ahead(self) -> bool:
         """Whether continuing would evict what a reader just behind is about to read."""

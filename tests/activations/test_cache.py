@@ -260,6 +260,33 @@ def test_layers_that_are_read_at_the_same_place_share_the_pass(
         one.close()
 
 
+def test_layers_that_are_read_side_by_side_share_the_pass_as_far_as_the_cache_reaches(
+    model_config: Make, tmp_path: Path, computed: list[str]
+) -> None:
+    bound = 60 * (4 * 16 + 18)
+    settings = {"train_tokens": 300, "window_rows": 30, "cache_gb": bound / 1e9}
+    wanted = prepared(tmp_path, *(model_config("gpt2", layer=n, **settings) for n in (1, 3)))
+    computed.clear()
+    first, second = Cache(wanted, tmp_path), Cache(wanted[::-1], tmp_path)
+    first.hold([0])
+    second.hold([0])
+    for window in range(1, 10):
+        for one in (first, second):
+            one.hold([window])
+            while not one.bring():
+                pass
+    assert computed == [shard.name for shard in shards(wanted[0], "train")][1:]
+    for one in wanted:
+        there = len(list(one.folder(tmp_path).glob("train-?????.safetensors")))
+        assert there * 30 * (4 * 16 + 18) <= bound
+    second.hold([3])
+    first.hold([6])
+    assert not first.bring()
+    assert not (wanted[1].folder(tmp_path) / "train-00006.safetensors").exists()  # too far ahead
+    for one in (first, second):
+        one.close()
+
+
 def test_a_model_computes_a_shard_again_to_the_same_bits(
     model_config: Make, tmp_path: Path
 ) -> None:
