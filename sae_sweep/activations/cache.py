@@ -23,7 +23,7 @@ from sae_sweep.activations.plan import (
 from sae_sweep.activations.preparation import prepare
 from sae_sweep.activations.presence import Entry, Reading, notes_folder, readings
 from sae_sweep.activations.reader import Rows
-from sae_sweep.activations.shards import origins_path, read_shard
+from sae_sweep.activations.shards import origins_path, read_shard, written
 
 SECONDS_BETWEEN_LOOKS = 0.2
 PATIENCE_SECONDS = 300.0
@@ -74,7 +74,8 @@ class _Shelf:
         Returns:
             Whether it fits.
         """
-        sizes = {number for number, shard in enumerate(self.plan) if not self.lacks(shard)}
+        there = written(self.folder)
+        sizes = {number for number, shard in enumerate(self.plan) if shard.name in there}
         rows = coming.rows + sum(self.plan[number].rows for number in sizes)
         excess = stored_bytes(self.one, rows) - self._bound
         held = {window for reading in who for window in reading.windows}
