@@ -24,6 +24,7 @@ from sae_sweep.activations.preparation import prepare
 from sae_sweep.activations.presence import Entry, Reading, notes_folder, readings
 from sae_sweep.activations.reader import Rows
 from sae_sweep.activations.shards import origins_path, read_shard, written
+from sae_sweep.errors import BadRows
 
 SECONDS_BETWEEN_LOOKS = 0.2
 PATIENCE_SECONDS = 300.0
@@ -183,7 +184,13 @@ class Cache:
                 continue
             shelf.make_room(shard, who)
             served.append(other)
-        computed = any(True for _ in list(self._extraction.compute(shard, served)))
+        try:
+            computed = any(True for _ in list(self._extraction.compute(shard, served)))
+        except BadRows:
+            if len(served) == 1:
+                raise
+            # they may be another source's
+            computed = any(True for _ in list(self._extraction.compute(shard, [0])))
         return self._at_hand(number) or computed
 
     def _soon(self, shelf: _Shelf, shard: Planned, window: int, who: Sequence[Reading]) -> bool:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sae_sweep.cli import main
 from sae_sweep.cli.run import _command
-from sae_sweep.records.store import Store
+from sae_sweep.records.store import Reader, Store, default_url
 from sae_sweep.sae import load
 from sae_sweep.train import checkpoint
 
@@ -170,6 +171,28 @@ def test_a_manifest_of_another_schema_is_refused(tmp_path, finished, capsys) -> 
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "schema": 99}))
     assert main([*TINY, f"outputs={outputs}", "train.lr=1e-2"]) == 2
     assert "schema 99" in capsys.readouterr().err
+
+
+def test_rows_late_in_a_bounded_set_that_cannot_be_stored_fail_only_the_trials_that_read_them(
+    tmp_path, capsys
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3000, 8)
+    x[1500, 3] = 7e4
+    (tmp_path / "rows").mkdir()
+    save_file({"x": x}, tmp_path / "rows" / "x.safetensors")
+    words = ["activations=files", f"activations.files={tmp_path / 'rows'}", "train.batch_size=128"]
+    bound = ["activations.window_rows=256", "activations.cache_gb=4e-5"]
+    base = [word for word in TINY if word != "activations=synthetic"]
+    sweep = [*base, *words, *bound, "activations.dtype=[float16,float32]", f"outputs={tmp_path}"]
+    assert main(sweep) == 1
+    assert "2 done, 2 failed" in capsys.readouterr().err
+    with Reader(default_url(tmp_path)) as reader:
+        failed = [one for one in reader.all_trials() if one.status == "failed"]
+    for trial in failed:
+        assert trial.seconds
+        assert "activations.dtype=float16: 1 of " in trial.error
+    assert main(sweep) == 1  # they are not tried again
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path, capsys) -> None:
