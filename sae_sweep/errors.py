@@ -31,6 +31,10 @@ class NoStore(BadInput):
     """Nothing has been recorded yet at the place that was named."""
 
 
+class BadRows(BadInput):
+    """Activations that cannot be trained on or stored."""
+
+
 class CutShort(BadInput):
     """What a sweep needs has failed on its way; when it is mended, the same command continues."""
 

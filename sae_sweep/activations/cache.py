@@ -23,7 +23,8 @@ from sae_sweep.activations.plan import (
 from sae_sweep.activations.preparation import prepare
 from sae_sweep.activations.presence import Entry, Reading, notes_folder, readings
 from sae_sweep.activations.reader import Rows
-from sae_sweep.activations.shards import origins_path, read_shard
+from sae_sweep.activations.shards import origins_path, read_shard, written
+from sae_sweep.errors import BadRows
 
 SECONDS_BETWEEN_LOOKS = 0.2
 PATIENCE_SECONDS = 300.0
@@ -74,7 +75,8 @@ class _Shelf:
         Returns:
             Whether it fits.
         """
-        sizes = {number for number, shard in enumerate(self.plan) if not self.lacks(shard)}
+        there = written(self.folder)
+        sizes = {number for number, shard in enumerate(self.plan) if shard.name in there}
         rows = coming.rows + sum(self.plan[number].rows for number in sizes)
         excess = stored_bytes(self.one, rows) - self._bound
         held = {window for reading in who for window in reading.windows}
@@ -165,7 +167,7 @@ class Cache:
         return True
 
     def _compute(self, number: int, shard: Planned) -> bool:
-        """Compute a shard for all readers that need it now, unless another process does."""
+        """Compute a shard for readers that need it now or soon, unless another process does."""
         if any(one.supplies for one in self._others(self._own)):
             return self._at_hand(number)
         if self._extraction is None:
@@ -177,11 +179,25 @@ class Cache:
             if shelf is self._own:
                 who.append(Reading(self._windows))
             elif not any(window in one.windows for one in who):
+                if self._soon(shelf, shard, window, who):
+                    served.append(other)
                 continue
             shelf.make_room(shard, who)
             served.append(other)
-        computed = any(True for _ in list(self._extraction.compute(shard, served)))
+        try:
+            computed = any(True for _ in list(self._extraction.compute(shard, served)))
+        except BadRows:
+            if len(served) == 1:
+                raise
+            # they may be another source's
+            computed = any(True for _ in list(self._extraction.compute(shard, [0])))
         return self._at_hand(number) or computed
+
+    def _soon(self, shelf: _Shelf, shard: Planned, window: int, who: Sequence[Reading]) -> bool:
+        """Whether readers of another source come to a shard while it is cached, and it fits."""
+        after = shelf.until_needed(window, who)
+        near = any(one.at is not None for one in who) and after < shelf.holds
+        return near and shelf.lacks(shard) and shelf.make_room(shard, who, after)
 
     def _ahead(self) -> bool:
         """Whether continuing would evict what a reader just behind is about to read."""

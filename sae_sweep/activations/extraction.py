@@ -17,7 +17,7 @@ from sae_sweep.activations.reader import Reader, Rows, Split, joined
 from sae_sweep.activations.shards import write_shard
 from sae_sweep.activations.synthetic import SyntheticReader
 from sae_sweep.disk import claimed
-from sae_sweep.errors import BadInput
+from sae_sweep.errors import BadInput, BadRows
 
 LARGEST_HALF = 65504.0
 WRITTEN_AT_ONCE = 4
@@ -58,7 +58,8 @@ class Extraction:
             Rows read so far; nothing where there is nothing to write.
 
         Raises:
-            BadInput: for rows that cannot be trained on or stored.
+            BadRows: for rows that cannot be trained on or stored.
+            BadInput: for a source that cannot be read, or rows of another width.
         """
         with ExitStack() as held:
             mine = [
@@ -120,12 +121,12 @@ def _stored(rows: Rows, split: Split, one: Wanted) -> Rows:
     def cast(values: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
         # one number that is not finite makes the sum so, a sum too large is looked at again
         if not values.sum().isfinite() and not values.isfinite().all():
-            raise BadInput(
+            raise BadRows(
                 f"{config.kind} activations: {_not_finite(values, rows)} in {where}: choose "
                 "another source or layer, or drop such rows"
             )
         if one.source.dtype == "float16" and (over := int((values.abs() > LARGEST_HALF).sum())):
-            raise BadInput(
+            raise BadRows(
                 f"activations.dtype=float16: {over} of {values.numel()} values in {where} exceed "
                 f"{LARGEST_HALF:g}, the largest that it holds: use activations.dtype=bfloat16"
             )

@@ -34,7 +34,7 @@ from sae_sweep.activations.reader import Identity, Origins, Rows, Split
 from sae_sweep.activations.split import require_rows, split_rows
 from sae_sweep.activations.stacked import Stacked
 from sae_sweep.config import ActivationsConfig
-from sae_sweep.errors import BadInput
+from sae_sweep.errors import BadInput, BadRows
 from sae_sweep.inputs import InputFile, edge, note, visible
 
 PIECE_ROWS = 8192
@@ -143,7 +143,7 @@ class FilesReader:
         """Rows in float32.
 
         Raises:
-            BadInput: with file and row, for one that is not finite or not in float32.
+            BadRows: with file and row, for one that is not finite or not in float32.
         """
         single = values.float()
         wrong = ~single.isfinite().all(dim=1)
@@ -159,7 +159,7 @@ class FilesReader:
             reason = f"holds {float(value.abs().max()):.3g}, beyond float32"
         for table in self._tables:
             if first < len(table.activation):
-                raise BadInput(
+                raise BadRows(
                     f"activations.files: row {first} (from 0) of {table.path} {reason}; "
                     f"{int(wrong.sum())} such rows among {len(wrong)}: drop them or write the file "
                     "again"

@@ -24,7 +24,14 @@ from sae_sweep.activations.plan import (
     window_shards,
 )
 from sae_sweep.activations.presence import supplied
-from sae_sweep.activations.shards import KEPT, origins_path, read_origins, read_shard, write_columns
+from sae_sweep.activations.shards import (
+    KEPT,
+    origins_path,
+    read_origins,
+    read_shard,
+    write_columns,
+    written,
+)
 from sae_sweep.disk import remove_abandoned, require_space
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import heard, note
@@ -79,7 +86,7 @@ def _prepare(
     plan = _needed(wanted[0])
     everyone = range(len(wanted))
     total = sum(shard.rows for shard in plan)
-    while left := [shard for shard in plan if extraction.lacking(shard)]:
+    while left := _left(plan, folders):
         done = total - sum(shard.rows for shard in left)
         yield done, total
         if not supplies and supplied(wanted[0], outputs):
@@ -98,6 +105,12 @@ def _prepare(
         _complete(folder, one, extraction.group_names, outputs, notes)
 
 
+def _left(plan: Sequence[Planned], folders: Sequence[Path]) -> list[Planned]:
+    """Shards that one of the folders lacks."""
+    there = set.intersection(*map(written, folders))
+    return [shard for shard in plan if shard.name not in there]
+
+
 def disk_bytes(one: Wanted) -> int:
     """Size of a folder of shards: complete, or with as much as its cache holds."""
     train = cache_bytes(one) or stored_bytes(one, one.config.train_tokens)
@@ -106,11 +119,7 @@ def disk_bytes(one: Wanted) -> int:
 
 def missing_rows(one: Wanted, outputs: Path) -> int:
     """Rows that `prepare` would compute."""
-    return sum(
-        shard.rows
-        for shard in _missing(one, outputs)
-        if not (one.folder(outputs) / shard.name).exists()
-    )
+    return sum(shard.rows for shard in _left(_missing(one, outputs), [one.folder(outputs)]))
 
 
 def _needed(one: Wanted) -> list[Planned]:
@@ -126,7 +135,7 @@ def _missing(one: Wanted, outputs: Path) -> list[Planned]:
     if described and cache_bytes(one) is not None:
         return []
     needed = _needed(one)
-    missing = [shard for shard in needed if not (folder / shard.name).exists()]
+    missing = _left(needed, [folder])
     return missing if described or missing else needed
 
 

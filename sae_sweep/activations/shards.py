@@ -1,6 +1,7 @@
 """Activations on disk: written once, verified, read in place."""
 
 import functools
+import os
 import sys
 from collections.abc import Sequence
 from itertools import chain
@@ -46,6 +47,15 @@ def read_shard(path: Path) -> Rows:
     """
     with safe_open(path, framework="pt") as file:
         return Rows(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def written(folder: Path) -> set[str]:
+    """Names of the files in a folder of shards, which need not exist."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except FileNotFoundError:
+        return set()
 
 
 def origins_path(shard: Path) -> Path:

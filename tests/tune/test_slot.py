@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sae_sweep.config import Source, TopKConfig, TrainConfig, Trial
+from sae_sweep.errors import BadRows
 from sae_sweep.records import Outcome
 from sae_sweep.train import NoRoom, State, checkpoint
 from sae_sweep.tune import slot
@@ -89,3 +90,11 @@ def test_checkpoints_take_a_twentieth_of_the_time_however_large(train, monkeypat
     assert saved[:6] == list("abcabc")
     # each takes 2 s, so together they take a twentieth of 1000 s, beside the first three
     assert 20 <= len(saved) <= 28
+
+
+def test_rows_that_cannot_be_trained_on_end_all_trials_of_the_slot(train) -> None:
+    items = train.fail(BadRows("row 7 holds NaN"))
+    assert items == [
+        Outcome(name * 12, "failed", 5, {}, "row 7 holds NaN", seconds=1.0) for name in "abc"
+    ]
+    assert not train.engine.uids
