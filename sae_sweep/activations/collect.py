@@ -42,6 +42,8 @@ CUTTING = {
 SPLITS: tuple[Split, ...] = ("validation", "train")
 PLAN_SCHEMA = 2
 GROUPS, GROUP_NAMES = "groups.npy", "groups.json"
+VALIDATION_DONE = "validation.json"
+"""How many documents a complete validation split has taken."""
 DOCUMENTS_AT_ONCE = 512
 WINDOWS_AT_ONCE = 256
 """Windows that are sorted by length together, so that batches hold little padding."""
@@ -316,10 +318,20 @@ def points_of(config: ActivationsConfig) -> list[Point]:
 
 
 def _write_plan(plan: Path, config: ActivationsConfig, tokenizer: Any, cut: Cut) -> None:
-    """Tokenise the text and write it in windows, then the groups of its documents."""
-    source = texts.in_order(config)
-    stream = _tokenised(tokenizer, source.documents)
-    cut_windows(stream, config.validation_tokens, cut, plan / "validation")
+    """Tokenise the text and write it in windows, then the groups of its documents.
+
+    A validation split that is complete is kept: its documents are passed over.
+    """
+    plan.mkdir(parents=True, exist_ok=True)
+    source = texts.in_order(config, plan)
+    n_done, done = 0, plan / VALIDATION_DONE
+    if done.exists():
+        n_done = int(done.read_text())
+    stream = _tokenised(tokenizer, source.documents, n_done)
+    if not n_done:
+        windows = cut_windows(stream, config.validation_tokens, cut, plan / "validation")
+        with replacing(done) as temporary:
+            temporary.write_text(str(len(np.unique(windows.documents))))
     cut_windows(stream, config.train_tokens, cut, plan / "train")
     groups, names = source.groups()
     with replacing(plan / GROUP_NAMES) as temporary:
@@ -329,10 +341,17 @@ def _write_plan(plan: Path, config: ActivationsConfig, tokenizer: Any, cut: Cut)
 
 
 def _tokenised(
-    tokenizer: Any, documents: Iterator[tuple[int, str]]
+    tokenizer: Any, documents: Iterator[tuple[int, str]], n_done: int
 ) -> Iterator[tuple[int, list[int]]]:
-    """Yield documents as their number and token ids, special ones not added."""
+    """Yield documents as their number and token ids, special ones not added.
+
+    The first `n_done` are passed over.
+    """
     while some := list(islice(documents, DOCUMENTS_AT_ONCE)):
+        n_passed = min(n_done, len(some))
+        n_done, some = n_done - n_passed, some[n_passed:]
+        if not some:
+            continue
         ids = tokenizer(
             [text for _, text in some],
             add_special_tokens=False,

@@ -21,8 +21,20 @@ ORIGIN_BYTES = 4 * len(Origins._fields)
 class Wanted(NamedTuple):
     """Activations that are needed."""
 
-    config: ActivationsConfig
+    asked: ActivationsConfig
+    """The settings as they are given."""
     source: Source
+
+    @property
+    def config(self) -> ActivationsConfig:
+        """The settings, a model in the precision that the source is identified by.
+
+        What activations.model_dtype=auto means differs between machines with and without a GPU.
+        """
+        if self.asked.kind != "model" or self.asked.model_dtype != "auto":
+            return self.asked
+        settled = self.source.settings.get("model_dtype", "float32")
+        return self.asked.model_copy(update={"model_dtype": settled})
 
     def folder(self, outputs: Path) -> Path:
         """Where its shards lie."""

@@ -12,10 +12,14 @@ from sae_sweep.errors import BadInput
 BLOCK_ROWS = 256
 """Neighbouring rows that stay together where no documents are known."""
 
+AT_ONCE = 2**20
+"""Documents whose places are computed at once: a few hundred bytes each."""
+
 
 def shuffled(n: int) -> Int64[np.ndarray, " n"]:
     """The order in which documents are taken: the same for the same number of them."""
-    return permute(torch.arange(n), n, 0, torch.zeros(n, dtype=torch.int64)).numpy()
+    parts = torch.split(torch.arange(n), AT_ONCE)
+    return torch.cat([permute(part, n, 0, torch.zeros_like(part)) for part in parts]).numpy()
 
 
 def split_rows(

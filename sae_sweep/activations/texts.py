@@ -15,8 +15,10 @@ import ast
 import os
 import random
 import sys
+import tempfile
+import weakref
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +59,8 @@ KINDS = (*PROSE, ".jsonl", ".parquet")
 GIVEN_AS = "activations.text="
 NO_HUB = "check the name and the network, or give a local file (.jsonl, .parquet) or a folder"
 
+ENCODING = ("utf-8", "surrogatepass")
+
 Record = tuple[str, str]
 """A document's text and the name of its group."""
 
@@ -64,9 +68,37 @@ Record = tuple[str, str]
 class Texts(NamedTuple):
     """All documents of a source; some may be empty."""
 
-    documents: Sequence[str]
+    documents: "Spool | Sequence[str]"
     groups: Int16[np.ndarray, " documents"]
     group_names: list[str]
+
+
+class Spool:
+    """Texts in a file without a name, which is gone with the process; in memory are its offsets."""
+
+    def __init__(self, texts: Iterable[str], folder: Path | None) -> None:
+        """Write the texts.
+
+        Args:
+            texts: any number of them, one in memory at a time.
+            folder: where there is room for them; the system's for temporary files where None.
+        """
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (open as long as this is)
+        weakref.finalize(self, self._file.close)
+        self._ends = array("q", [0])
+        for text in texts:
+            self._ends.append(self._ends[-1] + self._file.write(text.encode(*ENCODING)))
+        self._file.flush()
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, number: int) -> str:
+        start, end = self._ends[number : number + 2]
+        return os.pread(self._file.fileno(), end - start, start).decode(*ENCODING)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
 
 
 def identify(
@@ -104,17 +136,25 @@ def identify(
     return settings, content
 
 
-def read(config: ActivationsConfig) -> Texts:
-    """Read all documents; those of a data set stay on disk until they are asked for."""
+def read(config: ActivationsConfig, folder: Path | None = None) -> Texts:
+    """Read all documents; their texts stay on disk until they are asked for.
+
+    Args:
+        config: names the text.
+        folder: where a copy of a local text lies while it is in use; see `Spool`.
+    """
     if _is_local(config):
-        return _texts(list(documents(config)), config)
+        labels = _Labels(config)
+        spool = Spool((labels.noted(one) for one in documents(config)), folder)
+        numbers, group_names = number_groups(labels.numbers, config)
+        return Texts(spool, numbers[labels.groups], group_names)
     dataset = _dataset(config)
     if config.group is None:
         return Texts(dataset[config.text_column], np.zeros(len(dataset), np.int16), ONE_GROUP)
     names = GroupNames(config)
     place = Place(f"the data set {config.text}", "row")
-    labels = (names.label(value, place) for value in dataset[config.group])
-    return Texts(dataset[config.text_column], *number_groups(labels, config))
+    rows = (names.label(value, place) for value in dataset[config.group])
+    return Texts(dataset[config.text_column], *number_groups(rows, config))
 
 
 class Ordered(NamedTuple):
@@ -125,29 +165,51 @@ class Ordered(NamedTuple):
     """Of all documents up to the last one taken, by number."""
 
 
-def in_order(config: ActivationsConfig) -> Ordered:
+def in_order(config: ActivationsConfig, folder: Path | None = None) -> Ordered:
     """Take documents in shuffled order: of the whole text, or of as many as a buffer holds.
 
     With a buffer each document that comes takes the place of a random one in the buffer,
     which is yielded: a text of any length is read once, and no more than that is in memory.
+
+    Args:
+        config: names the text.
+        folder: where a copy of a local text lies that is shuffled as a whole; see `Spool`.
     """
     if config.buffer is None:
-        texts = read(config)
-        order = shuffled(len(texts.documents)).tolist()
+        texts = read(config, folder)
+        order = map(int, shuffled(len(texts.documents)))
         whole = ((number, texts.documents[number] or "") for number in order)
         return Ordered(whole, lambda: (texts.groups, texts.group_names))
-    numbers: dict[str, int] = {}
-    groups = array("h")
+    labels = _Labels(config)
+    noted = (labels.noted(one) for one in documents(config))
+    taken = _through_buffer(enumerate(noted), config.buffer)
+    return Ordered(taken, lambda: (labels.groups, list(labels.numbers) or ONE_GROUP))
 
-    def numbered() -> Iterator[tuple[int, str]]:
-        for number, (text, group) in enumerate(documents(config)):
-            groups.append(numbers.setdefault(group, len(numbers)))
-            if len(numbers) > MOST_GROUPS:
-                raise too_many_groups(len(numbers), config)
-            yield number, text
 
-    taken = _through_buffer(numbered(), config.buffer)
-    return Ordered(taken, lambda: (np.array(groups, dtype=np.int16), list(numbers) or ONE_GROUP))
+class _Labels:
+    """Groups of documents as they are read, numbered as they first come."""
+
+    def __init__(self, config: ActivationsConfig) -> None:
+        self._config = config
+        self._groups = array("h")
+        self.numbers: dict[str, int] = {}
+
+    @property
+    def groups(self) -> Int16[np.ndarray, " documents"]:
+        """Of every document so far."""
+        return np.array(self._groups, dtype=np.int16)
+
+    def noted(self, document: Record) -> str:
+        """Note a document's group; gives its text.
+
+        Raises:
+            BadInput: for more groups than shards can hold.
+        """
+        text, group = document
+        self._groups.append(self.numbers.setdefault(group, len(self.numbers)))
+        if len(self.numbers) > MOST_GROUPS:
+            raise too_many_groups(len(self.numbers), self._config)
+        return text
 
 
 def _through_buffer(documents: Iterator[tuple[int, str]], size: int) -> Iterator[tuple[int, str]]:
@@ -222,11 +284,6 @@ def text_files(config: ActivationsConfig) -> list[InputFile]:
 
 def _others(found: Found) -> str:
     return f"; there is {', '.join(one.name for one in found.others[:3])}" if found.others else ""
-
-
-def _texts(records: list[Record], config: ActivationsConfig) -> Texts:
-    groups, names = number_groups((group for _, group in records), config)
-    return Texts([text for text, _ in records], groups, names)
 
 
 def _standard_library() -> list[Path]:

@@ -1,5 +1,6 @@
 """Documents cut into the windows that a model sees, and the rows that each will give."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -145,6 +146,9 @@ def cut_windows(stream: Stream, n_rows: int, cut: Cut, folder: Path) -> Windows:
             files["documents"].write(np.array(numbers, dtype=np.int32).tobytes())
             files["document_starts"].write((n_tokens + np.array(places, dtype=np.int64)).tobytes())
             n_tokens, found = n_tokens + len(ids), int(rows[-1]) if len(rows) else found
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
     return read_windows(folder, cut)
 
 

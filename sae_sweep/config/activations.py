@@ -121,7 +121,7 @@ class ActivationsConfig(Strict):
     """Read a `datasets` name over the network as it goes, without a copy on the disk."""
 
     shuffle_buffer: Count | None = None
-    """Documents held for a running shuffle; null: 10,000 of a stream, all of another text."""
+    """Documents held for a running shuffle; null: 10,000 of a stream, else all, on disk."""
 
     files: str | None = None
     """Folder of .safetensors or .npy [tokens, d] to use instead of running a model."""

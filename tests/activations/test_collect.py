@@ -14,9 +14,13 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from sae_sweep.activations import collect, pretrained, texts
+from sae_sweep.activations import windows as windows_module
 from sae_sweep.activations.collect import ModelReader, identify
+from sae_sweep.activations.plan import Wanted
 from sae_sweep.activations.reader import Rows, Split, joined
+from sae_sweep.activations.source import describe
 from sae_sweep.activations.split import shuffled
+from sae_sweep.activations.windows import Cut, Windows
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
 
@@ -129,6 +133,42 @@ def test_groups_follow_their_documents(model_config: Make, tmp_path: Path) -> No
     train = read(reader, "train", 0, 6)
     named = [reader.group_names[group] for group in train.group]
     assert named == [rows[document]["language"] for document in train.document]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"packing": "packed"}, {"shuffle_buffer": 6}], ids=["cut", "packed", "buffer"]
+)
+def test_a_plan_cut_short_in_training_keeps_its_validation_windows(
+    model_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(collect, "DOCUMENTS_AT_ONCE", 7)
+    config, made = model_config("gpt2", **changes), []
+
+    def made_until(n: int) -> None:
+        def cut_windows(stream: Any, n_rows: int, cut: Cut, folder: Path) -> Windows:
+            made.append(folder.name)
+            stream = itertools.islice(stream, n) if folder.name == "train" else stream
+            windows = windows_module.cut_windows(stream, n_rows, cut, folder)
+            if windows.n_rows < n_rows:
+                raise KeyboardInterrupt
+            return windows
+
+        monkeypatch.setattr(collect, "cut_windows", cut_windows)
+
+    made_until(3)
+    with pytest.raises(KeyboardInterrupt):
+        ModelReader([config], tmp_path / "killed")
+    made_until(40)
+    ModelReader([config], tmp_path / "killed")
+    assert made == ["validation", "train", "train"]
+    ModelReader([config], tmp_path / "whole")
+    assert plan_files(tmp_path / "killed") == plan_files(tmp_path / "whole")
+
+
+def plan_files(outputs: Path) -> dict[str, bytes]:
+    folder = outputs / "cache" / "texts"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_too_short_a_text_is_refused_before_the_model_is_loaded(
@@ -250,6 +290,30 @@ def test_extraction_says_nothing(
     read(reader_of([model_config(context=32)]), "train", 0, 300)
     captured: Any = capfd.readouterr()
     assert captured.out + captured.err == ""
+
+
+@pytest.mark.parametrize("driver_has_gpu", [False, True])
+def test_a_model_runs_in_the_precision_of_its_fingerprint_on_every_machine(
+    model_config: Make,
+    models: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    driver_has_gpu: bool,
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models["gpt2"], folder)
+    written = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**written, "dtype": "bfloat16"}))
+    config = model_config(model=str(folder))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: driver_has_gpu)
+    wanted = Wanted(config, describe(config, tmp_path))
+    dtype = torch.bfloat16 if driver_has_gpu else torch.float32
+    assert wanted.source.dtype == str(dtype).removeprefix("torch.")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: not driver_has_gpu)
+    reader = ModelReader([wanted.config], tmp_path)
+    # the model runs on the CPU: there is no GPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert read(reader, "train", 0, 10).activation.dtype == dtype
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pyarrow import parquet
 
 from sae_sweep.activations import texts
 from sae_sweep.activations.groups import NO_GROUP
+from sae_sweep.activations.split import shuffled
 from sae_sweep.config import ActivationsConfig
 from sae_sweep.errors import BadInput
 from sae_sweep.inputs import sha256
@@ -70,16 +72,16 @@ def test_python_docs_is_identified_by_the_files_it_is_read_from() -> None:
 def test_a_text_file_holds_a_document_a_paragraph(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("first\nstill first\n\n \nsecond\n", encoding="utf-8")
-    assert texts.read(config(path)).documents == ["first\nstill first", "second\n"]
+    assert list(texts.read(config(path)).documents) == ["first\nstill first", "second\n"]
     assert identity(path) == ({"text": str(path)}, [[".txt", sha256(path)]])
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_a_table_holds_a_document_a_row(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"a{suffix}")
-    assert texts.read(config(path)).documents == ["one", "two", ""]
+    assert list(texts.read(config(path)).documents) == ["one", "two", ""]
     grouped = texts.read(config(path, text_column="body", group="language"))
-    assert grouped.documents == ["eins", "zwei", "drei"]
+    assert list(grouped.documents) == ["eins", "zwei", "drei"]
     assert [grouped.group_names[group] for group in grouped.groups] == ["de", "en", "de"]
     settings, _ = identity(path, text_column="body", group="language")
     assert settings == {"text": str(path), "text_column": "body", "group": "language"}
@@ -89,7 +91,7 @@ def test_a_folder_holds_its_files_by_name_and_a_text_file_is_one_document(tmp_pa
     (tmp_path / "b.txt").write_text("one\n\ndocument")
     write(tmp_path / "a.jsonl")
     (tmp_path / "c.md").write_text("no text format of ours")
-    assert texts.read(config(tmp_path)).documents == ["one", "two", "", "one\n\ndocument"]
+    assert list(texts.read(config(tmp_path)).documents) == ["one", "two", "", "one\n\ndocument"]
     assert len(identity(tmp_path)[1]) == 2
 
 
@@ -264,12 +266,15 @@ def test_a_data_set_that_cannot_be_used_is_refused(data_set: list[tuple[str, str
 
 
 def test_documents_of_a_text_may_be_lines_or_files(tmp_path: Path) -> None:
+    def found(text: Path, split_by: str | None = None) -> list[str]:
+        return list(texts.read(config(text, text_split_by=split_by)).documents)
+
     path = tmp_path / "a.txt"
     path.write_text("one\ntwo\n\nthree\n", encoding="utf-8")
-    assert texts.read(config(path)).documents == ["one\ntwo", "three\n"]
-    assert texts.read(config(path, text_split_by="line")).documents == ["one", "two", "three"]
-    assert texts.read(config(path, text_split_by="file")).documents == ["one\ntwo\n\nthree\n"]
-    assert texts.read(config(tmp_path, text_split_by="line")).documents == ["one", "two", "three"]
+    assert found(path) == ["one\ntwo", "three\n"]
+    assert found(path, "line") == ["one", "two", "three"]
+    assert found(path, "file") == ["one\ntwo\n\nthree\n"]
+    assert found(tmp_path, "line") == ["one", "two", "three"]
     assert identity(path, text_split_by="line")[0] == {"text": str(path), "text_split_by": "line"}
 
 
@@ -297,16 +302,16 @@ def test_groups_that_only_their_kind_tells_apart_are_refused(
 
 def test_halves_of_surrogate_pairs_are_replaced_and_said(capsys: Any) -> None:
     path = DATA / "text_lone_surrogate.jsonl"
-    documents = texts.read(config(path)).documents
+    documents = list(texts.read(config(path)).documents)
     assert sum("\N{REPLACEMENT CHARACTER}" in one for one in documents) == 1
     assert "1 documents, first in" in capsys.readouterr().err
 
 
 def test_a_description_beside_data_is_left_out_and_said(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "README.md").write_text("about the data")
-    assert texts.read(config(tmp_path)).documents == ["about the data"]
+    assert list(texts.read(config(tmp_path)).documents) == ["about the data"]
     write(tmp_path / "a.jsonl")
-    assert texts.read(config(tmp_path)).documents == ["one", "two", ""]
+    assert list(texts.read(config(tmp_path)).documents) == ["one", "two", ""]
     assert "descriptions left out, e.g." in capsys.readouterr().err
 
 
@@ -328,3 +333,39 @@ def test_a_running_shuffle_yields_every_document_once_and_holds_few(tmp_path: Pa
     assert taken == list(texts.in_order(config).documents)
     groups, names = source.groups()
     assert [names[one] for one in groups] == ["ab"[number % 2] for number in range(500)]
+
+
+def test_texts_of_a_spool_are_read_back_in_any_order_and_leave_no_file(tmp_path: Path) -> None:
+    written = ["one", "", "zwei \N{PILE OF POO}", "half \ud83d", "a\r\nb\0"]
+    spool = texts.Spool(iter(written), tmp_path)
+    assert [spool[number] for number in (4, 0, 3, 1, 2)] == [written[i] for i in (4, 0, 3, 1, 2)]
+    assert list(spool) == written
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_local_text_is_shuffled_as_a_whole_and_its_groups_are_sorted(tmp_path: Path) -> None:
+    rows = [{"text": f"word {number}", "set": "cab"[number % 3]} for number in range(50)]
+    chosen = config(write(tmp_path / "a.jsonl", rows), group="set")
+    source = texts.in_order(chosen, tmp_path)
+    assert list(source.documents) == [(one, f"word {one}") for one in shuffled(50).tolist()]
+    groups, names = source.groups()
+    assert names == ["a", "b", "c"]
+    assert [names[one] for one in groups] == ["cab"[number % 3] for number in range(50)]
+
+
+@pytest.mark.slow
+def test_documents_of_a_local_text_are_never_all_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("\n\n".join(f"{number} {'word ' * 2000}" for number in range(5000)))
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from sae_sweep.activations import texts; from sae_sweep.config import ActivationsConfig\n"
+        "config = ActivationsConfig(model='m', layer=0, text=sys.argv[1])\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(sum(1 for _ in texts.in_order(config, Path(sys.argv[1]).parent).documents))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before >> 10)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=True)
+    documents, megabytes = map(int, done.stdout.split())
+    assert documents == 5000
+    assert megabytes < 25  # of a text of 50

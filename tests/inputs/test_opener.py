@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -132,6 +133,26 @@ def test_a_damaged_compressed_file_is_refused(tmp_path: Path, packed: str) -> No
     if packed == ".gz":
         path.write_bytes(gzip.compress(b"a\n" * 9999)[:-20])
         refused(r"a\.txt\.gz line \d+ cannot be read \(Compressed file ended", lambda: texts(path))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [("cut", "Truncated compressed stream"), ("zeros", "ZSTD decompress")]
+)
+def test_a_zst_file_that_is_damaged_in_its_midst_is_refused_with_the_line(
+    tmp_path: Path, damage: str, reason: str
+) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    draw = random.Random(0)
+    with pa.output_stream(str(path), compression="zstd") as stream:
+        for _ in range(20_000):
+            stream.write(b'{"text": "%d"}\n' % draw.getrandbits(200))
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    path.write_bytes(whole[:half] + (b"" if damage == "cut" else bytes(64) + whole[half + 64 :]))
+    read = []
+    message = rf"a\.jsonl\.zst line \d+ cannot be read \({reason}.*\): it has to be \.jsonl"
+    refused(message, lambda: read.extend(number for number, _ in json_rows(file(path))))
+    assert 1000 < len(read) < 19_000
 
 
 def test_a_line_without_an_end_is_refused_before_it_fills_the_memory(
