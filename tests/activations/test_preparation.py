@@ -511,9 +511,10 @@ def test_packed_windows_hold_rows_of_several_documents(
         model_config("gpt2", packing="packed", pooling="mean")
     kept = AutoTokenizer.from_pretrained(packed.model)
     kept.eos_token = kept.sep_token = None
-    kept.save_pretrained(packed.model)
+    nameless = shutil.copytree(packed.model, tmp_path / "nameless")
+    kept.save_pretrained(nameless)
     with pytest.raises(BadInput, match=r"packing=packed: the tokeniser of .* use .*packing=cut"):
-        prepared(tmp_path / "nameless", packed)
+        prepared(tmp_path / "outputs", model_config(model=str(nameless), packing="packed"))
 
 
 def test_a_running_shuffle_is_another_order_of_the_same_text(
