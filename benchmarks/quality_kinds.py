@@ -47,9 +47,9 @@ PENALTIES = {
     ("l1", "sae-sweep"): (0.6, 1.2, 2.1, 3.6),
     ("l1", "sae-lens"): (0.8, 1.6, 2.8),
     ("l1", "dictionary-learning"): (0.7, 1.3, 2.2, 3.7),
-    ("gated", "sae-sweep"): (2.2, 4.2, 8.0),
+    ("gated", "sae-sweep"): (1.3, 2.2, 4.2, 8.0),
     ("gated", "sae-lens"): (1.3, 2.6, 5.2),
-    ("gated", "dictionary-learning"): (2.3, 4.4, 8.5),
+    ("gated", "dictionary-learning"): (1.4, 2.3, 4.4, 8.5),
 }
 """Weights whose L0 lies around the targets."""
 
