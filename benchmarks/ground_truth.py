@@ -70,8 +70,8 @@ class Size(NamedTuple):
 
 
 SIZES = (
-    Size("small", 128, 1024, 512, 262_144, 19, 0.05),
-    Size("large", 512, 4096, 2048, 524_288, 32, 0.02),
+    Size("small", 128, 1024, 512, 262_144, 18, 0.05),
+    Size("large", 512, 4096, 2048, 524_288, 26, 0.02),
 )
 SMALL = Size("small", 16, 48, 40, 40_960, 2, 0.01)
 """What is recorded for the tests."""
