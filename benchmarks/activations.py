@@ -1,6 +1,6 @@
 """What extraction costs beside the bare forward passes, six layers beside one, and a bounded cache.
 
-    python -m benchmarks.activations            # about 6 minutes on 2 cores
+    python -m benchmarks.activations            # about 5 minutes on 2 cores
 
 Bare: the model called on the same batches, as far as the same layer, nothing kept. Extraction: the
 same with loading the model, checks, shards, origins, statistics and checksums; the text has been
@@ -26,7 +26,7 @@ from sae_sweep.config import ActivationsConfig, TrainConfig
 from sae_sweep.train.source import batch
 
 ROWS, VALIDATION = 60_000, 1_000
-REPEATS = 3
+REPEATS = 2
 THREADS = 2
 
 
