@@ -93,6 +93,7 @@ def test_a_cache_of_a_tenth_gives_the_same_results_even_after_kills(
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(600)
 def test_extractors_on_ray_give_the_same_results_and_one_that_dies_is_replaced(
     causal: list[str], unbounded: dict[str, tuple[str, bytes]], tmp_path: Path
 ) -> None:
