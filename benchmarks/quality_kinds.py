@@ -4,10 +4,11 @@
 
 Rows, batches, schedule and learning rates as in `benchmarks.quality`, in two regimes: few rows seen
 25 times, and many seen once. Each trainer is trained at several values of the setting that moves
-its L0, which gives a curve of FVU over L0, both on validation rows and as the autoencoder is used;
-a cell is that curve at L0 = 16, 32 or 64, linear between its points in logarithms. The best of
-three learning rates is chosen for each cell by seed 0; seed 1 repeats its curve. One line per
-training in the results file: an interrupted run goes on where it was.
+its L0, until a training ends near each of L0 = 16, 32 and 64. That gives a curve of FVU over L0,
+both on validation rows and as the autoencoder is used; a cell is that curve at one of these L0,
+linear between two trainings in logarithms. The best of three learning rates is chosen for each cell
+by seed 0; seed 1 repeats the two. One line per training in the results file: an interrupted run
+goes on where it was.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 
 from benchmarks import quality_kinds_table, readme
@@ -37,21 +39,13 @@ HERE = Path(__file__).parent
 N_LATENTS = 512
 TARGETS = (16, 32, 64)
 """Active latents per token at which architectures are compared."""
-BELOW = (10,)
-"""Settings below the targets."""
-OURS, AUTO = "sae-sweep", "sae-sweep auto"
-"""Ours as it is, and with the encoder's start chosen by the regime, where k sets L0 and rows are
-seen often: elsewhere both are one."""
+OURS, HALF = "sae-sweep", "sae-sweep from c / 2"
+"""Ours as it is, and from the start of many rows where rows are few: elsewhere both are one."""
 PEERS = ("sae-lens", "dictionary-learning")
-PENALTIES = {
-    ("l1", "sae-sweep"): (0.6, 1.2, 2.1, 3.6),
-    ("l1", "sae-lens"): (0.8, 1.6, 2.8),
-    ("l1", "dictionary-learning"): (0.7, 1.3, 2.2, 3.7),
-    ("gated", "sae-sweep"): (1.3, 2.2, 4.2, 8.0),
-    ("gated", "sae-lens"): (1.3, 2.6, 5.2),
-    ("gated", "dictionary-learning"): (1.4, 2.3, 4.4, 8.5),
-}
-"""Weights whose L0 lies around the targets."""
+FIRST = {"l1": (0.8, 2.5), "gated": (1.5, 5.0)}
+"""Weights from whose L0 those of the targets are found; counts are tried as they are."""
+MOST = 10
+"""Trainings of one curve at most."""
 
 
 class Regime(NamedTuple):
@@ -86,13 +80,20 @@ class Task(NamedTuple):
     seed: int
 
 
-def strengths(kind: str, trainer: str, regime: Regime) -> tuple[str, tuple[float, ...]]:
-    """The setting that moves L0, and its values: L0 in use lies on both sides of each target."""
-    if kind in ("l1", "gated"):
-        return "l1_alpha", PENALTIES[kind, trainer]
-    # the threshold is of rows that were seen often: of others more latents are active
-    values = (*BELOW, *TARGETS) if regime.epochs >= OFTEN and kind != "topk" else TARGETS
-    return ("target_l0" if kind == "jumprelu" else "k"), values
+def setting_of(kind: str) -> str:
+    """The setting that moves L0."""
+    return {"l1": "l1_alpha", "gated": "l1_alpha", "jumprelu": "target_l0"}.get(kind, "k")
+
+
+def next_value(points: list[dict[str, Any]], target: float) -> float | None:
+    """The setting's value for an L0, by those that were tried; None where one is near enough."""
+    curve = pd.DataFrame(points)
+    if quality_kinds_table.is_near(curve["l0"], target):
+        return None
+    found = quality_kinds_table.at_l0(curve, target, "value")
+    found = min(max(found, curve["value"].min() / 2), curve["value"].max() * 2)
+    value = float(round(found) if curve["setting"].iloc[0] == "k" else f"{found:.2g}")
+    return None if value in set(curve["value"]) else value
 
 
 def make_trial(regime: Regime, source: Source, task: Task) -> Trial:
@@ -100,8 +101,8 @@ def make_trial(regime: Regime, source: Source, task: Task) -> Trial:
     sae: dict[str, Any] = {task.setting: task.value, "n_latents": task.n_latents}
     if task.setting == "k":
         sae |= {"k": int(task.value), "aux_coeff": 0}
-    if task.trainer == AUTO:
-        sae["encoder_scale"] = "auto"
+    if task.trainer == HALF:
+        sae["encoder_scale"] = 0.5
     settings = TrainConfig(
         lr=task.lr,
         epochs=regime.epochs,
@@ -127,44 +128,57 @@ class Bench:
         """Train what is missing, kind by kind; yields the lines of all kinds so far."""
         lines: list[dict[str, Any]] = []
         for kind in kinds:
-            setting, _ = strengths(kind, OURS, self._regime)
-            auto = setting == "k" and self._regime.epochs >= OFTEN
-            for trainer in (OURS, *((AUTO,) if auto else ()), *PEERS):
-                first = [line for lr in LRS for line in self._curve(kind, trainer, lr, seed=0)]
-                best = quality_kinds_table.best_rates(first)
-                lines += first
-                for lr in sorted(set(best.values())):
-                    lines += self._curve(kind, trainer, lr, seed=1)
-            yield lines
+            half = setting_of(kind) == "k" and self._regime.epochs >= OFTEN
+            for trainer in (OURS, *((HALF,) if half else ()), *PEERS):
+                curves = {lr: self._curve(kind, trainer, lr) for lr in LRS}
+                lines += (first := [line for curve in curves.values() for line in curve])
+                for target, lr in quality_kinds_table.best_rates(first).items():
+                    lines += self._repeated(kind, trainer, lr, curves[lr], target)
+            yield list({tuple(line.values()): line for line in lines}.values())
 
-    def _curve(self, kind: str, trainer: str, lr: float, seed: int) -> list[dict[str, Any]]:
-        setting, values = strengths(kind, trainer, self._regime)
-        return [self._line(kind, trainer, setting, value, lr, seed) for value in values]
+    def _curve(self, kind: str, trainer: str, lr: float) -> list[dict[str, Any]]:
+        """Train with seed 0 until some training is near each target."""
+        task = self._task(kind, trainer, lr, seed=0)
+        lines = self._results.alike(task, besides="value")
+        if len(lines) < 2:  # no line to read
+            lines = [self._line(task._replace(value=one)) for one in FIRST.get(kind, TARGETS)]
+        for target in TARGETS:
+            while len(lines) < MOST and (value := next_value(lines, target)) is not None:
+                lines.append(self._line(task._replace(value=value)))
+        return lines
 
-    def _line(
-        self, kind: str, trainer: str, setting: str, value: float, lr: float, seed: int
-    ) -> dict[str, Any]:
-        """The line of one training, done now unless it was done before."""
+    def _repeated(
+        self, kind: str, trainer: str, lr: float, curve: list[dict[str, Any]], target: int
+    ) -> list[dict[str, Any]]:
+        """Repeat with seed 1 the trainings between which a curve is read."""
+        task = self._task(kind, trainer, lr, seed=1)
+        ends = quality_kinds_table.ends(pd.DataFrame(curve), target)
+        return [self._line(task._replace(value=value)) for value in ends["value"]]
+
+    def _task(self, kind: str, trainer: str, lr: float, seed: int) -> Task:
         steps = round(self._regime.epochs * self._activations.n_train / TrainConfig().batch_size)
-        task = Task(
+        return Task(
             regime=self._regime.name,
             trainer=trainer,
             version=version(trainer.split()[0]),
             fingerprint=self._source.fingerprint,
             steps=steps,
             kind=kind,
-            setting=setting,
-            value=value,
+            setting=setting_of(kind),
+            value=0.0,
             n_latents=N_LATENTS,
             lr=lr,
             seed=seed,
         )
+
+    def _line(self, task: Task) -> dict[str, Any]:
+        """The line of one training, done now unless it was done before."""
         if (known := self._results.of(task)) is None:
             trial = make_trial(self._regime, self._source, task)
-            assert trial.steps == steps
+            assert trial.steps == task.steps
             known = {
                 **task._asdict(),
-                **train(trainer.split()[0], trial, self._activations),
+                **train(task.trainer.split()[0], trial, self._activations),
                 "torch": torch.__version__,
                 "cpu": cpu_name(),
                 "threads": torch.get_num_threads(),
@@ -172,9 +186,9 @@ class Bench:
             }
             self._results.add(known)
             print(
-                f"{task.regime} {trainer:20} {kind:10} {setting}={value:g} lr {lr:g} seed {seed}: "
-                f"fvu {known['fvu']:.4f} l0 {known['l0']:.1f} dead {known['dead_features']:.1%} "
-                f"{known['cpu_seconds']:.1f} s",
+                f"{task.regime} {task.trainer:20} {task.kind:10} {task.setting}={task.value:g} "
+                f"lr {task.lr:g} seed {task.seed}: fvu {known['fvu']:.4f} l0 {known['l0']:.1f} "
+                f"dead {known['dead_features']:.1%} {known['cpu_seconds']:.1f} s",
                 flush=True,
             )
         return known

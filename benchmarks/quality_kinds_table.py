@@ -14,14 +14,23 @@ TOLERANCE = 0.2
 """A cell is told apart where no point of its curve has an L0 as near as this, as a share."""
 
 
-def at_l0(points: pd.DataFrame, target: float) -> float:
-    """FVU of a curve at an L0, linear in logarithms, also beyond its ends."""
+def ends(points: pd.DataFrame, target: float) -> pd.DataFrame:
+    """The two neighbours of a curve on whose line an L0 lies, or nearest to it."""
     points = points.sort_values("l0")
-    x, y = np.log(points["l0"].to_numpy()), np.log(points["fvu"].to_numpy())
-    wanted = math.log(target)
-    first = min(max(int(np.searchsorted(x, wanted)) - 1, 0), len(x) - 2)
-    slope = (y[first + 1] - y[first]) / (x[first + 1] - x[first])
-    return math.exp(y[first] + slope * (wanted - x[first]))
+    first = min(max(int(points["l0"].searchsorted(target)) - 1, 0), len(points) - 2)
+    return points.iloc[first : first + 2]
+
+
+def at_l0(points: pd.DataFrame, target: float, column: str = "fvu") -> float:
+    """FVU or another column of a curve at an L0, linear in logarithms, also beyond its ends."""
+    between = ends(points, target)
+    (x0, x1), (y0, y1) = (np.log(between[name].to_numpy()) for name in ("l0", column))
+    return math.exp(y0 + (y1 - y0) / (x1 - x0) * (math.log(target) - x0))
+
+
+def is_near(l0: pd.Series, target: float) -> bool:
+    """Whether a training ended near an L0."""
+    return bool(((l0 / target - 1).abs() <= TOLERANCE).any())
 
 
 def best_rates(lines: Sequence[dict[str, Any]]) -> dict[int, float]:

@@ -39,8 +39,8 @@ GENERAL = dict.fromkeys(("decoder_bias", "encoder_l2_coeff", "diversity_coeff", 
 """Settings that act alike in every architecture: every form by hand goes with them."""
 
 OFTEN = 4
-"""Passes over the rows from which a short encoder pays at the start: what is left of a random start
-costs reconstruction of other rows, and few rows do not let training forget it."""
+"""Passes over the rows from which the first encoder is short: what is left of a random start costs
+reconstruction of other rows, and few rows do not let training forget it."""
 
 ALWAYS_ON = dict.fromkeys(("always_on_coeff", "always_on_threshold"), ANY)
 
@@ -110,8 +110,8 @@ class Architecture(Strict):
     b_dec_init: Literal["mean", "geometric_median"] = "mean"
     """Decoder bias at the start: the training mean, or the first batch's geometric median."""
 
-    encoder_scale: Positive | Literal["auto"] | None = None
-    """First encoder's scale over that of least error; null: 0.5 with k, else 1; auto: by passes."""
+    encoder_scale: Positive | None = None
+    """First encoder over that of least error; null: 1, with k 0.5, and short where rows repeat."""
 
     init_from: str | None = None
     """Weights to start from: a trial's folder, an SAE of another library, ORG/NAME of the hub."""
@@ -150,7 +150,7 @@ class Architecture(Strict):
     """Whether train.resample_every restarts its silent latents."""
 
     default_scale: ClassVar[float] = 1.0
-    """What encoder_scale is where it is null."""
+    """What encoder_scale=null is where no row is seen often."""
 
     @model_validator(mode="after")
     def _general(self) -> Self:
@@ -191,16 +191,16 @@ class Architecture(Strict):
     @property
     def initial_scale(self) -> float:
         """Scale of the first encoder, as a multiple of the one of least error."""
-        assert self.encoder_scale != "auto", "resolve settles it"
         return self.encoder_scale or self.default_scale
 
-    def scale_for(self, passes: float) -> float:
-        """What encoder_scale=auto is: with k, 1 / sqrt(k) from `OFTEN` passes over the rows on."""
+    @property
+    def short_start(self) -> float | None:
+        """What encoder_scale=null is where rows are seen often: with k, 1 / sqrt(k).
+
+        None: `default_scale`, as where they are not.
+        """
         name, value = self.l0_setting
-        if name != "k" or passes < OFTEN:
-            return self.default_scale
-        assert value is not None
-        return float(value**-0.5)
+        return float(value**-0.5) if name == "k" and value else None
 
     @property
     def signed(self) -> bool:

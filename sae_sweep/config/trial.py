@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 from sae_sweep.config.check import validate
 from sae_sweep.config.names import in_words
 from sae_sweep.config.run import TrialConfig
-from sae_sweep.config.sae import ARCHITECTURES, AnySae, Form
+from sae_sweep.config.sae import ARCHITECTURES, OFTEN, AnySae, Form
 from sae_sweep.config.train import TrainConfig
 from sae_sweep.errors import BadInput
 from sae_sweep.records import digest
@@ -97,9 +97,8 @@ def resolve(config: TrialConfig, source: Source) -> Trial:
     """
     sae = _rebuilt(config.sae, "sae.", config.sae.resolved(source.d))
     train = _resolved_train(config.train, source)
-    if sae.encoder_scale == "auto":
-        passes = train.steps * train.batch_size / source.train_tokens  # type: ignore[operator]
-        sae = _rebuilt(sae, "sae.", {"encoder_scale": sae.scale_for(passes)})
+    if sae.encoder_scale is None and _sees_often(train, source):
+        sae = _rebuilt(sae, "sae.", {"encoder_scale": sae.short_start})
     _refuse_without_target(sae, source)
     _refuse_idle_loss(sae, train)
     _refuse_without_form(sae, train)
@@ -131,6 +130,12 @@ def _identity(sae: AnySae) -> dict[str, Any]:
 def _rebuilt(config: C, prefix: str, changes: dict[str, Any]) -> C:
     """Change settings and validate again: model_copy would not."""
     return validate(type(config), {**config.model_dump(), **changes}, prefix)
+
+
+def _sees_often(train: TrainConfig, source: Source) -> bool:
+    """Whether rows are seen so often that a trial remembers its random start."""
+    assert train.steps is not None
+    return train.steps >= round(OFTEN * source.train_tokens / train.batch_size)
 
 
 def _resolved_train(train: TrainConfig, source: Source) -> TrainConfig:

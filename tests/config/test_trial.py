@@ -312,12 +312,14 @@ def test_an_ordinary_trial_has_no_risk() -> None:
     ("sae", "passes", "scale"),
     [
         ({"k": 25}, 25, 0.2),
-        ({"k": 25}, 1, 0.5),
-        ({"kind": "l1"}, 25, 1.0),
-        ({"kind": "jumprelu"}, 25, 1.0),
+        ({"kind": "matryoshka", "k": 16}, 4, 0.25),
+        ({"k": 25, "encoder_scale": 0.5}, 25, 0.5),
+        ({"k": 25}, 1, None),
+        ({"kind": "l1"}, 25, None),
+        ({"kind": "jumprelu"}, 25, None),
     ],
 )
-def test_an_automatic_encoder_scale_follows_how_often_rows_are_seen(sae, passes, scale) -> None:
-    found = resolved({**sae, "encoder_scale": "auto"}, {"epochs": passes})
-    assert found.sae.encoder_scale == pytest.approx(scale)
+def test_the_first_encoder_is_short_where_rows_are_seen_often(sae, passes, scale) -> None:
+    found = resolved(sae, {"epochs": passes})
+    assert found.sae.encoder_scale == scale
     assert found.uid == resolved({**sae, "encoder_scale": scale}, {"epochs": passes}).uid
