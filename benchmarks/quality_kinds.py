@@ -39,8 +39,8 @@ HERE = Path(__file__).parent
 N_LATENTS = 512
 TARGETS = (16, 32, 64)
 """Active latents per token at which architectures are compared."""
-OURS, HALF = "sae-sweep", "sae-sweep from c / 2"
-"""Ours as it is, and from the start of many rows where rows are few: elsewhere both are one."""
+OURS, OTHERWISE = "sae-sweep", "sae-sweep otherwise"
+"""Ours as it is, and with the settings below."""
 PEERS = ("sae-lens", "dictionary-learning")
 FIRST = {"l1": (0.8, 2.5), "gated": (1.5, 5.0)}
 """Weights from whose L0 those of the targets are found; counts are tried as they are."""
@@ -85,6 +85,15 @@ def setting_of(kind: str) -> str:
     return {"l1": "l1_alpha", "gated": "l1_alpha", "jumprelu": "target_l0"}.get(kind, "k")
 
 
+def otherwise(kind: str, regime: Regime) -> dict[str, Any]:
+    """Settings whose default could be another; none where nothing is in question."""
+    if kind == "l1":
+        return {"l1_norm": "unit"}
+    if setting_of(kind) == "k" and regime.epochs >= OFTEN:
+        return {"encoder_scale": 0.5}  # as where rows are many
+    return {}
+
+
 def next_value(points: list[dict[str, Any]], target: float) -> float | None:
     """The setting's value for an L0, by those that were tried; None where one is near enough."""
     curve = pd.DataFrame(points)
@@ -101,8 +110,8 @@ def make_trial(regime: Regime, source: Source, task: Task) -> Trial:
     sae: dict[str, Any] = {task.setting: task.value, "n_latents": task.n_latents}
     if task.setting == "k":
         sae |= {"k": int(task.value), "aux_coeff": 0}
-    if task.trainer == HALF:
-        sae["encoder_scale"] = 0.5
+    if task.trainer == OTHERWISE:
+        sae |= otherwise(task.kind, regime)
     settings = TrainConfig(
         lr=task.lr,
         epochs=regime.epochs,
@@ -128,8 +137,8 @@ class Bench:
         """Train what is missing, kind by kind; yields the lines of all kinds so far."""
         lines: list[dict[str, Any]] = []
         for kind in kinds:
-            half = setting_of(kind) == "k" and self._regime.epochs >= OFTEN
-            for trainer in (OURS, *((HALF,) if half else ()), *PEERS):
+            twice = bool(otherwise(kind, self._regime))
+            for trainer in (OURS, *((OTHERWISE,) if twice else ()), *PEERS):
                 curves = {lr: self._curve(kind, trainer, lr) for lr in LRS}
                 lines += (first := [line for curve in curves.values() for line in curve])
                 for target, lr in quality_kinds_table.best_rates(first).items():
