@@ -42,6 +42,9 @@ OFTEN = 4
 """Passes over the rows from which the first encoder is short: what is left of a random start costs
 reconstruction of other rows, and few rows do not let training forget it."""
 
+SPARSE = 32
+"""Latents per active one up to which it is: with more, a short start leaves latents dead."""
+
 ALWAYS_ON = dict.fromkeys(("always_on_coeff", "always_on_threshold"), ANY)
 
 
@@ -111,7 +114,7 @@ class Architecture(Strict):
     """Decoder bias at the start: the training mean, or the first batch's geometric median."""
 
     encoder_scale: Positive | None = None
-    """First encoder over that of least error; null: 1, with k 0.5, and short where rows repeat."""
+    """First encoder over that of least error; null: 1, with k 0.5, 1 / sqrt(k) where rows repeat."""
 
     init_from: str | None = None
     """Weights to start from: a trial's folder, an SAE of another library, ORG/NAME of the hub."""
@@ -195,12 +198,15 @@ class Architecture(Strict):
 
     @property
     def short_start(self) -> float | None:
-        """What encoder_scale=null is where rows are seen often: with k, 1 / sqrt(k).
+        """What encoder_scale=null is where rows are seen often: 1 / sqrt(k), unless k is small.
 
         None: `default_scale`, as where they are not.
         """
-        name, value = self.l0_setting
-        return float(value**-0.5) if name == "k" and value else None
+        name, k = self.l0_setting
+        assert self.n_latents is not None
+        if name != "k" or k is None or k * SPARSE < self.n_latents:
+            return None
+        return float(k**-0.5)
 
     @property
     def signed(self) -> bool:

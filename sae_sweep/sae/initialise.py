@@ -26,8 +26,8 @@ def calibrate(
     ||x - b - c x_hat||^2 is <x - b, x_hat> / ||x_hat||^2, x_hat without bias at scale 1.
     The encoder starts at `initial_scale` times c. For TopK that is c / 2: Adam's steps do not grow
     with a row, so short rows turn sooner, but too short ones leave latents dead. Half was measured
-    to be the best of c, c / 2 and c / sqrt(k) where there are many rows, and c / sqrt(k) where few
-    are seen often (benchmarks/README.md).
+    to be the best of c, c / 2 and c / sqrt(k) where there are many rows or many latents, and
+    c / sqrt(k) elsewhere (benchmarks/README.md).
     JumpReLU's thresholds stay where they are, so its c is of the latents at scale 1.
     A transcoder starts at the scale for its input, of which nothing says yet what becomes of it;
     its bias is the target's.

@@ -314,6 +314,7 @@ def test_an_ordinary_trial_has_no_risk() -> None:
         ({"k": 25}, 25, 0.2),
         ({"kind": "matryoshka", "k": 16}, 4, 0.25),
         ({"k": 25, "encoder_scale": 0.5}, 25, 0.5),
+        ({"k": 25, "n_latents": 801}, 25, None),
         ({"k": 25}, 1, None),
         ({"kind": "l1"}, 25, None),
         ({"kind": "jumprelu"}, 25, None),
