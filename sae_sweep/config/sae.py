@@ -114,7 +114,7 @@ class Architecture(Strict):
     """Decoder bias at the start: the training mean, or the first batch's geometric median."""
 
     encoder_scale: Positive | None = None
-    """First encoder over that of least error; null: 1, with k 0.5, 1 / sqrt(k) where rows repeat."""
+    """First encoder over that of least error; null: 1, or with k 0.5 or 1 / sqrt(k)."""
 
     init_from: str | None = None
     """Weights to start from: a trial's folder, an SAE of another library, ORG/NAME of the hub."""
