@@ -89,8 +89,11 @@ def otherwise(kind: str, regime: Regime) -> dict[str, Any]:
     """Settings whose default could be another; none where nothing is in question."""
     if kind == "l1":
         return {"l1_norm": "unit"}
-    if setting_of(kind) == "k" and regime.epochs >= OFTEN:
+    often = regime.epochs >= OFTEN
+    if setting_of(kind) == "k" and often:
         return {"encoder_scale": 0.5}  # as where rows are many
+    if kind == "gated" and often:
+        return {"encoder_scale": 0.2}
     return {}
 
 
