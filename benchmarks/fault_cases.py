@@ -105,7 +105,7 @@ class Postgres:
     def __init__(self) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         if not found:
-            raise FileNotFoundError("no PostgreSQL: .ci/postgres installs it")
+            raise FileNotFoundError("no PostgreSQL: .ci/packages installs it")
         self._bin = found[-1].parent
         self._folder = Path(tempfile.mkdtemp(prefix="sae-sweep-postgres-"))
         with socket.socket() as free:

@@ -35,7 +35,7 @@ def load(build: Build) -> Iterator[Load]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
-        pytest.skip("needs chromium and chromedriver: see .ci/chromium")
+        pytest.skip("needs chromium and chromedriver: see .ci/packages")
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
