@@ -17,6 +17,7 @@ from sae_sweep.kernels.cpu.latents import (
     margin,
     relu_encode,
     top_k,
+    where_positive,
 )
 from sae_sweep.kernels.cpu.products import linear
 from sae_sweep.kernels.cpu.updates import adam_step, remove_parallel
@@ -43,4 +44,5 @@ __all__ = [
     "remove_parallel",
     "top_k",
     "usage_loss",
+    "where_positive",
 ]

@@ -7,9 +7,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae_sweep.kernels import reference
-from sae_sweep.kernels.cpu.gradients import Gradients, Latents, decode, gradients
+from sae_sweep.kernels.cpu.gradients import Gradients, decode, gradients
 from sae_sweep.kernels.cpu.latents import encode, in_form, kth_largest
 from sae_sweep.kernels.cpu.products import linear
+from sae_sweep.kernels.reference import SparseLatents
 
 
 class AlwaysOn(NamedTuple):
@@ -21,7 +22,7 @@ class AlwaysOn(NamedTuple):
     """Mean over tokens of each latent."""
 
 
-def always_on(latents: Latents, m: int, threshold: float) -> AlwaysOn:
+def always_on(latents: SparseLatents | Tensor, m: int, threshold: float) -> AlwaysOn:
     """Find which of m latents fire too often, and how strongly.
 
     The penalty is excess @ (activity * norms), its gradient for f_ij excess_j norm_j / n.

@@ -11,7 +11,19 @@ from torch import Tensor
 from sae_sweep.kernels.cpu.products import linear
 from sae_sweep.kernels.reference import SparseLatents
 
-Latents = SparseLatents | Tensor
+
+class Pairs(NamedTuple):
+    """The active latents of n tokens, however many each has: a token's one after the other."""
+
+    values: Float[Tensor, " pairs"]
+    """Activations."""
+    latent: Int64[Tensor, " pairs"]
+    token: Int64[Tensor, " pairs"]
+    start: Int64[Tensor, " n"]
+    """Where each token's run begins."""
+
+
+Latents = SparseLatents | Pairs | Tensor
 """Latents of n tokens: the active ones, or all of them, [n m]."""
 
 
@@ -40,14 +52,12 @@ def decode(
     """Sum the decoder rows, weighted by their activations, and add the bias."""
     if isinstance(latents, Tensor):
         return linear(latents, w_dec.T, b_dec)
-    values, indices = latents
-    if (kept := _kept(latents)) is None:
-        summed = F.embedding_bag(indices, w_dec, per_sample_weights=values, mode="sum")
+    latents = _without_zeros(latents)
+    if isinstance(latents, Pairs):
+        values, rows, _, starts = latents
     else:
-        counts = (kept // indices.shape[1]).bincount(minlength=len(indices))
-        rows, weights = (part.reshape(-1)[kept] for part in (indices, values))
-        starts = counts.cumsum(dim=0) - counts
-        summed = F.embedding_bag(rows, w_dec, starts, per_sample_weights=weights, mode="sum")
+        (values, rows), starts = latents, None
+    summed = F.embedding_bag(rows, w_dec, starts, per_sample_weights=values, mode="sum")
     return summed if b_dec is None else summed.add_(b_dec)
 
 
@@ -57,6 +67,7 @@ def gradients(
     centred: Float[Tensor, "n d"],
     w_dec: Float[Tensor, "m d"],
     l1_weight: Float[Tensor, " m"] | None = None,
+    change: Float[Tensor, "n m"] | None = None,
 ) -> Gradients:
     """Compute the gradients of a loss of decode(relu(centred w_enc^T + b_enc)).
 
@@ -70,9 +81,11 @@ def gradients(
         centred: what the encoder was given: activations less the decoder's bias.
         w_dec: the decoder.
         l1_weight: gradient of the loss for each activation itself, as a penalty on it has.
+        change: <g_i, w_dec_j> + l1_weight_j, where the caller needs all of them itself.
     """
     if isinstance(latents, Tensor):
-        return _dense(latents, upstream, centred, w_dec, l1_weight)
+        change = linear(upstream, w_dec, l1_weight) if change is None else change
+        return _dense(latents, upstream, centred, change)
     return _sparse(latents, upstream, centred, w_dec, l1_weight)
 
 
@@ -80,10 +93,9 @@ def _dense(
     latents: Float[Tensor, "n m"],
     upstream: Float[Tensor, "n d"],
     centred: Float[Tensor, "n d"],
-    w_dec: Float[Tensor, "m d"],
-    l1_weight: Float[Tensor, " m"] | None,
+    change: Float[Tensor, "n m"],
 ) -> Gradients:
-    change = torch.ops.aten.threshold_backward(linear(upstream, w_dec, l1_weight), latents, 0)
+    change = torch.ops.aten.threshold_backward(change, latents, 0)
     return Gradients(
         w_enc=linear(change.T, centred.T),
         b_enc=change.sum(dim=0),
@@ -92,14 +104,15 @@ def _dense(
 
 
 def _sparse(
-    latents: SparseLatents,
+    latents: SparseLatents | Pairs,
     upstream: Float[Tensor, "n d"],
     centred: Float[Tensor, "n d"],
     w_dec: Float[Tensor, "m d"],
     l1_weight: Float[Tensor, " m"] | None,
 ) -> Gradients:
     m = len(w_dec)
-    active = by_latent(latents.indices, m, _kept(latents))
+    latents = _without_zeros(latents)
+    active = by_latent(latents if isinstance(latents, Pairs) else latents.indices, m)
     value = latents.values.reshape(-1)[active.order]
     change = dot_products(active, w_dec, upstream)
     if l1_weight is not None:
@@ -111,26 +124,32 @@ def _sparse(
     )
 
 
-def _kept(latents: SparseLatents) -> Int64[Tensor, " pairs"] | None:
-    """Where there is something, if zeros fill up the rest: after L1 they can be the most of it."""
+def _without_zeros(latents: SparseLatents | Pairs) -> SparseLatents | Pairs:
+    """Leave out what fills up the rest where tokens have fewer active latents than others."""
+    if isinstance(latents, Pairs):
+        return latents
+    values, indices = (part.reshape(-1) for part in latents)
     # what is not a number stays, and is seen in the loss
-    zero = latents.values.reshape(-1).numpy() <= 0
-    return torch.from_numpy(np.flatnonzero(~zero)) if zero.any() else None
+    zero = values.numpy() <= 0
+    if not zero.any():
+        return latents
+    kept = torch.from_numpy(np.flatnonzero(~zero))
+    token = kept // latents.values.shape[1]
+    counts = token.bincount(minlength=len(latents.values))
+    return Pairs(values[kept], indices[kept], token, counts.cumsum(dim=0) - counts)
 
 
-def by_latent(
-    indices: Int64[Tensor, "n k"], m: int, kept: Int64[Tensor, " pairs"] | None = None
-) -> ByLatent:
-    """Sort each token's latents, of m, by latent; of all their places those that are kept."""
-    flat = indices.reshape(-1) if kept is None else indices.reshape(-1)[kept]
+def by_latent(latents: Int64[Tensor, "n k"] | Pairs, m: int) -> ByLatent:
+    """Sort each token's latents, of m, by latent."""
+    flat = latents.latent if isinstance(latents, Pairs) else latents.reshape(-1)
     # NumPy sorts 16-bit integers by radix
     keys = flat.numpy().astype(np.uint16 if m <= 2**16 else np.int64)
     order = torch.from_numpy(np.argsort(keys, kind="stable"))
     counts = torch.bincount(flat, minlength=m)
     return ByLatent(
-        order=order if kept is None else kept[order],
+        order=order,
         latent=flat[order],
-        token=(order if kept is None else kept[order]) // indices.shape[1],
+        token=latents.token[order] if isinstance(latents, Pairs) else order // latents.shape[1],
         start=counts.cumsum(dim=0) - counts,
     )
 

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sae_sweep.kernels.cpu import forms
-from sae_sweep.kernels.cpu.gradients import Latents, by_latent, dot_products
+from sae_sweep.kernels.cpu.gradients import Latents, Pairs, by_latent, dot_products
 from sae_sweep.kernels.cpu.products import linear
 from sae_sweep.kernels.reference import BatchSelection, SparseLatents, lowest_ties
 
@@ -84,6 +84,14 @@ def relu_encode(
     return linear(centred, w_enc, b_enc).relu_()
 
 
+def where_positive(
+    condition: Float[Tensor, "n m"], values: Float[Tensor, "n m"]
+) -> Float[Tensor, "n m"]:
+    """Take values where a condition is above 0 or not a number; elsewhere 0."""
+    # six times as fast as torch.where of a comparison
+    return torch.ops.aten.threshold_backward(values, condition, 0)
+
+
 def in_form(
     latents: SparseLatents, w_dec: Float[Tensor, "m d"], form: forms.Form = "auto"
 ) -> Latents:
@@ -115,19 +123,14 @@ def compact(
         form: to take.
     """
     n, m = latents.shape
-    k = max(1, int(counts.max()))
     if not forms.is_sparse(form, d, m, max(1, round(counts.mean().nan_to_num().item())), n):
         return latents
     # torch.nonzero takes three times as long as NumPy's
     position = torch.from_numpy(np.flatnonzero(latents.numpy() > 0))
     token = position // m
     whole = counts.long()
-    before = whole.cumsum(dim=0) - whole
-    place = token * k + torch.arange(len(position)) - before[token]
-    values, indices = latents.new_zeros(n, k), position.new_zeros(n, k)
-    values.view(-1)[place] = latents.view(-1)[position]
-    indices.view(-1)[place] = position - token * m
-    return SparseLatents(values, indices)
+    start = whole.cumsum(dim=0) - whole
+    return Pairs(latents.view(-1)[position], position - token * m, token, start)
 
 
 def top_k(pre: Float[Tensor, "n m"], k: int) -> SparseLatents:
