@@ -35,10 +35,13 @@ MANY_ROWS = quality.ACTIVATIONS.model_copy(
     update={"train_tokens": 262_144, "validation_tokens": 32_768}
 )
 CASES = (
-    Case(quality.ACTIVATIONS, quality.EPOCHS, 4e-3, ((5, 512), (100, 512), (20, 2048))),
+    Case(quality.ACTIVATIONS, quality.EPOCHS, 3e-4, ((5, 512), (100, 512))),
+    Case(quality.ACTIVATIONS, quality.EPOCHS, 1e-3, ((32, 1024), (100, 512), (20, 2048))),
+    Case(quality.ACTIVATIONS, quality.EPOCHS, 4e-3, ((5, 512), (32, 1024), (100, 512), (20, 2048))),
     Case(MANY_ROWS, 1, 1e-3, ((16, 768), (16, 1536), (32, 1536))),
+    Case(MANY_ROWS, 1, 8e-3, ((64, 512),)),
 )
-"""The benchmark's training, and one pass over many rows."""
+"""The benchmark's training at a low, a usual and a high rate, and one pass over many rows."""
 
 
 def best_norm(trial: Trial, activations: Activations) -> float:
