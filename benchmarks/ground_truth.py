@@ -42,7 +42,7 @@ from sae_sweep.train import Engine
 from sae_sweep.train.ground_truth import GroundTruth
 
 HERE = Path(__file__).parent
-LRS = (1e-3, 3e-3)
+LRS = (3e-3, 6e-3, 1.2e-2)
 BATCH = 1024
 MODEL_SEED = 20_260_216
 """Not a trial's: with an equal seed the first decoder rows are the true directions."""

@@ -89,11 +89,10 @@ def otherwise(kind: str, regime: Regime) -> dict[str, Any]:
     """Settings whose default could be another; none where nothing is in question."""
     if kind == "l1":
         return {"l1_norm": "unit"}
-    often = regime.epochs >= OFTEN
-    if setting_of(kind) == "k" and often:
-        return {"encoder_scale": 0.5}  # as where rows are many
-    if kind == "gated" and often:
+    if kind == "gated":
         return {"encoder_scale": 0.2}
+    if setting_of(kind) == "k" and regime.epochs >= OFTEN:
+        return {"encoder_scale": 0.5}  # as where rows are many
     return {}
 
 

@@ -83,7 +83,7 @@ def _compared(cells: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (kind, target), cell in cells.groupby(["kind", "target"], sort=False):
         by_trainer = cell.set_index("trainer")["log_fvu"]
-        ours = [name for name in by_trainer.index if name.startswith("sae-sweep")]
+        ours = [name for name in by_trainer.index if _is_ours(name)]
         peers = by_trainer.drop(ours)
         noise = _detectable(cells[cells["kind"] == kind])
         for name in ours:
@@ -92,6 +92,10 @@ def _compared(cells: pd.DataFrame) -> pd.DataFrame:
             rows.append((kind, target, name, ratio, peers.idxmin(), noise, verdict))
     columns = ["kind", "target", "trainer", "ratio", "peer", "noise", "verdict"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _is_ours(trainer: str) -> bool:
+    return trainer.startswith("sae-sweep")
 
 
 def _setting(runs: pd.DataFrame) -> str:
@@ -114,7 +118,7 @@ def _table(cells: pd.DataFrame) -> str:
 
     Where ours stands twice, so do what follows from it, in the same order.
     """
-    trainers = list(dict.fromkeys(cells["trainer"]))
+    trainers = sorted(dict.fromkeys(cells["trainer"]), key=lambda name: not _is_ours(name))
     found = cells.set_index(["kind", "target", "trainer"])
     rows = []
     for (kind, target), compared in _compared(cells).groupby(["kind", "target"], sort=False):
