@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -11,6 +12,8 @@ from benchmarks import (
     forms,
     operations,
     quality,
+    quality_kinds,
+    quality_kinds_table,
     quality_table,
     readme,
     references,
@@ -307,3 +310,27 @@ def test_the_reports_benchmark_times_every_part_of_two_equal_renderings(tmp_path
     measured, equal = report.twice(tmp_path)
     assert equal
     assert {"what_was_run", "records", "data", "report.html"} <= measured.parts.keys()
+
+
+def test_a_setting_is_sought_until_a_training_is_near_each_l0() -> None:
+    def line(value: float) -> dict[str, Any]:
+        l0 = 40 / value
+        return {"setting": "l1_alpha", "value": value, "l0": l0, "fvu": l0**-0.5}
+
+    lines = [line(0.8), line(2.5)]
+    for target in quality_kinds.TARGETS:
+        while (value := quality_kinds.next_value(lines, target)) is not None:
+            lines.append(line(value))
+    curve = pd.DataFrame(lines)
+    for target in quality_kinds.TARGETS:
+        assert quality_kinds_table.is_near(curve["l0"], target)
+        assert quality_kinds_table.at_l0(curve, target) == pytest.approx(target**-0.5)
+    assert len(lines) == 4  # 2.5 is near 16; one more each for 32 and 64
+
+
+def test_a_curve_is_read_between_the_neighbours_of_an_l0_and_beyond_its_ends() -> None:
+    curve = pd.DataFrame({"l0": [60.0, 10.0, 20.0], "fvu": [0.1, 0.4, 0.2], "value": [3, 1, 2]})
+    assert quality_kinds_table.ends(curve, 15)["value"].to_list() == [1, 2]
+    assert quality_kinds_table.ends(curve, 90)["value"].to_list() == [2, 3]
+    assert quality_kinds_table.at_l0(curve, 5) == pytest.approx(0.8)
+    assert not quality_kinds_table.is_near(curve["l0"], 90)
