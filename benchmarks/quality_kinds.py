@@ -32,13 +32,13 @@ from benchmarks.quality import (
     train,
     version,
 )
+from benchmarks.quality_kinds_table import TARGETS
 from sae_sweep.config import ActivationsConfig, Source, TrainConfig, Trial, TrialConfig, resolve
 from sae_sweep.config.sae import ARCHITECTURES, OFTEN
+from sae_sweep.records.sparsity import l0_setting
 
 HERE = Path(__file__).parent
 N_LATENTS = 512
-TARGETS = (16, 32, 64)
-"""Active latents per token at which architectures are compared."""
 OURS, OTHERWISE = "sae-sweep", "sae-sweep otherwise"
 """Ours as it is, and with the settings below."""
 PEERS = ("sae-lens", "dictionary-learning")
@@ -82,7 +82,9 @@ class Task(NamedTuple):
 
 def setting_of(kind: str) -> str:
     """The setting that moves L0."""
-    return {"l1": "l1_alpha", "gated": "l1_alpha", "jumprelu": "target_l0"}.get(kind, "k")
+    found = l0_setting({"kind": kind})
+    assert found is not None, kind
+    return found.name
 
 
 def otherwise(kind: str, regime: Regime) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def otherwise(kind: str, regime: Regime) -> dict[str, Any]:
     if kind == "gated":
         return {"encoder_scale": 0.2}
     if setting_of(kind) == "k" and regime.epochs >= OFTEN:
-        return {"encoder_scale": 0.5}  # as where rows are many
+        return {"encoder_scale": ARCHITECTURES[kind].default_scale}  # as where rows are many
     return {}
 
 
@@ -143,9 +145,11 @@ class Bench:
             for trainer in (OURS, *((OTHERWISE,) if twice else ()), *PEERS):
                 curves = {lr: self._curve(kind, trainer, lr) for lr in LRS}
                 lines += (first := [line for curve in curves.values() for line in curve])
-                for target, lr in quality_kinds_table.best_rates(first).items():
-                    lines += self._repeated(kind, trainer, lr, curves[lr], target)
-            yield list({tuple(line.values()): line for line in lines}.values())
+                best = quality_kinds_table.best_rates(first)
+                for lr, curve in curves.items():
+                    targets = [target for target in TARGETS if best[target] == lr]
+                    lines += self._repeated(kind, trainer, lr, curve, targets)
+            yield lines
 
     def _curve(self, kind: str, trainer: str, lr: float) -> list[dict[str, Any]]:
         """Train with seed 0 until some training is near each target."""
@@ -159,12 +163,13 @@ class Bench:
         return lines
 
     def _repeated(
-        self, kind: str, trainer: str, lr: float, curve: list[dict[str, Any]], target: int
+        self, kind: str, trainer: str, lr: float, curve: list[dict[str, Any]], targets: list[int]
     ) -> list[dict[str, Any]]:
         """Repeat with seed 1 the trainings between which a curve is read."""
-        task = self._task(kind, trainer, lr, seed=1)
-        ends = quality_kinds_table.ends(pd.DataFrame(curve), target)
-        return [self._line(task._replace(value=value)) for value in ends["value"]]
+        task, points = self._task(kind, trainer, lr, seed=1), pd.DataFrame(curve)
+        ends = [quality_kinds_table.ends(points, target)["value"] for target in targets]
+        values = sorted({value for each in ends for value in each})
+        return [self._line(task._replace(value=value)) for value in values]
 
     def _task(self, kind: str, trainer: str, lr: float, seed: int) -> Task:
         steps = round(self._regime.epochs * self._activations.n_train / TrainConfig().batch_size)

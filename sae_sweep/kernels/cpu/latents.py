@@ -84,14 +84,6 @@ def relu_encode(
     return linear(centred, w_enc, b_enc).relu_()
 
 
-def where_positive(
-    condition: Float[Tensor, "n m"], values: Float[Tensor, "n m"]
-) -> Float[Tensor, "n m"]:
-    """Take values where a condition is above 0 or not a number; elsewhere 0."""
-    # six times as fast as torch.where of a comparison
-    return torch.ops.aten.threshold_backward(values, condition, 0)
-
-
 def in_form(
     latents: SparseLatents, w_dec: Float[Tensor, "m d"], form: forms.Form = "auto"
 ) -> Latents:
