@@ -1,5 +1,6 @@
 """A slot: what it tells the driver, and when it saves its trials."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,12 @@ import torch
 
 from sae_sweep.config import Source, TopKConfig, TrainConfig, Trial
 from sae_sweep.errors import BadRows
+from sae_sweep.kernels.fused.memory import Memory
 from sae_sweep.records import Outcome
 from sae_sweep.train import NoRoom, State, checkpoint
 from sae_sweep.tune import slot
-from sae_sweep.tune.channel import Claimed, Job, Orders, Returned, Room
+from sae_sweep.tune.channel import Claimed, Item, Job, Orders, Returned, Room
+from sae_sweep.tune.sizing import TIMED_SECONDS, TIMED_STEPS, Sizing
 
 
 def make_trial(name: str) -> Trial:
@@ -90,6 +93,73 @@ def test_checkpoints_take_a_twentieth_of_the_time_however_large(train, monkeypat
     assert saved[:6] == list("abcabc")
     # each takes 2 s, so together they take a twentieth of 1000 s, beside the first three
     assert 20 <= len(saved) <= 28
+
+
+class Device:
+    """A GPU's memory and clock, without one: trials take 1 s of a step alone, less in company."""
+
+    type = "cuda"
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock, self.most, self.waits = 0.0, 10, 0
+        monkeypatch.setattr(slot.time, "monotonic", lambda: self.clock)
+        for name in ("synchronize", "reset_peak_memory_stats", "max_memory_reserved"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+
+    def synchronize(self, _: object) -> None:
+        self.waits += 1
+
+    def reset_peak_memory_stats(self, _: object) -> None:
+        self.most = 10
+
+    def max_memory_reserved(self, _: object) -> int:
+        return self.most
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> slot._SlotEngine:
+    monkeypatch.setattr(slot, "Engine", Engine)
+    monkeypatch.setattr(slot, "open_activations", lambda *_: None)
+    made = slot._SlotEngine(Job(0, tmp_path, tmp_path, 1))
+    made._device = Device(monkeypatch)  # type: ignore[assignment]
+    made._sizing = Sizing(Memory(table=1, module=1, step=1, joining=1), 10**6)
+    join(made, "a")
+    return made
+
+
+def join(made: slot._SlotEngine, *names: str) -> None:
+    fused = TrainConfig(steps=10, batch_size=8, kernels="fused")
+    trials = [replace(make_trial(name), train=fused) for name in names]
+    made.obey(Orders([], [Claimed(trial, 1) for trial in trials]))
+
+
+def timed(made: slot._SlotEngine, seconds: float) -> list[Item]:
+    """What a slot says of its room after steps that compile, and steps that are timed."""
+    assert made.resize(TIMED_STEPS) == []
+    made._device.clock += seconds * (TIMED_STEPS - 1)  # type: ignore[attr-defined]
+    assert made.resize(TIMED_STEPS - 1) == []  # too few of them yet
+    made._device.clock += seconds  # type: ignore[attr-defined]
+    return made.resize(1)
+
+
+def test_a_slot_on_a_gpu_doubles_its_trials_while_their_steps_take_less(on_gpu) -> None:
+    assert timed(on_gpu, 1.0) == [Room(2)]
+    join(on_gpu, "b")
+    assert timed(on_gpu, 1.2) == [Room(4)]
+    assert on_gpu._device.waits == 6  # each time is taken when launches have ended
+    join(on_gpu, "c", "d")
+    assert timed(on_gpu, 2.5) == [Room(2)]
+    assert on_gpu.resize(TIMED_STEPS) == []  # the number is final
+    assert on_gpu._device.waits == 9
+
+
+def test_a_slot_does_not_time_steps_across_a_change_of_company(on_gpu) -> None:
+    on_gpu.resize(TIMED_STEPS)
+    on_gpu._device.clock += 100.0
+    join(on_gpu, "b")
+    assert on_gpu.resize(TIMED_STEPS) == []
+    on_gpu._device.clock += 0.5 * TIMED_SECONDS
+    assert on_gpu.resize(TIMED_STEPS) == []  # too short a time to go by
 
 
 def test_rows_that_cannot_be_trained_on_end_all_trials_of_the_slot(train) -> None:
