@@ -3,7 +3,8 @@
     python -m benchmarks.tune_each
 
 Each trial takes a core, opens the activations, trains with the reference operations under autograd
-and reports FVU on the validation rows. `benchmarks.sweep` times it.
+and reports FVU on the validation rows. With `--nothing` two trials import torch and end: what Ray
+Tune takes of a sweep, whatever is trained. `benchmarks.sweep` times both.
 """
 
 import argparse
@@ -15,6 +16,13 @@ import torch
 
 from benchmarks.quality import ACTIVATIONS, CELLS, fvu, load_rows, make_trial
 from benchmarks.references import eager
+
+
+def nothing(_: dict[str, Any]) -> None:
+    """End at once; this module has imported torch."""
+    from ray import tune
+
+    tune.report({"fvu": 0.0})
 
 
 def train(config: dict[str, Any]) -> None:
@@ -36,16 +44,20 @@ def main() -> None:
         prog="python -m benchmarks.tune_each", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="for activations")
-    outputs = parser.parse_args().outputs.absolute()
+    parser.add_argument("--nothing", action="store_true", help="two trials that do not train")
+    arguments = parser.parse_args()
     import ray
     from ray import tune
 
     ray.init(include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
-        cells = tune.grid_search([list(cell) for cell in CELLS])
+        cells = [list(cell) for cell in CELLS]
+        if arguments.nothing:
+            cells = cells[:2]
+        space = {"cell": tune.grid_search(cells), "outputs": str(arguments.outputs.absolute())}
         tuner = tune.Tuner(
-            tune.with_resources(train, {"CPU": 1}),
-            param_space={"cell": cells, "outputs": str(outputs)},
+            tune.with_resources(nothing if arguments.nothing else train, {"CPU": 1}),
+            param_space=space,
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         )
         results = tuner.fit()

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from sae_sweep.process import collect_rarely
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp(prefix="matplotlib-"))
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before a module with kernels is imported
+
+collect_rarely()  # as commands do
 
 # a busy machine makes single examples slow, which says nothing of the code
 settings.register_profile("no_deadline", deadline=None)

@@ -61,6 +61,11 @@ class Trial:
         return self.train.steps
 
     @property
+    def step_work(self) -> int:
+        """Multiplications of one product of the encoder's size: what a step's time goes with."""
+        return self.train.batch_size * self.n_latents * self.source.d
+
+    @property
     def controlled(self) -> bool:
         """Whether the penalty's weight is moved during training, to hold a target L0."""
         return self.train.l0_controller

@@ -65,8 +65,9 @@ def write(folder: Path, outputs: Path) -> None:
         "windows": np.flatnonzero(np.diff(windows, prepend=-2)).tolist(),
         "latents": latents,
     }
-    with replacing(folder / CONTEXTS_FILE) as path, gzip.open(path, "wt", encoding="utf-8") as file:
-        file.write(json.dumps(found, separators=(",", ":")))  # dump() would encode in Python
+    text = json.dumps(found, separators=(",", ":"))  # dump() would encode in Python
+    with replacing(folder / CONTEXTS_FILE) as path:
+        path.write_bytes(gzip.compress(text.encode(), compresslevel=5))
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float64, Int64
-from scipy.stats import binomtest
 from torch import Tensor
 
 from sae_sweep.activations import Activations
@@ -307,6 +306,9 @@ def _balanced(ours: Bool[np.ndarray, " n"], others: Bool[np.ndarray, " k"]) -> A
     The distances of a mean's bounds are those of its parts, squared and added (MOVER: Zou and
     Donner 2008, doi:10.1002/sim.3095).
     """
+    # imported here: half a second, which slots without probes need not spend
+    from scipy.stats import binomtest
+
     shares, low, high = [], [], []
     for part in (ours, others):
         share = float(part.mean())

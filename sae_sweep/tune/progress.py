@@ -123,9 +123,9 @@ class SweepDisplay:
     def reported(self, row: Row) -> None:
         """A trial reported."""
         trial = self._trials[row.uid]
-        tokens = (row.step - self._steps[row.uid]) * trial.train.batch_size
-        self._tokens.add(tokens)
-        self._work.add(tokens * trial.n_latents)
+        steps = row.step - self._steps[row.uid]
+        self._tokens.add(steps * trial.train.batch_size)
+        self._work.add(steps * trial.step_work)
         self._steps[row.uid] = row.step
         self._latest[row.uid] = row
         if self._live is None and time.monotonic() - self._said > QUIET_SECONDS:
@@ -154,7 +154,7 @@ class SweepDisplay:
 
     def _rest(self) -> float:
         return sum(
-            (trial.steps - self._steps[uid]) * trial.train.batch_size * trial.n_latents
+            (trial.steps - self._steps[uid]) * trial.step_work
             for uid, trial in self._trials.items()
             if self._status[uid] in ("queued", "running")
         )
@@ -170,7 +170,7 @@ class SweepDisplay:
         return f"  ({self._tokens.a_second:,.0f} tokens/s, ETA {self._work.eta(self._rest())})"
 
     def _picture(self) -> Group:
-        whole = sum(t.steps * t.train.batch_size * t.n_latents for t in self._trials.values())
+        whole = sum(trial.steps * trial.step_work for trial in self._trials.values())
         head = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=whole, completed=whole - self._rest(), width=30)
         head.add_row(Text(self._name, style="bold"), bar, f"{self._counts()}{self._speed()}")

@@ -24,7 +24,7 @@ from sae_sweep.activations import Supplier, Wanted
 from sae_sweep.config import ExecutorConfig
 from sae_sweep.errors import BadInput, CutShort
 from sae_sweep.inputs import edge
-from sae_sweep.process import startable_threads
+from sae_sweep.process import collect_rarely, startable_threads
 from sae_sweep.records.store import owner
 from sae_sweep.tune import orphans
 from sae_sweep.tune.channel import Item, Job, Orders
@@ -425,6 +425,7 @@ class RayChannel:
 
 def _trainable(mailbox: str) -> Any:
     def slot(config: dict[str, Any]) -> None:
+        collect_rarely()
         from sae_sweep.tune.slot import train_slot
 
         channel = RayChannel(mailbox, config["slot"])

@@ -16,7 +16,7 @@ from sae_sweep import process
 from sae_sweep.cli.main import main
 
 FORKS = multiprocessing.get_context("forkserver")
-"""Its server loads once what each inline sweep would load anew, 5 s each: it trains nothing."""
+"""Its server loads once what each sweep would load anew, 5 s each: it trains nothing."""
 FORKS.set_forkserver_preload(["sae_sweep.cli.compose", "sae_sweep.cli.run", "analysis.report"])
 
 TINY = [
@@ -40,12 +40,7 @@ def command(outputs: Path, executor: str, *overrides: str) -> list[str]:
 
 def run(outputs: Path, executor: str, *overrides: str, code: int = 0) -> str:
     """Run a sweep to its end; returns what it printed."""
-    words = command(outputs, executor, *overrides)
-    if executor == "inline":
-        found, text = forked(words[3:])
-    else:
-        ran = subprocess.run(words, capture_output=True, text=True, timeout=240)
-        found, text = ran.returncode, ran.stdout + ran.stderr
+    found, text = forked(command(outputs, executor, *overrides)[3:])
     assert found == code, text
     assert "Traceback" not in text, text
     return text
