@@ -26,9 +26,9 @@ DEVICE = torch.device("cuda")
 Row = dict[str, Any]
 """A line of a table, by column."""
 
-UPDATE_BYTES = 52
-"""What an update moves per weight of both matrices in bf16 training: weight and two moments read
-and written in float32, a bfloat16 copy written, times two matrices."""
+UPDATE_BYTES = {"bf16": 52, "fp32": 48}
+"""What an update moves per weight of both matrices: weight and two moments read and written in
+float32, in bf16 training a bfloat16 copy written, times two matrices."""
 
 
 class Shape(NamedTuple):
@@ -72,8 +72,8 @@ class RandomRows:
         return self._rows[indices.to(DEVICE)]
 
     def validation_rows(self, start: int, stop: int) -> Tensor:
-        """Take the first rows once more: nothing here rests on what they score."""
-        return self._rows[start:stop]
+        """Take the first rows once more, to the host: nothing here rests on what they score."""
+        return self._rows[start:stop].cpu()
 
     def validation_groups(self, start: int, stop: int) -> Tensor:
         """One group."""
@@ -134,6 +134,11 @@ class Packs:
         self.members = {packed: step + steps for packed, step in self.members.items()}
         return time.perf_counter() - began
 
+    @property
+    def recorded(self) -> bool:
+        """Whether no recording of a graph has failed."""
+        return not self.pack.steps._unrecorded
+
     def alter(self, packed: Packed, **tensors: Tensor) -> None:
         """Put a member into its present state, except for these tensors."""
         packed.load(State({**packed.tensors(), **tensors}, {"step": self.members[packed]}))
@@ -160,9 +165,19 @@ def selection(packed: Packed) -> Selection:
 
 
 @contextmanager
+def fetching() -> Iterator[None]:
+    """Fetch rows a chunk ahead, as where they do not all stay on the device."""
+    with (
+        mock.patch.object(pack_steps, "RESIDENT_SHARE", 0.0),
+        mock.patch.object(pack_steps, "CPU_BYTES", 0),
+    ):
+        yield
+
+
+@contextmanager
 def without_graphs() -> Iterator[None]:
     """Launch every update from the host."""
-    with mock.patch.object(pack_steps, "record", lambda update, _: update):
+    with mock.patch.object(pack_steps, "record", lambda update, *_: update):
         yield
 
 
@@ -181,6 +196,13 @@ def released() -> int:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     return torch.cuda.memory_allocated()
+
+
+def device_bytes() -> int:
+    """Memory of the device."""
+    if DEVICE.type != "cuda":
+        return 2**40
+    return torch.cuda.get_device_properties(DEVICE).total_memory
 
 
 def peak_bytes() -> int:
@@ -219,9 +241,9 @@ def _timed_once(advance: Callable[[int], object], steps: int) -> Times:
     return Times(wall, events[0].elapsed_time(events[1]) / steps if events else wall)
 
 
-def seconds_of(work: Callable[[], object], repeats: int = 10) -> float:
-    """Median time of some work on the device."""
-    return timed(lambda n: [work() for _ in range(n)], warm_up=2, steps=1, rounds=repeats)[1] / 1e3
+def seconds_of(work: Callable[[], object], repeats: int = 5) -> float:
+    """Median time of some work on the device, launched so often that no launch is waited for."""
+    return timed(lambda n: [work() for _ in range(n)], warm_up=2, steps=20, rounds=repeats)[1] / 1e3
 
 
 @cache
@@ -233,16 +255,18 @@ def bytes_a_second(numel: int = 2**28) -> float:
 
 
 @cache
-def product_seconds(m: int, n: int, k: int) -> float:
-    """Seconds of a bfloat16 product [m k] x [k n] with a float32 result, in this process."""
-    x = torch.randn(m, k, device=DEVICE, dtype=torch.bfloat16)
-    w = torch.randn(n, k, device=DEVICE, dtype=torch.bfloat16)
-    if DEVICE.type != "cuda":
+def product_seconds(m: int, n: int, k: int, precision: str = "bf16") -> float:
+    """Seconds of a product [m k] x [k n] with a float32 result, in this process."""
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    x = torch.randn(m, k, device=DEVICE, dtype=kind)
+    w = torch.randn(n, k, device=DEVICE, dtype=kind)
+    if DEVICE.type != "cuda" or precision == "fp32":
         return seconds_of(lambda: torch.mm(x, w.T))
     return seconds_of(lambda: torch.mm(x, w.T, out_dtype=torch.float32))
 
 
-def floor_ms(shape: Shape, *, dense: bool = False) -> float:
+def floor_ms(shape: Shape, precision: str = "bf16", *, dense: bool = False) -> float:
     """No step is faster: the encoder's product, or all five, then the bytes of the update."""
-    products = product_seconds(shape.batch, shape.n_latents, shape.d) * (5 if dense else 1)
-    return 1e3 * (products + UPDATE_BYTES * shape.n_latents * shape.d / bytes_a_second())
+    product = product_seconds(shape.batch, shape.n_latents, shape.d, precision)
+    update = UPDATE_BYTES[precision] * shape.n_latents * shape.d / bytes_a_second()
+    return 1e3 * (product * (5 if dense else 1) + update)

@@ -1,7 +1,7 @@
 """Are the fused kernels right on this device? Gradients, selection, optimiser; and equal bits."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from benchmarks.gpu_cases import (
     Row,
     Selection,
     Shape,
+    fetching,
     released,
     selection,
     settle,
@@ -21,6 +22,7 @@ from benchmarks.gpu_cases import (
 )
 from sae_sweep.config import TopKConfig, Trial
 from sae_sweep.kernels import reference
+from sae_sweep.kernels.fused import pages
 from sae_sweep.kernels.fused.table import SPARSE
 from sae_sweep.train.chunk import numbers_at
 from sae_sweep.train.pack import Packed
@@ -92,6 +94,8 @@ def checked(case: Case, precision: str) -> Iterator[Row]:
         ]
         if not selected:
             wrong.append("selection")
+        if not packs.recorded:
+            wrong.append("no graph")
         yield {
             "case": case.name,
             "shape": str(shape),
@@ -107,7 +111,7 @@ def checked(case: Case, precision: str) -> Iterator[Row]:
 def prepare(case: Case, packs: Packs, rows: RandomRows, trial: Trial) -> None:
     """Make a third of the latents dead for AuxK; begin L1 with few active latents if asked."""
     (packed,) = packs.members
-    state = packed.tensors()
+    state = present(packed)
     if isinstance(trial.sae, TopKConfig) and trial.sae.aux_coeff > 0:
         silent = state["silent_tokens"].clone()
         silent[::3] = trial.train.dead_window_tokens
@@ -121,12 +125,17 @@ def prepare(case: Case, packs: Packs, rows: RandomRows, trial: Trial) -> None:
         packs.alter(packed, b_enc=-shift.expand(trial.n_latents), form=torch.tensor([SPARSE, room]))
 
 
+def present(packed: Packed) -> State:
+    """A member's weights and moments, copied on the device."""
+    return pages.take(packed.pack.table, packed.slot)
+
+
 def compared(packs: Packs, rows: RandomRows, trial: Trial) -> dict[str, float]:
     """Make one update; compare each of its parts with the reference in float64."""
     ((packed, made),) = packs.members.items()
-    before = {name: tensor.clone() for name, tensor in packed.tensors().items()}
+    before = present(packed)
     packs.advance(1)
-    after, chosen = packed.tensors(), selection(packed)
+    after, chosen = present(packed), selection(packed)
     x = batch(rows, trial.train, made)
     pre, gradients = reference_gradients(trial, made + 1, x, before, chosen)
     found: dict[str, float] = {"pre-activations": distance(chosen.pre, pre)}
@@ -253,7 +262,8 @@ def bits(cases: tuple[Case, ...] = BIT_CASES, steps: int = BIT_STEPS) -> Iterato
             alone = after_steps(rows, [trial], 0, steps)
             ways = {
                 "again": after_steps(rows, [trial], 0, steps),
-                "without graphs": after_steps(rows, [trial], 0, steps, graphs=False),
+                "without graphs": after_steps(rows, [trial], 0, steps, way=without_graphs),
+                "rows fetched": after_steps(rows, [trial], 0, steps, way=fetching),
                 "in company": after_steps(rows, [trial, *others], 0, steps),
                 "joined late": after_steps(rows, [*others, trial], steps // 3, steps),
             }
@@ -270,12 +280,17 @@ def bits(cases: tuple[Case, ...] = BIT_CASES, steps: int = BIT_STEPS) -> Iterato
 
 
 def after_steps(
-    rows: RandomRows, trials: list[Trial], late: int, steps: int, *, graphs: bool = True
+    rows: RandomRows,
+    trials: list[Trial],
+    late: int,
+    steps: int,
+    *,
+    way: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, Tensor]:
     """State of the trial with the fewest steps; the others begin `late` updates earlier."""
     wanted = min(trials, key=lambda trial: trial.steps)
     first = [trial for trial in trials if trial is not wanted or not late]
-    with nullcontext() if graphs else without_graphs():
+    with way():
         packs = Packs(first, rows)
         if late:
             packs.advance(late)

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Literal
@@ -99,9 +100,7 @@ class Sparsify:
     """
 
     def __init__(self, shape: Shape, rows: RandomRows) -> None:
-        if find_spec("datasets") is None:  # it imports that for texts, of which there are none here
-            sys.modules.setdefault("datasets", ModuleType("datasets"))
-            sys.modules["datasets"].Dataset = object  # type: ignore[attr-defined]
+        _without_texts()
         from sparsify import SparseCoder, SparseCoderConfig
 
         device = gpu_cases.DEVICE
@@ -126,6 +125,17 @@ class Sparsify:
         return time.perf_counter() - began
 
 
+def _without_texts() -> None:
+    """Let eai-sparsify be imported where datasets is absent: it reads texts with it, we none."""
+    if "datasets" in sys.modules or find_spec("datasets") is not None:
+        return
+    stub = ModuleType("datasets")
+    stub.__spec__ = ModuleSpec("datasets", None)  # transformers and accelerate look for it
+    for name in ("Dataset", "DatasetDict"):
+        setattr(stub, name, object)
+    sys.modules["datasets"] = stub
+
+
 def peers(
     shapes: tuple[Shape, ...] = (FULL, TUTORIAL, Shape(2048, 2048, 32, 256)),
     ways: tuple[str, ...] = ("ours", "eager", "SAELens-like", "sparsify", "torch.compile"),
@@ -134,6 +144,7 @@ def peers(
     """One TopK trial by ourselves and by others, on the same rows."""
     for way in ways:  # torch.compile last: it takes long, and may take all the time that is left
         for shape in shapes:
+            advance = None  # else the way before would be in the memory of this one
             start = released()
             rows = RandomRows(shape.d, 8 * shape.batch)
             row: Row = {"shape": str(shape), "way": way}

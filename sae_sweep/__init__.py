@@ -1,6 +1,10 @@
 """Hyperparameter sweeps of sparse autoencoders."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# cuBLAS reads it at its first product in a process, and is not deterministic without
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 if TYPE_CHECKING:
     from sae_sweep.api import Sweep, run

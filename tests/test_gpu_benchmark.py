@@ -1,6 +1,7 @@
 """The GPU benchmark's own code, in Triton's interpreter: that it would tell right from wrong."""
 
 import concurrent.futures
+import importlib.util
 import json
 import subprocess
 import sys
@@ -63,6 +64,35 @@ def test_it_finds_our_updates_right(case: Case) -> None:
         assert all(0 < row[f"grad {name}"] < 1e-5 for name in gpu_checks.NAMES)
 
 
+def test_states_are_compared_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of checkpoints are on the host, far from a GPU's rows; no device is as far as meta."""
+    saved = gpu_checks.Packed.tensors
+    monkeypatch.setattr(
+        gpu_checks.Packed,
+        "tensors",
+        lambda packed: {name: tensor.to("meta") for name, tensor in saved(packed).items()},
+    )
+    assert next(checked(CASES[1], "fp32"))["verdict"] == "ok"
+
+
+def test_a_graph_that_cannot_be_recorded_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(gpu_cases.pack_steps, "record", broken)
+    launched, replayed = checked(CASES[1], "fp32")
+    assert (launched["verdict"], replayed["verdict"]) == ("ok", "WRONG: no graph")
+
+
+def test_sparsify_is_there_where_datasets_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_peers, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "modules", {k: v for k, v in sys.modules.items() if k != "datasets"})
+    for _ in range(2):  # of a second shape, too
+        gpu_peers._without_texts()
+        assert importlib.util.find_spec("datasets") is not None
+        assert sys.modules["datasets"].DatasetDict is object
+
+
 def test_the_aux_loss_is_in_what_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_checks, "_aux_k", lambda residual, pres, dead, w: residual.sum() * 0)
     launched = next(checked(CASES[2], "fp32"))
@@ -100,12 +130,12 @@ FURTHER = {"kind": "jumprelu", "target_l0": 2}
 def test_it_finds_equal_bits_equal(case: Case) -> None:
     row = next(bits((case,), steps=5))
     assert row["verdict"] == "ok"
-    for way in ("again", "without graphs", "in company", "joined late"):
+    for way in ("again", "without graphs", "rows fetched", "in company", "joined late"):
         assert row[way] == "equal"
 
 
 def test_it_finds_other_bits_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = iter([1.0, 1.0, 1.0, 1.0 + 1e-7, 1.0])
+    found = iter([1.0, 1.0, 1.0, 1.0, 1.0 + 1e-7, 1.0])
 
     def off(*arguments: object, **named: object) -> dict[str, torch.Tensor]:
         return {"w_enc": torch.ones(3), "b_enc": torch.tensor(next(found))}
@@ -145,8 +175,8 @@ def test_every_table_is_made(table: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(gpu_times, "timed", few_rounds)
     monkeypatch.setattr(gpu_peers, "timed", few_rounds)
     monkeypatch.setattr(gpu_times, "seconds_of", lambda work, **_: 1.0)
-    monkeypatch.setattr(gpu_times, "product_seconds", lambda m, n, k: 1.0)
-    monkeypatch.setattr(gpu_cases, "product_seconds", lambda m, n, k: 1.0)
+    monkeypatch.setattr(gpu_times, "product_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(gpu_cases, "product_seconds", lambda *_: 1.0)
     monkeypatch.setattr(gpu_times, "L1_SHAPE", DENSE)
     for cases in ("CASES", "BIT_CASES", "FURTHER_BIT_CASES"):
         monkeypatch.setattr(gpu_times, cases, CASES[:1])
@@ -157,6 +187,7 @@ def test_every_table_is_made(table: str, monkeypatch: pytest.MonkeyPatch) -> Non
     for row in rows:
         json.dumps(row)
         assert "error" not in row, row
+        assert row.get("verdict", "ok") == "ok", row
 
 
 def few_rounds(advance, *, warm_up: int, steps: int, rounds: int) -> gpu_cases.Times:

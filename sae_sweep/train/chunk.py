@@ -14,6 +14,7 @@ from sae_sweep.kernels.fused.ahead import NUMBERS, Ahead
 from sae_sweep.kernels.fused.memory import FETCHED_BYTES
 from sae_sweep.kernels.fused.order import find_order
 from sae_sweep.train.controller import control_at
+from sae_sweep.train.device import without_frames
 from sae_sweep.train.schedule import lr_scale, sparsity_scale
 from sae_sweep.train.source import ActivationSource
 
@@ -82,13 +83,17 @@ class TrainingRows:
         """Make room for a batch of each of so many streams; `rows` may be another tensor then."""
         need = n_streams * self._batch_size
         if not self.resident and need > self._fetched.capacity:
-            before = self._fetched.capacity
+            failure: Exception | None = None
+            sizes = need, self._fetched.capacity
             del self._fetched  # first: there may not be memory for both
-            try:
-                self._fetched = Fetched(self._activations, self._device, need)
-            except Exception:
-                self._fetched = Fetched(self._activations, self._device, before)
-                raise
+            for size in sizes:
+                try:
+                    self._fetched = Fetched(self._activations, self._device, size)
+                    break
+                except Exception as error:  # noqa: BLE001 raised below, when it holds no memory
+                    failure = without_frames(error)
+            if failure is not None:
+                raise failure
 
     @property
     def rows(self) -> Float32[Tensor, "rows d"]:
@@ -137,6 +142,8 @@ class Fetched:
         if self._cuda:
             self._pinned = torch.empty(2, self.capacity, activations.d, pin_memory=True)
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            # `rows` may lie where something stood that launched work still reads
+            self._copies.wait_stream(torch.cuda.current_stream(device))
             self._sent, self._read = events(), events()
 
     def bring(self, indices: Int64[Tensor, " n"]) -> int:

@@ -1,6 +1,8 @@
 """What a device can do."""
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
@@ -9,6 +11,8 @@ from sae_sweep.errors import BadInput
 from sae_sweep.kernels.fused.memory import packed_memory, rows_memory
 from sae_sweep.kernels.fused.table import WIDEST
 
+Made = TypeVar("Made")
+
 BFLOAT16_SINCE = (8, 0)
 """Compute capability."""
 
@@ -16,11 +20,37 @@ OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "not enough memory", "out of memory", 
 """What CPU, CUDA, Triton and cuBLAS say in errors of no type of their own."""
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that there is no memory for more."""
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error says that there is no memory for more, or one says it that led to it.
+
+    The end of a CUDA graph's recording that ran out of memory raises an error of its own.
+    """
+    if error is None:
+        return False
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+    said = isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+    return said or is_out_of_memory(error.__context__)
+
+
+def with_room(work: Callable[[], Made], release: Callable[[], object]) -> Made:
+    """Do some work; where memory runs out, release some and do it once more."""
+    try:
+        return work()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    # no earlier: the frames of an error that is being handled hold what they have allocated
+    release()
+    return work()
+
+
+def without_frames(error: Exception) -> Exception:
+    """Let go of the frames that an error came out of, and of what they have allocated."""
+    before = error.__context__
+    if isinstance(before, Exception):
+        without_frames(before)
+    return error.with_traceback(None)
 
 
 def require_device(trial: Trial, device: torch.device) -> None:

@@ -1,7 +1,6 @@
 """Many trials on one device; none can change another's results."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,12 @@ from sae_sweep.config import Trial
 from sae_sweep.errors import lacks_room
 from sae_sweep.records import Outcome, Row, Status
 from sae_sweep.train.checkpoint import State
-from sae_sweep.train.device import is_out_of_memory, require_device
+from sae_sweep.train.device import (
+    is_out_of_memory,
+    require_device,
+    with_room,
+    without_frames,
+)
 from sae_sweep.train.member import Member
 from sae_sweep.train.solo import Solo
 from sae_sweep.train.source import ActivationSource
@@ -70,9 +74,6 @@ class Engine:
         self._solos: dict[str, Solo] = {}
         self._packed: dict[str, Packed] = {}
         self._packs: dict[PackKey, Pack] = {}
-        if self._device.type == "cuda":
-            # cuBLAS reads it when it starts, and is not deterministic without
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
     @property
     def uids(self) -> tuple[str, ...]:
@@ -140,13 +141,10 @@ class Engine:
 
     def _begin(self, uid: str, steps: int) -> Iterator[Row | Outcome]:
         """Build a member that has only been added; advance one that trains on its own."""
-        try:
+        if self._members or not self._packs:
             member = self._member(uid)
-        except Exception as error:
-            if self._members or not self._packs or not is_out_of_memory(error):
-                raise
-            self._packs.clear()  # what trials that have left took
-            member = self._member(uid)
+        else:  # packs hold what trials that have left took
+            member = with_room(partial(self._member, uid), self._packs.clear)
         if uid in self._solos:
             yield from _train(member, self._solos[uid], steps)
 
@@ -158,15 +156,9 @@ class Engine:
             if not count:
                 return
             made = {self._packed[uid]: self._members[uid].step for uid in uids}
-            began, failure = time.perf_counter(), None
-            failures: dict[Packed, Exception] = {}
-            try:
-                failures = pack.update(made, count)
-            except Exception as error:
-                logger.debug("trials %s shared a step that failed", ", ".join(uids), exc_info=True)
-                failure = error
-            else:
-                steps -= count
+            began = time.perf_counter()
+            failures, failure = self._update(pack, made, count)
+            steps -= count if failure is None else 0
             share = (time.perf_counter() - began) / len(members)
             if failure is not None and not is_out_of_memory(failure):
                 for uid in uids:
@@ -182,6 +174,20 @@ class Engine:
                     yield from self._guarded(uid, look)
             if failure is not None and self._in(pack):
                 yield self._make_way(pack, failure)
+
+    def _update(
+        self, pack: "Pack", made: "dict[Packed, int]", count: int
+    ) -> "tuple[dict[Packed, Exception], Exception | None]":
+        """Update a pack's members; returns failures of single ones, and one of all of them."""
+        try:
+            failures = pack.update(made, count)
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)  # updates are launched, not made yet
+        except Exception as error:
+            shared = ", ".join(packed.trial.uid for packed in made)
+            logger.debug("trials %s shared a step that failed", shared, exc_info=True)
+            return {}, without_frames(error)
+        return failures, None
 
     def _in(self, pack: "Pack") -> list[str]:
         """Members of a pack, in the order in which they joined."""
@@ -328,11 +334,12 @@ def _look(member: Member, pack: "Pack", failure: Exception | None) -> Iterator[R
         raise failure
     try:
         yield from member.look()
+        return
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        pack.steps.release()
-        yield from member.look()
+    pack.steps.release()  # as `with_room` does
+    yield from member.look()
 
 
 @contextmanager

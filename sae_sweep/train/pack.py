@@ -25,7 +25,7 @@ from sae_sweep.kernels.fused.table import (
 from sae_sweep.sae import AbstractSae
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.controller import L0Controller
-from sae_sweep.train.device import is_out_of_memory
+from sae_sweep.train.device import is_out_of_memory, with_room, without_frames
 from sae_sweep.train.pack_steps import PackSteps, Part
 from sae_sweep.train.resample import is_due, resample_silent
 from sae_sweep.train.solo import initial_sae
@@ -217,14 +217,27 @@ class Pack:
         if (wanted, size) == (len(self.table.page_member), len(self.table.member_pages)):
             return
         self.steps.release()
-        kept = {slot: pages.take(self.table, slot, "cpu") for slot in slots}
-        self.table = self._empty(1, size)  # the large one goes before the small one comes
-        self.steps.move(self.table)
-        self.table = self._empty(max(1, wanted), size)
-        self.steps.move(self.table)
-        for slot, tensors in kept.items():
-            pages.occupy(self.table, slot, slots[slot])
-            pages.put(self.table, slot, tensors)
+
+        def copied(take: Callable[[int], dict[str, Tensor]]) -> Table:
+            small = self._empty(max(1, wanted), size)
+            for slot, spans in slots.items():
+                pages.occupy(small, slot, spans)
+                pages.put(small, slot, take(slot))
+            return small
+
+        small: Table | None = None
+        try:
+            small = copied(partial(pages.take, self.table))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        if small is None:  # there is no memory for both: by way of the host
+            kept = {slot: pages.take(self.table, slot, "cpu") for slot in slots}
+            self.table = self._empty(1, size)
+            self.steps.move(self.table)
+            small = copied(kept.__getitem__)
+        self.table = small
+        self.steps.move(small)
 
     def join(self, trial: Trial, *, resumes: bool = False) -> Packed:
         """Add a trial, at its start or, where it `resumes`, to be loaded from a state.
@@ -253,13 +266,7 @@ class Pack:
 
     def with_room(self, work: Callable[[], Made]) -> Made:
         """Do some work; where memory runs out, once more in what the next step would take."""
-        try:
-            return work()
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            self.steps.release()
-            return work()
+        return with_room(work, self.steps.release)
 
     def update(self, made: Mapping[Packed, int], count: int) -> dict[Packed, Exception]:
         """Make up to `count` more updates of every member; `Packed.step` tells how many.
@@ -292,7 +299,7 @@ class Pack:
                 try:
                     packed.between(self._activations)
                 except Exception as error:  # noqa: BLE001 the member's boundary: the others go on
-                    failures[packed] = error
+                    failures[packed] = without_frames(error)
         return failures
 
 

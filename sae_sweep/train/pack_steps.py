@@ -1,9 +1,10 @@
 """The updates of a pack, one after another without host synchronisation."""
 
+import gc
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -88,6 +89,8 @@ class PackSteps:
         self._step: Step | None = None
         self._ahead: Ahead | None = None
         self._launches: dict[Kernels, Callable[[], None]] = {}
+        self._pool: Any = None
+        """Memory that all recorded graphs share, one of which runs at a time."""
 
     def most(self, parts: Mapping[int, Part]) -> int:
         """Updates that can be staged at once."""
@@ -103,7 +106,7 @@ class PackSteps:
             room for.
         """
         step, ahead = self._ready(max((part.room for part in parts.values()), default=1))
-        launch = self._launch_of(step, _kernels(parts), alone=len(parts) == 1)
+        launch = self._launch_of(step, ahead, _kernels(parts), alone=len(parts) == 1)
         self._stage(step, ahead, parts, count)
         for _ in range(count):
             launch()
@@ -128,7 +131,9 @@ class PackSteps:
             )
         return self._step, self._ahead
 
-    def _launch_of(self, step: Step, kernels: Kernels, *, alone: bool) -> Callable[[], None]:
+    def _launch_of(
+        self, step: Step, ahead: Ahead, kernels: Kernels, *, alone: bool
+    ) -> Callable[[], None]:
         """The launch of one update; on a GPU the replay of a recorded graph.
 
         An update of nobody goes first. It compiles what a recording could not, allocates all that
@@ -137,6 +142,7 @@ class PackSteps:
         if kernels in self._launches and not self._unrecorded:
             return self._launches[kernels]
         step.settings.form.fill_(IDLE)
+        ahead.at.fill_(-1)
         step.clear()
         given = self._rows.rows, self.counters, kernels, CONTROL
         update = partial(torch.no_grad()(step.run), *given)
@@ -147,8 +153,10 @@ class PackSteps:
         return self._launches[kernels]
 
     def _recorded(self, update: Callable[[], None], *, alone: bool) -> Callable[[], None]:
+        if self._device.type == "cuda" and self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
         try:
-            return record(update, self._device)
+            return record(update, self._device, self._pool)
         except RuntimeError as error:
             if is_out_of_memory(error) and not alone:
                 raise  # with a member less there is room for the graph
@@ -173,13 +181,26 @@ class PackSteps:
         step.clear()
 
 
-def record(update: Callable[[], None], device: torch.device) -> Callable[[], None]:
+ABANDONED: list[torch.cuda.CUDAGraph] = []
+"""Graphs whose recording has failed: torch's allocator still asks them what they record."""
+
+
+def record(update: Callable[[], None], device: torch.device, pool: Any) -> Callable[[], None]:
     """Record an update as a CUDA graph; returns what replays it. Elsewhere: the update itself."""
     if device.type != "cuda":
         return update
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        update()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+    gc.collect()
+    gc.disable()  # a graph that is collected during the recording would break it
+    try:
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            update()
+    except BaseException:
+        ABANDONED.append(graph)
+        torch.cuda.set_stream(stream)  # torch leaves its own in place
+        raise
+    finally:
+        gc.enable()
     return graph.replay
 
 

@@ -1,6 +1,10 @@
 """What a GPU cannot train is refused before training, in one message."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+import weakref
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,6 +13,7 @@ import torch
 from sae_sweep.errors import BadInput
 from sae_sweep.kernels.fused.memory import packed_memory, rows_memory
 from sae_sweep.train import require_device
+from sae_sweep.train.device import is_out_of_memory, with_room, without_frames
 
 CUDA = torch.device("cuda")
 
@@ -75,3 +80,56 @@ def test_what_fits_is_not_refused(make_trial, monkeypatch) -> None:
     old = Properties(major=7, minor=5)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: old)
     require_device(make_trial({"n_latents": 64}, kernels="fused", precision="fp32"), CUDA)
+
+
+class Large:
+    """What an attempt has allocated."""
+
+
+def attempt(made: list[weakref.ref[Large]], *, fails: bool) -> int:
+    large = Large()
+    made.append(weakref.ref(large))
+    if fails:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        except torch.OutOfMemoryError:
+            raise RuntimeError("operation failed due to a previous error during capture") from None
+    return len(made)
+
+
+def test_what_a_failed_attempt_has_allocated_is_free_before_the_next() -> None:
+    made: list[weakref.ref[Large]] = []
+    found = []
+    done = with_room(lambda: attempt(made, fails=not made), lambda: found.append(made[0]()))
+    assert (done, found) == (2, [None])
+
+
+def test_another_error_is_no_reason_to_try_again() -> None:
+    made: list[weakref.ref[Large]] = []
+
+    def broken() -> None:
+        made.append(weakref.ref(Large()))
+        raise KeyError("shard 3")
+
+    with pytest.raises(KeyError):
+        with_room(broken, lambda: None)
+    assert len(made) == 1
+
+
+def test_an_error_that_is_kept_holds_nothing_and_still_says_what_it_was() -> None:
+    made: list[weakref.ref[Large]] = []
+    try:
+        attempt(made, fails=True)
+    except RuntimeError as error:
+        kept = without_frames(error)
+    assert made[0]() is None
+    assert is_out_of_memory(kept)
+    assert not is_out_of_memory(RuntimeError("operation failed"))
+
+
+def test_products_are_deterministic_whatever_came_first() -> None:
+    """cuBLAS reads the variable at a process's first product, which may be anybody's."""
+    code = "import os, sae_sweep; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("CUBLAS")}
+    ran = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True)
+    assert ran.stdout.strip() == ":4096:8"

@@ -88,7 +88,7 @@ def nodes(made: Pack, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """What a recorded step of all members consists of."""
     recordings = []
 
-    def record(update: Callable[[], None], _: torch.device) -> Callable[[], None]:
+    def record(update: Callable[[], None], *_: object) -> Callable[[], None]:
         with counting(monkeypatch) as found:
             update()
         recordings.append(found)
@@ -125,7 +125,7 @@ def test_staggered_members_are_staged_many_steps_at_once(packed, monkeypatch, ki
     made = packed([(sae, {"seed_data": seed}) for seed in range(12)])
     launched, chunks = Counter[str](), []
 
-    def record(update: Callable[[], None], _: torch.device) -> Callable[[], None]:
+    def record(update: Callable[[], None], *_: object) -> Callable[[], None]:
         return lambda: launched.update(["step"])
 
     stage = pack_steps.PackSteps._stage

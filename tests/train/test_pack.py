@@ -283,6 +283,28 @@ def test_a_newcomer_without_room_waits_and_the_others_keep_their_bits(
     assert run.weights(one) == alone.weights(one)
 
 
+@pytest.mark.parametrize("room_for_two", [True, False])
+def test_a_table_shrinks_with_room_for_two_or_by_way_of_the_host(
+    start, fused, monkeypatch, room_for_two: bool
+) -> None:
+    one, other = (fused(sae, **train) for sae, train in (SPARSE_AUX, DENSE_TOPK))
+    run = start("together")
+    for trial in (other, one):
+        run.engine.add(trial)
+    run.advance(1)
+    shared = run.engine._packed[one.uid].pack
+    before, state = shared.table, run.engine.state(one.uid)
+    beside = lambda pages, *_: pages > 1 and not room_for_two and shared.table is before  # noqa: E731
+    short = Shortage(pack.empty_table, beside)
+    monkeypatch.setattr(pack, "empty_table", short)
+    run.engine.remove(other.uid)
+    shared.compact()
+    assert short.failures == int(not room_for_two)
+    assert len(shared.table.page_member) < len(before.page_member)
+    for name, tensor in run.engine.state(one.uid).tensors.items():
+        assert torch.equal(tensor, state.tensors[name]), name
+
+
 def test_where_not_even_one_has_room_it_is_out_of_memory(start, fused, monkeypatch) -> None:
     monkeypatch.setattr(pack_steps, "Step", Shortage(pack_steps.Step, lambda *_: True))
     run = start("here")

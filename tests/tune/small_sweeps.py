@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from analysis import contents
 from sae_sweep import process
@@ -105,6 +106,12 @@ def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> int:
     os.kill(process.pid, number)
     process.communicate(timeout=60)
     return process.returncode
+
+
+def kill_group(node: subprocess.Popen[Any]) -> None:
+    """Kill a node of Ray and its own processes; `ray stop` takes everybody's, SIGTERM 35 s."""
+    os.killpg(node.pid, signal.SIGKILL)
+    node.wait(timeout=60)
 
 
 def statuses(outputs: Path) -> dict[str, str]:

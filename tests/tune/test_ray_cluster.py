@@ -1,7 +1,5 @@
 """A Ray cluster that others started; its GPUs are pretended ones."""
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -45,8 +43,7 @@ def test_slots_take_a_gpu_each_on_a_running_cluster(tmp_path, ray_folder) -> Non
         no_core = sweeps.run(tmp_path, "ray", *cores, code=2)
         sweeps.run(tmp_path, "ray", "executor.address=auto", "executor.cohort=2")
     finally:
-        os.killpg(head.pid, signal.SIGTERM)  # its own processes only: `ray stop` takes everybody's
-        head.wait(timeout=60)
+        sweeps.kill_group(head)
         log.close()
     assert set(sweeps.statuses(tmp_path).values()) == {"done"}
     assert "extractor_gpus=1.5 on a cluster with 2 GPUs leaves none to train on" in text

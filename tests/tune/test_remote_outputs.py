@@ -223,10 +223,8 @@ def nodes(s3, tmp_path, monkeypatch) -> Iterator[list[Path]]:
                 sweeps.wait_until(Path(folder, "ray", "ray_current_cluster").exists, node)
             yield [tmp_path / name for name in kinds]
         finally:
-            # its own processes only: `ray stop` takes everybody's; the head, which others ask, last
-            for node in reversed(started):
-                os.killpg(node.pid, signal.SIGTERM)
-                node.wait(timeout=60)
+            for node in started:
+                sweeps.kill_group(node)
 
 
 @on_postgres

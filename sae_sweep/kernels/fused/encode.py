@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from jaxtyping import Float, Float32
 from torch import Tensor
+from triton.runtime import driver
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from sae_sweep.kernels.fused.table import FREE, IDLE, Settings, Table
@@ -34,6 +35,10 @@ BFLOAT16_FEW = Tile(128, 64, 4, 3)
 FLOAT32 = Tile(64, 32, 8, 3)
 """On plain cores, where registers feed the product: 32 accumulators per thread."""
 
+BFLOAT16_BYTES = 3 * 48 * 1024
+"""Shared memory that the largest tile takes before Hopper. Ada's blocks, and those of Ampere that
+are not an A100's, have 99 KiB: they take the smaller one."""
+
 FEW_TOKENS = 512
 GROUP = 8
 """Pages whose tiles are neighbours in the order of programs: at 4096 tokens a wave of 132 SMs then
@@ -45,11 +50,12 @@ ALIGNED = 8
 _IDLE, _FREE = tl.constexpr(IDLE), tl.constexpr(FREE)
 
 
-def tile_for(operand: torch.dtype, tokens: int) -> Tile:
+def tile_for(operand: torch.dtype, tokens: int, device: torch.device) -> Tile:
     """Choose by what all members share, never by who they are: no sum depends on the others."""
     if operand == torch.float32:
         return FLOAT32
-    return BFLOAT16_FEW if tokens <= FEW_TOKENS else BFLOAT16
+    few = tokens <= FEW_TOKENS or shared_bytes(device) < BFLOAT16_BYTES
+    return BFLOAT16_FEW if few else BFLOAT16
 
 
 @triton.jit
@@ -171,6 +177,14 @@ def multiply_by_bulk_copies(
 
 
 @cache
+def shared_bytes(device: torch.device) -> int:
+    """Most shared memory that a block of a device can have."""
+    if device.type != "cuda":  # the interpreter has no such limit
+        return BFLOAT16_BYTES
+    return int(driver.active.utils.get_device_properties(device.index)["max_shared_mem"])
+
+
+@cache
 def programs_with_bulk_copies(device: torch.device) -> int:
     """Multiprocessors of a device that has Hopper's bulk copies; 0 of one that has not."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
@@ -198,7 +212,7 @@ def encode(
     """
     _members, tokens, d = centred.shape
     pages = len(table.page_member)
-    tile = tile_for(centred.dtype, tokens)
+    tile = tile_for(centred.dtype, tokens, centred.device)
     programs = programs_with_bulk_copies(centred.device)
     if programs and tile is BFLOAT16 and d % ALIGNED == 0:
         encode_by_bulk_copies(table, settings, centred, pre, largest, tile, programs)

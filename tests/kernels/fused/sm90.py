@@ -1,9 +1,11 @@
 """Compile the kernels for an H200 on a machine without one; print what each of them takes.
 
-Run by test_compile.py in a process of its own: there the kernels are compiled, not interpreted.
+For another device: its compute capability, as 89, in the environment variable SM. Run by
+test_compile.py in a process of its own: there the kernels are compiled, not interpreted.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -200,7 +202,7 @@ def resources(case: Compiled) -> dict[str, int]:
     )
     compiled = triton.compile(
         source,
-        target=GPUTarget("cuda", 90, 32),
+        target=GPUTarget("cuda", int(os.environ.get("SM", "90")), 32),
         options={
             "num_warps": case.warps,
             "num_stages": case.stages,

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sae_sweep.kernels.fused import encode
 from sae_sweep.kernels.fused.update import MULTIPROCESSOR_REGISTERS
 
 PRODUCTS = {
@@ -32,21 +34,26 @@ def triton_folder(which: str) -> str:
     return folder
 
 
+def compiled(program: str, folder: Path, *cases: str, **settings: str) -> dict[str, Any]:
+    """What a program prints of the cases named; of all, if none is named."""
+    fresh = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(folder)}
+    # the compiler asks that its default be confirmed; a warning is no failure there
+    environment = os.environ | fresh | {"TRITON_DEFAULT_FP_FUSION": "1"} | settings
+    command = [sys.executable, Path(__file__).with_name(program), *cases]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["newest", "3.6.0"])
 @pytest.mark.parametrize("program", PRODUCTS)
 def test_kernels_compile_for_an_h200_without_spills(
     program: str, which: str, tmp_path: Path
 ) -> None:
-    fresh = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    # the compiler asks that its default be confirmed; a warning is no failure there
-    environment = os.environ | fresh | {"TRITON_DEFAULT_FP_FUSION": "1"}
-    if folder := triton_folder(which):
-        environment["PYTHONPATH"] = folder
-    command = [sys.executable, Path(__file__).with_name(program)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    path = {"PYTHONPATH": folder} if (folder := triton_folder(which)) else {}
+    found = compiled(program, tmp_path, **path)
     version = found.pop("triton")
     assert which in ("newest", version)
     assert len(found) > 10
@@ -58,3 +65,16 @@ def test_kernels_compile_for_an_h200_without_spills(
         assert usage["registers"] <= 255, f"{name}: {usage}"
         assert usage["registers"] * usage["threads"] <= MULTIPROCESSOR_REGISTERS, f"{name}: {usage}"
         assert usage["shared"] <= SHARED_BYTES, f"{name}: {usage}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("capability", "name", "most"),
+    [("80", "encode bfloat16", encode.BFLOAT16_BYTES), ("89", "encode bfloat16, few", 99 * 1024)],
+)
+def test_the_largest_products_fit_older_devices(
+    capability: str, name: str, most: int, tmp_path: Path
+) -> None:
+    """Of an A100, and of Ada's consumer cards; all other kernels take less."""
+    found = compiled("sm90.py", tmp_path, name, SM=capability)
+    assert 0 < found[name]["shared"] <= most

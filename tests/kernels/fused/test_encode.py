@@ -121,7 +121,10 @@ def test_more_pages_than_a_group_are_all_encoded() -> None:
     torch.testing.assert_close(pre[:, own], expected)
 
 
-def test_tiles_are_chosen_by_type_and_batch_alone() -> None:
-    assert module.tile_for(torch.float32, 4096) == module.FLOAT32
-    assert module.tile_for(torch.bfloat16, 4096) == module.BFLOAT16
-    assert module.tile_for(torch.bfloat16, 256) == module.BFLOAT16_FEW
+def test_tiles_are_chosen_by_type_batch_and_device_alone(monkeypatch) -> None:
+    here = torch.device("cpu")
+    assert module.tile_for(torch.float32, 4096, here) == module.FLOAT32
+    assert module.tile_for(torch.bfloat16, 4096, here) == module.BFLOAT16
+    assert module.tile_for(torch.bfloat16, 256, here) == module.BFLOAT16_FEW
+    monkeypatch.setattr(module, "shared_bytes", lambda device: 99 * 1024)  # as on Ada
+    assert module.tile_for(torch.bfloat16, 4096, here) == module.BFLOAT16_FEW
