@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from benchmarks.fault_sweep import processes_with
 from sae_sweep.records.store import owner
 from sae_sweep.tune import orphans
 
-EXECUTORS = ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
-pytestmark = pytest.mark.parametrize("executor", EXECUTORS)
+RAY = pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])
+on_both = pytest.mark.parametrize("executor", ["inline", RAY])
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,7 @@ def reference(tmp_path_factory) -> dict[str, tuple[str, str]]:
     return found
 
 
+@on_both
 def test_every_executor_gives_the_same_bits(executor, tmp_path, reference) -> None:
     text = sweeps.run(tmp_path, executor)
     assert sweeps.results(tmp_path) == reference
@@ -40,14 +42,12 @@ def test_every_executor_gives_the_same_bits(executor, tmp_path, reference) -> No
 
 
 @pytest.mark.slow
-def test_a_rerun_trains_nothing_and_an_extension_only_what_is_new(
-    executor, tmp_path, reference
-) -> None:
-    sweeps.run(tmp_path, executor)
+def test_a_rerun_trains_nothing_and_an_extension_only_what_is_new(tmp_path, reference) -> None:
+    sweeps.run(tmp_path, "inline")
     before = (tmp_path / "tiny" / "report.md").stat().st_mtime_ns
-    assert "nothing to train" in sweeps.run(tmp_path, executor)
+    assert "nothing to train" in sweeps.run(tmp_path, "inline")
     assert (tmp_path / "tiny" / "report.md").stat().st_mtime_ns == before
-    sweeps.run(tmp_path, executor, "sae.k=[4,8,16]")
+    sweeps.run(tmp_path, "inline", "sae.k=[4,8,16]")
     found = sweeps.results(tmp_path)
     assert len(found) == 6
     assert reference.items() <= found.items()
@@ -55,6 +55,7 @@ def test_a_rerun_trains_nothing_and_an_extension_only_what_is_new(
 
 
 @pytest.mark.slow
+@on_both
 def test_a_diverging_and_a_failing_trial_leave_the_others_untouched(
     executor, tmp_path, reference
 ) -> None:
@@ -87,7 +88,14 @@ def test_a_diverging_and_a_failing_trial_leave_the_others_untouched(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["first report", "first end"])
+@pytest.mark.parametrize(
+    ("executor", "moment"),
+    [
+        ("inline", "first report"),
+        ("inline", "first end"),
+        pytest.param("ray", "first end", marks=pytest.mark.ray),
+    ],
+)
 def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) -> None:
     process = sweeps.start(tmp_path, executor, "train.checkpoint_every=20")
     seen = {
@@ -107,6 +115,7 @@ def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) ->
 
 
 @pytest.mark.slow
+@on_both
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_checkpoints_and_says_how_to_continue(
     executor, tmp_path, reference, number
@@ -124,11 +133,12 @@ def test_an_interrupt_checkpoints_and_says_how_to_continue(
     assert sweeps.results(tmp_path) == reference
 
 
-def test_a_killed_slot_is_retried_from_its_checkpoint(executor, tmp_path, reference) -> None:
-    if executor == "inline":
-        pytest.skip("an inline slot is the driver itself")
-    process = sweeps.start(tmp_path, executor, "train.checkpoint_every=20")
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_slot_is_retried_from_its_checkpoint(tmp_path, reference) -> None:
+    process = sweeps.start(tmp_path, "ray", "train.checkpoint_every=20")
     sweeps.wait_until(lambda: sweeps.rows(tmp_path, "SELECT 1 FROM sweep_metric LIMIT 1"), process)
+    folder = private_folder(process)
     slots = sweeps.slots_of(process)
     assert slots
     for slot in slots:
@@ -137,13 +147,11 @@ def test_a_killed_slot_is_retried_from_its_checkpoint(executor, tmp_path, refere
     assert process.returncode == 0, text
     assert sweeps.rows(tmp_path, "SELECT 1 FROM sweep_event WHERE kind = 'slot_died'")
     assert sweeps.results(tmp_path) == reference
+    assert not folder.exists()
 
 
-def test_a_local_cluster_is_open_to_nobody_else(executor, tmp_path) -> None:
-    if executor == "inline":
-        pytest.skip("without Ray nothing listens")
-    process = sweeps.start(tmp_path, executor)
-    sweeps.wait_until(lambda: sweeps.rows(tmp_path, "SELECT 1 FROM sweep_metric LIMIT 1"), process)
+def private_folder(process: subprocess.Popen[str]) -> Path:
+    """The folder of a sweep's local cluster, which is open to nobody else."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     listeners = {
         one.laddr.ip.removeprefix("::ffff:")
@@ -156,6 +164,4 @@ def test_a_local_cluster_is_open_to_nobody_else(executor, tmp_path) -> None:
     [folder] = {Path(found) for found in re.findall(r"/[^\s=:]*/sae-ray-\w+", words)}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert listeners == {"127.0.0.1"}
-    text, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, text
-    assert not folder.exists()
+    return folder
