@@ -208,9 +208,8 @@ class Progress:
         threading.Thread(target=_pass_on, args=(process, lines), daemon=True).start()
         try:
             while line := lines.get(timeout=max(0.0, self._deadline - time.monotonic())):
-                with suppress(json.JSONDecodeError, KeyError):  # what libraries print
-                    if line.startswith("{"):
-                        self._hear(json.loads(line))
+                if (message := _message(line)) is not None:
+                    self._hear(message)
         except queue.Empty:
             reason = "STOPPED: its time was over"
         else:
@@ -230,6 +229,16 @@ class Progress:
             self._report.end(self._current, message["end"])
             self._current = ""
             self._allow(STARTING_SECONDS)
+
+
+def _message(line: str) -> dict[str, Any] | None:
+    """What `work` tells; None of a line that a library prints."""
+    try:
+        message = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    told = isinstance(message, dict) and {"begin", "row", "end"} & set(message)
+    return message if told else None
 
 
 def _pass_on(process: "subprocess.Popen[str]", lines: "queue.Queue[str]") -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sae_sweep.config import ActivationsConfig, Source, Trial, TrialConfig, resolve
 from sae_sweep.kernels.fused import pages
 from sae_sweep.sae import AbstractSae, build
-from sae_sweep.train import pack, pack_steps
+from sae_sweep.train import chunk, pack, pack_steps
 from sae_sweep.train.checkpoint import State
 from sae_sweep.train.pack import Pack, Packed, pack_key
 from sae_sweep.train.solo import initial_sae
@@ -166,10 +166,11 @@ def selection(packed: Packed) -> Selection:
 
 @contextmanager
 def fetching() -> Iterator[None]:
-    """Fetch rows a chunk ahead, as where they do not all stay on the device."""
+    """Fetch rows a batch ahead, as where they do not all stay on the device."""
     with (
         mock.patch.object(pack_steps, "RESIDENT_SHARE", 0.0),
         mock.patch.object(pack_steps, "CPU_BYTES", 0),
+        mock.patch.object(chunk, "FETCHED_BYTES", 0),
     ):
         yield
 

@@ -145,8 +145,8 @@ def peers(
     for way in ways:  # torch.compile last: it takes long, and may take all the time that is left
         for shape in shapes:
             advance = None  # else the way before would be in the memory of this one
-            start = released()
             rows = RandomRows(shape.d, 8 * shape.batch)
+            start = released()
             row: Row = {"shape": str(shape), "way": way}
             try:
                 advance = _trained(shape, rows, way)

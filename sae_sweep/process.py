@@ -52,10 +52,10 @@ def _skip_teardown(ended: list[int]) -> None:
 
 
 def collect_rarely() -> None:
-    """Look for garbage after 50,000 new objects, not after 700, Python's own number.
+    """Raise the garbage collector's threshold from some hundred new objects to 50,000.
 
-    It walks the million that libraries make at import each time: a sixth of the processor time that
-    a sweep took beside its training, a tenth of the tests'.
+    A full collection walks the million that libraries make at import: they took a sixth of the
+    processor time that a sweep takes beside its training.
     """
     gc.set_threshold(50_000)
 

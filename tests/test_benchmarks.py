@@ -21,6 +21,7 @@ from benchmarks import (
     selection,
     step,
     step_table,
+    sweep,
     trainers,
     whole_l1,
 )
@@ -87,6 +88,15 @@ def test_fvu_is_the_projects_own(synthetic: tuple[Source, Activations]) -> None:
     x = activations.validation_rows(0, activations.n_validation)
     expected = evaluate(sae, activations).metrics["fvu"]
     assert quality.fvu(x, sae.decode(sae.encode(x))) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(47.9, "met"), (48.1, "missed")])
+def test_what_a_sweep_takes_beside_its_training(ours: float, verdict: str) -> None:
+    found = {sweep.LOOPS[0]: {"wall": 40.0}, sweep.NOTHING: {"wall": 9.5}}
+    said = sweep._beside_training({"wall": ours}, found)
+    assert said.endswith(
+        f"(two Tune trials that import torch and end: 9.5 s); target 8 s: {verdict}."
+    )
 
 
 def test_cells_are_those_of_the_sweep() -> None:

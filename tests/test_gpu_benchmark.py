@@ -86,7 +86,7 @@ def test_a_graph_that_cannot_be_recorded_is_wrong(monkeypatch: pytest.MonkeyPatc
 
 def test_sparsify_is_there_where_datasets_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_peers, "find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "modules", {k: v for k, v in sys.modules.items() if k != "datasets"})
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
     for _ in range(2):  # of a second shape, too
         gpu_peers._without_texts()
         assert importlib.util.find_spec("datasets") is not None
@@ -132,6 +132,15 @@ def test_it_finds_equal_bits_equal(case: Case) -> None:
     assert row["verdict"] == "ok"
     for way in ("again", "without graphs", "rows fetched", "in company", "joined late"):
         assert row[way] == "equal"
+
+
+def test_rows_that_are_fetched_come_one_batch_after_another() -> None:
+    trial = settle(SPARSE, steps=5, precision="fp32")
+    with gpu_cases.fetching():
+        packs = Packs([trial], RandomRows(SPARSE.d, 32))
+        rows = packs.pack.steps._rows
+        assert not rows.resident
+        assert rows.most(1) == 1
 
 
 def test_it_finds_other_bits_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +246,8 @@ def test_a_section_that_hangs_or_dies_costs_itself_alone(tmp_path: Path) -> None
     script = """
 import json, os, sys, time
 print("compiling", flush=True)
+print("{not json", flush=True)
+print('{"x": 1}', flush=True)
 for title in sys.argv[1:]:
     print(json.dumps({"begin": title}), flush=True)
     print(json.dumps({"row": {"of": title}}), flush=True)

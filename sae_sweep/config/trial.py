@@ -66,6 +66,11 @@ class Trial:
         return self.train.batch_size * self.n_latents * self.source.d
 
     @property
+    def work(self) -> int:
+        """`step_work` of the whole training."""
+        return self.steps * self.step_work
+
+    @property
     def controlled(self) -> bool:
         """Whether the penalty's weight is moved during training, to hold a target L0."""
         return self.train.l0_controller

@@ -14,7 +14,6 @@ from sae_sweep.kernels.fused.ahead import NUMBERS, Ahead
 from sae_sweep.kernels.fused.memory import FETCHED_BYTES
 from sae_sweep.kernels.fused.order import find_order
 from sae_sweep.train.controller import control_at
-from sae_sweep.train.device import without_frames
 from sae_sweep.train.schedule import lr_scale, sparsity_scale
 from sae_sweep.train.source import ActivationSource
 
@@ -76,35 +75,37 @@ class TrainingRows:
             self._everything = torch.empty(n, d, device=device)
             for part in torch.split(torch.arange(n), 2**16):
                 self._everything[part[0] : part[-1] + 1] = activations.train_rows(part).to(device)
-        else:
-            self._fetched = Fetched(activations, device, batch_size)
+        self._fetched: Fetched | None = None
+        self._capacity = max(batch_size, FETCHED_BYTES // (4 * d))
+        """Rows of a buffer where they are fetched."""
 
     def reserve(self, n_streams: int) -> None:
-        """Make room for a batch of each of so many streams; `rows` may be another tensor then."""
-        need = n_streams * self._batch_size
-        if not self.resident and need > self._fetched.capacity:
-            failure: Exception | None = None
-            sizes = need, self._fetched.capacity
-            del self._fetched  # first: there may not be memory for both
-            for size in sizes:
-                try:
-                    self._fetched = Fetched(self._activations, self._device, size)
-                    break
-                except Exception as error:  # noqa: BLE001 raised below, when it holds no memory
-                    failure = without_frames(error)
-            if failure is not None:
-                raise failure
+        """Make room for a batch of each of so many streams; `rows` may be another tensor then.
+
+        If memory runs out, `rows` is there again after the next call that has room.
+        """
+        capacity = max(self._capacity, n_streams * self._batch_size)
+        if self.resident or (self._fetched is not None and self._capacity == capacity):
+            return
+        self._fetched = None  # first: there may not be memory for both
+        self._fetched = Fetched(self._activations, self._device, capacity)
+        self._capacity = capacity
 
     @property
     def rows(self) -> Float32[Tensor, "rows d"]:
         """Training rows, all of them or those that are being trained on."""
-        return self._everything if self.resident else self._fetched.rows
+        return self._everything if self.resident else self._buffers.rows
+
+    @property
+    def _buffers(self) -> "Fetched":
+        assert self._fetched is not None, "reserved before"
+        return self._fetched
 
     def most(self, n_streams: int) -> int:
         """Updates whose batches can be there at once."""
         if self.resident:
             return 2**31
-        return max(1, self._fetched.capacity // (n_streams * self._batch_size))
+        return max(1, self._capacity // (n_streams * self._batch_size))
 
     def stage(self, streams: Sequence[Stream], count: int, ahead: Ahead) -> None:
         """Stage where in `rows` the batches of the next `count` updates of each stream lie."""
@@ -115,7 +116,7 @@ class TrainingRows:
             return
         batch = self._batch_size
         wanted = [self._rows_of(one, count).view(count, batch) for one in streams]
-        first = self._fetched.bring(torch.stack(wanted, dim=1).flatten())
+        first = self._buffers.bring(torch.stack(wanted, dim=1).flatten())
         places = torch.arange(first, first + count * len(streams) * batch, device=self._device)
         ahead.order[:count, : len(streams)] = places.view(count, len(streams), batch)
 
@@ -127,17 +128,17 @@ class TrainingRows:
     def launched(self) -> None:
         """Record that all updates that read what was staged last are launched."""
         if not self.resident:
-            self._fetched.launched()
+            self._buffers.launched()
 
 
 class Fetched:
     """Two buffers of rows: training reads one while the other is filled."""
 
-    def __init__(self, activations: ActivationSource, device: torch.device, at_least: int) -> None:
+    def __init__(self, activations: ActivationSource, device: torch.device, capacity: int) -> None:
         self._activations = activations
         self._half = 0
         self._cuda = device.type == "cuda"
-        self.capacity = max(at_least, FETCHED_BYTES // (4 * activations.d))
+        self.capacity = capacity
         self.rows = torch.empty(2 * self.capacity, activations.d, device=device)
         if self._cuda:
             self._pinned = torch.empty(2, self.capacity, activations.d, pin_memory=True)

@@ -1,5 +1,6 @@
 """What a device can do."""
 
+import gc
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -42,11 +43,12 @@ def with_room(work: Callable[[], Made], release: Callable[[], object]) -> Made:
             raise
     # no earlier: the frames of an error that is being handled hold what they have allocated
     release()
+    gc.collect()  # errors that were kept, and their frames, refer to each other
     return work()
 
 
 def without_frames(error: Exception) -> Exception:
-    """Let go of the frames that an error came out of, and of what they have allocated."""
+    """Release the frames that an error came out of, and what they have allocated."""
     before = error.__context__
     if isinstance(before, Exception):
         without_frames(before)

@@ -1,5 +1,6 @@
 """Many trials on one device; none can change another's results."""
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -203,6 +204,7 @@ class Engine:
             self.remove(last)
             return event
         pack.steps.release()
+        gc.collect()  # as `with_room` does
         member = self._members[last]
         event = self._no_room(last, member.state if member.step else None, error)
         self.remove(last)
@@ -338,7 +340,8 @@ def _look(member: Member, pack: "Pack", failure: Exception | None) -> Iterator[R
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    pack.steps.release()  # as `with_room` does
+    pack.steps.release()
+    gc.collect()  # as `with_room` does, which cannot yield
     yield from member.look()
 
 

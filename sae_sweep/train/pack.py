@@ -1,5 +1,6 @@
 """Many trials trained as one program: their latents share a table, their updates are one step."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -33,6 +34,8 @@ from sae_sweep.train.source import ActivationSource
 from sae_sweep.train.training import LOSSES
 
 Made = TypeVar("Made")
+
+logger = logging.getLogger(__name__)
 
 FORM_STEPS = 1024
 """Updates after which a trial's form is chosen anew where the count of a token's active latents
@@ -298,7 +301,8 @@ class Pack:
                     continue
                 try:
                     packed.between(self._activations)
-                except Exception as error:  # noqa: BLE001 the member's boundary: the others go on
+                except Exception as error:  # the member's boundary: the others go on
+                    logger.debug("trial %s failed", packed.trial.uid, exc_info=True)
                     failures[packed] = without_frames(error)
         return failures
 

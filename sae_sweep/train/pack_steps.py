@@ -182,7 +182,8 @@ class PackSteps:
 
 
 ABANDONED: list[torch.cuda.CUDAGraph] = []
-"""Graphs whose recording has failed: torch's allocator still asks them what they record."""
+"""Graphs whose recording has failed. Where CUDA could not end it, torch's allocator goes on asking
+the graph what it records, and until the process ends gives no memory back to the device."""
 
 
 def record(update: Callable[[], None], device: torch.device, pool: Any) -> Callable[[], None]:
@@ -190,17 +191,19 @@ def record(update: Callable[[], None], device: torch.device, pool: Any) -> Calla
     if device.type != "cuda":
         return update
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
-    gc.collect()
+    collects = gc.isenabled()
     gc.disable()  # a graph that is collected during the recording would break it
     try:
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             update()
     except BaseException:
         ABANDONED.append(graph)
+        graph.reset()  # its memory
         torch.cuda.set_stream(stream)  # torch leaves its own in place
         raise
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
     return graph.replay
 
 

@@ -131,8 +131,11 @@ class Driver:
     # -- what is to be done --------------------------------------------------------------------
 
     def add(self, trials: Iterable[Trial]) -> None:
-        """Queue trials; those that another living driver holds are waited for."""
-        wanted = {trial.uid: trial for trial in trials}
+        """Queue trials, the longest first; those that another living driver holds are waited for.
+
+        A long one that began last would leave all other slots idle while it trains.
+        """
+        wanted = {trial.uid: trial for trial in sorted(trials, key=lambda trial: -trial.work)}
         with self._fenced():
             mine = self._claim(wanted)
             for uid, trial in wanted.items():
@@ -262,9 +265,10 @@ class Driver:
             slot = SlotRecord(shape_key(first), 1, alone=True)
             slot.give(first, self._numbers[first.uid])
             return slot
-        key = next((key for key, queue in self._queues.items() if queue), None)
-        if key is None:
+        waiting = {key: queue[0] for key, queue in self._queues.items() if queue}
+        if not waiting:
             return None
+        key = max(waiting, key=lambda key: waiting[key].work)
         free = self.slots - len(self._running)
         size = cohort_size(len(self._queues[key]), free, self._limit)
         if key.activations in self.bounded:

@@ -247,7 +247,7 @@ def _slots(config: RunConfig) -> int:
 def _seconds(todo: Sequence[Trial], config: RunConfig) -> float:
     """Training time of all trials in one slot, in seconds."""
     rate = _matmul_rate(config.executor.threads)
-    return GEMMS_PER_STEP * sum(2.0 * trial.steps * trial.step_work for trial in todo) / rate
+    return GEMMS_PER_STEP * sum(2.0 * trial.work for trial in todo) / rate
 
 
 def _matmul_rate(threads: int) -> float:

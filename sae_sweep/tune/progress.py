@@ -170,7 +170,7 @@ class SweepDisplay:
         return f"  ({self._tokens.a_second:,.0f} tokens/s, ETA {self._work.eta(self._rest())})"
 
     def _picture(self) -> Group:
-        whole = sum(trial.steps * trial.step_work for trial in self._trials.values())
+        whole = sum(trial.work for trial in self._trials.values())
         head = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=whole, completed=whole - self._rest(), width=30)
         head.add_row(Text(self._name, style="bold"), bar, f"{self._counts()}{self._speed()}")

@@ -233,8 +233,7 @@ class _SlotEngine:
         fused = self._trials[uids[0]].train.kernels == "fused"
         if self._device.type != "cuda" or not fused or self._sizing_of().settled:
             return []
-        torch.cuda.synchronize(self._device)  # launches that are under way take the device's time
-        now = time.monotonic()
+        now = time.monotonic()  # `advance` has waited for the device
         if self._timed_for != uids:  # the first steps with these compile and record
             self._timed_for, self._timed_from, self._timed_steps = uids, now, 0
             torch.cuda.reset_peak_memory_stats(self._device)

@@ -268,7 +268,7 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, also: list[Wat
             with SweepDisplay(config.sweep.name, planned, expansion.trials, records) as display:
                 watchers = [display, *also]
                 driver = Driver(start.store, start.run, outputs, config, watchers, extracted)
-                driver.add(sorted(todo, key=_longest_first))
+                driver.add(todo)
                 driver.take_from(proposals)
                 with _stopping_on_signals(driver, display):
                     execute(driver)
@@ -277,11 +277,6 @@ def _train(start: Start, todo: list[Trial], proposals: Proposals, also: list[Wat
     if driver.lost is not None:
         raise ClaimLost(driver.lost)
     return driver.interrupted
-
-
-def _longest_first(trial: Trial) -> int:
-    """Key: a long trial that begins last leaves all other slots idle while it trains."""
-    return -trial.steps * trial.step_work
 
 
 @contextmanager

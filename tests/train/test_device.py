@@ -127,7 +127,7 @@ def test_an_error_that_is_kept_holds_nothing_and_still_says_what_it_was() -> Non
     assert not is_out_of_memory(RuntimeError("operation failed"))
 
 
-def test_products_are_deterministic_whatever_came_first() -> None:
+def test_importing_the_package_makes_products_deterministic() -> None:
     """cuBLAS reads the variable at a process's first product, which may be anybody's."""
     code = "import os, sae_sweep; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
     bare = {name: value for name, value in os.environ.items() if not name.startswith("CUBLAS")}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sae_sweep.config import Trial
+from sae_sweep.kernels.fused.table import MOST_STEPS
 from sae_sweep.records import Outcome
 from sae_sweep.train import chunk, member, pack, pack_steps, solo
 
@@ -294,12 +295,23 @@ def test_a_table_shrinks_with_room_for_two_or_by_way_of_the_host(
     run.advance(1)
     shared = run.engine._packed[one.uid].pack
     before, state = shared.table, run.engine.state(one.uid)
-    beside = lambda pages, *_: pages > 1 and not room_for_two and shared.table is before  # noqa: E731
+
+    def beside(count: int, *_: int) -> bool:
+        return count > 1 and not room_for_two and shared.table is before
+
     short = Shortage(pack.empty_table, beside)
     monkeypatch.setattr(pack, "empty_table", short)
+    take, by_way_of = pack.pages.take, []
+
+    def noted(table: Any, slot: int, device: Any = None) -> dict[str, torch.Tensor]:
+        by_way_of.append(device)
+        return take(table, slot, device)
+
+    monkeypatch.setattr(pack.pages, "take", noted)
     run.engine.remove(other.uid)
     shared.compact()
     assert short.failures == int(not room_for_two)
+    assert by_way_of == ([None] if room_for_two else ["cpu"])
     assert len(shared.table.page_member) < len(before.page_member)
     for name, tensor in run.engine.state(one.uid).tensors.items():
         assert torch.equal(tensor, state.tensors[name]), name
@@ -333,6 +345,26 @@ def test_one_that_has_trained_leaves_with_its_state(start, fused, monkeypatch) -
     assert (left.uid, left.state.step) == (other.uid, 2)
     elsewhere.engine.add(other, left.state)
     assert elsewhere.finish().weights(other) == whole.finish().weights(other)
+
+
+def test_the_update_of_nobody_reads_what_is_staged(start, fused, monkeypatch) -> None:
+    """It goes before a recording; after a whole chunk nothing is staged for a further step."""
+    run = start("here")
+    run.engine.add(fused(SPARSE_TOPK[0], steps=4))
+    run.advance(1)
+    (packed,) = run.engine._packed.values()
+    steps = packed.pack.steps
+    steps._ahead.at.fill_(MOST_STEPS - 1)
+    steps._launches.clear()
+    read = []
+
+    def record(update: Callable[[], None], *_: object) -> Callable[[], None]:
+        read.append(int(steps._ahead.at))
+        return update
+
+    monkeypatch.setattr(pack_steps, "record", record)
+    run.advance(1)
+    assert read == [0]
 
 
 RESAMPLED = (UNIT_L1[0], {"resample_every": 3, "resample_after": 1, "steps": 5})

@@ -135,10 +135,12 @@ def test_an_interrupt_checkpoints_and_says_how_to_continue(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_killed_slot_is_retried_from_its_checkpoint(tmp_path, reference) -> None:
+def test_a_local_cluster_is_open_to_nobody_else_and_a_killed_slot_is_retried(
+    tmp_path, reference
+) -> None:
     process = sweeps.start(tmp_path, "ray", "train.checkpoint_every=20")
     sweeps.wait_until(lambda: sweeps.rows(tmp_path, "SELECT 1 FROM sweep_metric LIMIT 1"), process)
-    folder = private_folder(process)
+    folder = folder_open_to_nobody_else(process)
     slots = sweeps.slots_of(process)
     assert slots
     for slot in slots:
@@ -150,8 +152,8 @@ def test_a_killed_slot_is_retried_from_its_checkpoint(tmp_path, reference) -> No
     assert not folder.exists()
 
 
-def private_folder(process: subprocess.Popen[str]) -> Path:
-    """The folder of a sweep's local cluster, which is open to nobody else."""
+def folder_open_to_nobody_else(process: subprocess.Popen[str]) -> Path:
+    """Check who can reach a sweep's local cluster; returns its folder."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     listeners = {
         one.laddr.ip.removeprefix("::ffff:")

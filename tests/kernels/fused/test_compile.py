@@ -75,6 +75,6 @@ def test_kernels_compile_for_an_h200_without_spills(
 def test_the_largest_products_fit_older_devices(
     capability: str, name: str, most: int, tmp_path: Path
 ) -> None:
-    """Of an A100, and of Ada's consumer cards; all other kernels take less."""
+    """An A100, and Ada's consumer cards."""
     found = compiled("sm90.py", tmp_path, name, SM=capability)
     assert 0 < found[name]["shared"] <= most
