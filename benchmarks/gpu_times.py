@@ -77,7 +77,9 @@ def compile_case(case: Case, precision: str) -> None:
     Packs([trial], RandomRows(shape.d, shape.batch)).advance(1)
 
 
-def ceilings() -> Iterator[Row]:
+def ceilings(
+    selections: tuple[tuple[int, int, int], ...] = ((4096, 65_536, 32), (4096, 131_072, 1024)),
+) -> Iterator[Row]:
     """The device's own limits: copy, product, selection."""
     yield {"what": "copy", "size": "1 GiB", "measured": bytes_a_second() / 1e12, "unit": "TB/s"}
     for shape in (*SHAPES, Shape(8192, 8192, 1, 8192)):
@@ -85,7 +87,7 @@ def ceilings() -> Iterator[Row]:
         rate = 2 * m * n * k / product_seconds(m, n, k) / 1e12
         size = f"{m} x {n} x {k}"
         yield {"what": "bf16 product", "size": size, "measured": rate, "unit": "TFLOP/s"}
-    for rows, n, k in ((4096, 65_536, 32), (4096, 131_072, 1024)):
+    for rows, n, k in selections:
         pre = torch.randn(rows, n, device=gpu_cases.DEVICE)
         seconds = seconds_of(lambda pre=pre, k=k: torch.topk(pre, k, sorted=False))
         size = f"{rows} x {n}, k {k}"

@@ -164,7 +164,7 @@ def test_packs_advance_all_their_members() -> None:
 
 TABLES = {
     "compiling": lambda: gpu_times.compile_kernels((SPARSE,), 1),
-    "ceilings": lambda: gpu_times.ceilings(),
+    "ceilings": lambda: gpu_times.ceilings(((4, 24, 2),)),
     "steps": lambda: gpu_times.steps((SPARSE,), 1),
     "kernels": lambda: gpu_times.kernels((("topk", SPARSE), ("l1", DENSE)), 1),
     "grid": lambda: gpu_times.grid(((2, 24), (5, 16)), 8, 12, 4, passes=1),
