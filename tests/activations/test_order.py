@@ -67,7 +67,7 @@ def test_neighbours_in_the_data_are_not_neighbours_in_training() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20)
+@settings(max_examples=40)
 @given(
     n=st.integers(1, 200),
     window_rows=st.integers(1, 250),

@@ -42,12 +42,15 @@ def test_every_executor_gives_the_same_bits(executor, tmp_path, reference) -> No
 
 
 @pytest.mark.slow
-def test_a_rerun_trains_nothing_and_an_extension_only_what_is_new(tmp_path, reference) -> None:
-    sweeps.run(tmp_path, "inline")
+@on_both
+def test_a_rerun_trains_nothing_and_an_extension_only_what_is_new(
+    executor, tmp_path, reference
+) -> None:
+    sweeps.run(tmp_path, executor)
     before = (tmp_path / "tiny" / "report.md").stat().st_mtime_ns
-    assert "nothing to train" in sweeps.run(tmp_path, "inline")
+    assert "nothing to train" in sweeps.run(tmp_path, executor)
     assert (tmp_path / "tiny" / "report.md").stat().st_mtime_ns == before
-    sweeps.run(tmp_path, "inline", "sae.k=[4,8,16]")
+    sweeps.run(tmp_path, executor, "sae.k=[4,8,16]")
     found = sweeps.results(tmp_path)
     assert len(found) == 6
     assert reference.items() <= found.items()
@@ -88,14 +91,8 @@ def test_a_diverging_and_a_failing_trial_leave_the_others_untouched(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("executor", "moment"),
-    [
-        ("inline", "first report"),
-        ("inline", "first end"),
-        pytest.param("ray", "first end", marks=pytest.mark.ray),
-    ],
-)
+@on_both
+@pytest.mark.parametrize("moment", ["first report", "first end"])
 def test_a_killed_driver_loses_nothing(executor, tmp_path, reference, moment) -> None:
     process = sweeps.start(tmp_path, executor, "train.checkpoint_every=20")
     seen = {
