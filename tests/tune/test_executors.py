@@ -1,5 +1,6 @@
 """What every executor promises: the same bits, failures that stay local, and nothing lost."""
 
+import contextlib
 import os
 import re
 import signal
@@ -151,14 +152,16 @@ def test_a_local_cluster_is_open_to_nobody_else_and_a_killed_slot_is_retried(
 
 def folder_open_to_nobody_else(process: subprocess.Popen[str]) -> Path:
     """Check who can reach a sweep's local cluster; returns its folder."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    listeners = {
-        one.laddr.ip.removeprefix("::ffff:")
-        for member in family
-        for one in member.net_connections()
-        if one.status == psutil.CONN_LISTEN
-    }
-    words = " ".join(word for member in family for word in member.cmdline())
+    listeners, words = set(), ""
+    sweep = psutil.Process(process.pid)
+    for member in (sweep, *sweep.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # some of Ray's helpers live for a moment
+            listeners |= {
+                one.laddr.ip.removeprefix("::ffff:")
+                for one in member.net_connections()
+                if one.status == psutil.CONN_LISTEN
+            }
+            words += " ".join(member.cmdline()) + " "
     assert not re.search(r"/(dashboard|monitor|log_monitor)\.py\b", words)  # nobody asks them
     [folder] = {Path(found) for found in re.findall(r"/[^\s=:]*/sae-ray-\w+", words)}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
