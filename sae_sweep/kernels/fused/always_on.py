@@ -133,7 +133,9 @@ def often_kernel(
                 to_enc = inputs * (l1_weight * norm / b)
                 to_dec = w * (pull * activity / b)
                 to_bias = count * (l1_weight * norm / b)
-                if tl.load(filled + row) != 0:
+                before = tl.load(filled + row)
+                tl.debug_barrier()  # all threads have read it
+                if before != 0:
                     to_enc += tl.load(into_enc + at, mask=inside, other=0.0)
                     to_dec += tl.load(into_dec + at, mask=inside, other=0.0)
                     to_bias += tl.load(into_bias + row)
