@@ -61,15 +61,16 @@ SECTIONS: dict[int, dict[str, Section]] = {
         "Ceilings": Section(gpu_times.ceilings, 30),
         "Compiling": Section(gpu_times.compile_kernels, 120),
         "A step": Section(gpu_times.steps, 60),
-        "Time per kernel": Section(gpu_times.kernels, 40),
         "The tutorial's shape": Section(gpu_peers.tutorial, 40),
         "The encoder's product": Section(gpu_times.products, 40),
         "Others on the same rows": Section(gpu_peers.peers, 150),
         "Sparse and dense": Section(gpu_times.forms, 60),
         "Company": Section(gpu_times.fusion, 60),
+        "Time per kernel": Section(gpu_times.kernels, 40),
     },
 }
-"""In order of worth: what does not fit any more is left out."""
+"""In order of worth: what does not fit any more is left out. The profiler comes last, since it may
+slow what the same process launches after it."""
 
 STARTING_SECONDS = 60
 """For a process to import torch and begin a section."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sae_sweep.config import ActivationsConfig, Source, Trial, TrialConfig, resolve
 from sae_sweep.kernels.fused import pages
+from sae_sweep.kernels.fused.table import DENSE, SPARSE
 from sae_sweep.sae import AbstractSae, build
 from sae_sweep.train import chunk, pack, pack_steps
 from sae_sweep.train.checkpoint import State
@@ -66,14 +67,15 @@ class RandomRows:
         sizes = torch.rand(n, 8, generator=generator, device=DEVICE)
         rows = F.embedding_bag(chosen, directions, per_sample_weights=sizes, mode="sum")
         self._rows = rows * (d**0.5 / rows.norm(dim=1).mean())
+        self._validation = self._rows[: self.n_validation].cpu()  # where a trial's sources have it
 
     def train_rows(self, indices: Tensor) -> Tensor:
         """Take rows."""
         return self._rows[indices.to(DEVICE)]
 
     def validation_rows(self, start: int, stop: int) -> Tensor:
-        """Take the first rows once more, to the host: nothing here rests on what they score."""
-        return self._rows[start:stop].cpu()
+        """Take the first rows once more: nothing here rests on what they score."""
+        return self._validation[start:stop]
 
     def validation_groups(self, start: int, stop: int) -> Tensor:
         """One group."""
@@ -271,3 +273,21 @@ def floor_ms(shape: Shape, precision: str = "bf16", *, dense: bool = False) -> f
     product = product_seconds(shape.batch, shape.n_latents, shape.d, precision)
     update = UPDATE_BYTES[precision] * shape.n_latents * shape.d / bytes_a_second()
     return 1e3 * (product * (5 if dense else 1) + update)
+
+
+def pack_floor_ms(packs: Packs) -> float:
+    """`floor_ms` of all members, as if those of one form were one.
+
+    One product of a small member leaves most of a device idle; theirs together do not.
+    """
+    trial = next(iter(packs.members)).trial
+    latents = {
+        form: sum(one.trial.n_latents for one in packs.members if one.form == form)
+        for form in (SPARSE, DENSE)
+    }
+    d, batch, precision = trial.source.d, trial.train.batch_size, trial.train.precision
+    return sum(
+        floor_ms(Shape(d, n, 1, batch), precision, dense=form == DENSE)
+        for form, n in latents.items()
+        if n
+    )

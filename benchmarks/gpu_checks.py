@@ -218,12 +218,13 @@ def step_distance(trial: Trial, step: int, name: str, before: State, after: Stat
 
 BIT_STEPS = 50
 BIT_CASES = (
-    Case("TopK sparse", Shape(768, 4096, 25, 512)),
+    Case("TopK sparse", Shape(768, 4096, 25, 1000)),
     Case("TopK dense", Shape(512, 2048, 100, 512)),
     Case("AuxK", Shape(768, 4096, 25, 512), {"kind": "topk", "k": 25, "aux_coeff": 1 / 32}),
     Case("L1", Shape(768, 4096, 1, 512), {"kind": "l1", "l1_alpha": 4.0}),
 )
-
+"""The first is encoded by bulk copies, whose last block of each member's tokens reads its
+neighbour's."""
 
 BIT_SHAPE = Shape(768, 4096, 25, 512)
 FURTHER_BIT_CASES = (
@@ -254,11 +255,7 @@ def bits(cases: tuple[Case, ...] = BIT_CASES, steps: int = BIT_STEPS) -> Iterato
             shape, rows = case.shape, RandomRows(case.shape.d, 8 * case.shape.batch)
             train = {"precision": precision, "dead_window_tokens": 4 * shape.batch}
             trial = settle(shape, steps=steps, sae=case.sae, **train)
-            alike = case.sae if len(trial.sae.spans) > 1 else None  # they share no other's pack
-            others = [
-                settle(shape._replace(n_latents=n), steps=10**4, sae=alike, seed_init=seed, **train)
-                for seed, n in ((5, shape.n_latents), (6, shape.n_latents // 2 + 3))
-            ]
+            others = company(case, trial, train)
             alone = after_steps(rows, [trial], 0, steps)
             ways = {
                 "again": after_steps(rows, [trial], 0, steps),
@@ -277,6 +274,18 @@ def bits(cases: tuple[Case, ...] = BIT_CASES, steps: int = BIT_STEPS) -> Iterato
                     "WRONG" if any(differing(alone, found) for found in ways.values()) else "ok"
                 ),
             }
+
+
+def company(case: Case, trial: Trial, train: Mapping[str, Any]) -> list[Trial]:
+    """Two other trials, one of each form: kernels are compiled for the forms that are there."""
+    whole = case.shape._replace(k=max(1, case.shape.n_latents // 128))
+    part = whole._replace(n_latents=case.shape.n_latents // 2 + 3)
+    nested = len(trial.sae.spans) > 1  # these share no other's pack
+    by_active, by_rows = (case.sae, case.sae) if nested else (None, {"kind": "l1", "l1_alpha": 1.0})
+    return [
+        settle(whole, steps=10**4, sae=by_active, seed_init=5, **train),
+        settle(part, steps=10**4, sae=by_rows, seed_init=6, **train),
+    ]
 
 
 def after_steps(

@@ -25,6 +25,7 @@ from benchmarks.gpu_cases import (
     bytes_a_second,
     device_bytes,
     floor_ms,
+    pack_floor_ms,
     peak_bytes,
     product_seconds,
     released,
@@ -98,26 +99,22 @@ def steps(shapes: tuple[Shape, ...] = SHAPES, count: int = 30) -> Iterator[Row]:
     """A training step of one trial, optimiser included, and the memory that it takes."""
     for precision in ("bf16", "fp32"):
         for shape in shapes:
-            dense = shape.k > shape.n_latents / 100
-            yield _step(settle(shape, steps=10**6, precision=precision), shape, count, dense=dense)
+            yield _step([settle(shape, steps=10**6, precision=precision)], shape, count)
     for members in (1, 8):
         shape = L1_SHAPE
         saes = [{"kind": "l1", "l1_alpha": 2.0**i} for i in range(members)]
         trials = [settle(shape, steps=10**5, sae=sae) for sae in saes]
-        row = _step(trials[0], shape, count, trials, dense=True)
+        row = _step(trials, shape, count)
         yield row | {"minutes of 100,000 steps": row["wall ms"] * 1e5 / 6e4}
 
 
-def _step(
-    trial: Trial, shape: Shape, count: int, trials: list[Trial] | None = None, *, dense: bool
-) -> Row:
-    trials = trials or [trial]
-    rows = RandomRows(shape.d, 8 * shape.batch)
+def _step(trials: list[Trial], shape: Shape, count: int) -> Row:
+    trial, rows = trials[0], RandomRows(shape.d, 8 * shape.batch)
     start = released()
     packs = Packs(trials, rows)
     times = timed(packs.advance, warm_up=10, steps=count, rounds=5)
     peak = peak_bytes() - start
-    floor = len(trials) * floor_ms(shape, trial.train.precision, dense=dense)
+    floor = pack_floor_ms(packs)
     estimate = rows_memory(trial, device_bytes())
     estimate += sum(packed_memory(one).total for one in trials)
     return {
@@ -203,7 +200,7 @@ def grid(
     trials = [settle(Shape(d, n, k, batch), steps=n_steps, report_every=200) for k, n in cells]
     packs = Packs(trials, rows)
     packs.advance(3)
-    floor = sum(floor_ms(Shape(d, n, k, batch), dense=k > n / 100) for k, n in cells)
+    floor = pack_floor_ms(packs)
     times = timed(packs.advance, warm_up=5, steps=max(1, (n_steps - 8) // 3), rounds=3)
     del packs
     yield {
@@ -288,6 +285,7 @@ def fusion(
             trials = [settle(shape, steps=10**6, seed_init=seed) for seed in range(members)]
             packs = Packs(trials, rows)
             times = timed(packs.advance, warm_up=10, steps=50, rounds=3)
+            floor = pack_floor_ms(packs)
             del packs
             alone = alone or times.wall
             yield {
@@ -295,7 +293,7 @@ def fusion(
                 "trials": members,
                 "wall ms": times.wall,
                 "device ms": times.device,
-                "floor ms": members * floor_ms(shape),
+                "floor ms": floor,
                 "to one alone": alone * members / times.wall,
             }
 

@@ -16,6 +16,8 @@ from benchmarks import gpu, gpu_cases, gpu_checks, gpu_peers, gpu_times
 from benchmarks.gpu import Report, Section, supervise, work
 from benchmarks.gpu_cases import Packs, RandomRows, Row, Shape, settle
 from benchmarks.gpu_checks import Case, bits, checked
+from sae_sweep.config import Trial
+from sae_sweep.kernels.fused import encode, table
 
 SPARSE, DENSE = Shape(8, 24, 2, 4), Shape(8, 16, 5, 4)
 AUX = {"kind": "topk", "k": 2, "aux_coeff": 1 / 32}
@@ -153,6 +155,45 @@ def test_it_finds_other_bits_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     row = next(bits((Case("TopK", SPARSE),), steps=2))
     assert row["verdict"] == "WRONG"
     assert (row["again"], row["in company"]) == ("equal", "b_enc")
+
+
+def test_company_is_of_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one form alone, a kernel compiled for both would never be compared with one for one."""
+    forms = []
+
+    def note(rows: RandomRows, trials: list[Trial], *_: object, **__: object) -> dict[str, object]:
+        del rows
+        forms.append({gpu_cases.pack._first_form(trial)[0] for trial in trials})
+        return {}
+
+    monkeypatch.setattr(gpu_checks, "after_steps", note)
+    for shape in (SPARSE, DENSE):
+        forms.clear()
+        next(bits((Case("TopK", shape),)))
+        assert min(map(len, forms)) == 1
+        assert forms[-2:] == 2 * [{table.SPARSE, table.DENSE}]
+
+
+def test_a_block_of_bulk_copies_reads_on_in_the_neighbour() -> None:
+    tokens = gpu_checks.BIT_CASES[0].shape.batch
+    assert encode.tile_for(torch.bfloat16, tokens, torch.device("cpu")) is encode.BFLOAT16
+    assert tokens % encode.BFLOAT16.tokens
+
+
+def test_the_floor_of_a_pack_is_that_of_its_members_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    products = []
+
+    def product(m: int, n: int, k: int, precision: str) -> float:
+        products.append((m, n, k, precision))
+        return 1.0
+
+    monkeypatch.setattr(gpu_cases, "product_seconds", product)
+    trials = [settle(shape, steps=9, precision="fp32") for shape in (SPARSE, DENSE, SPARSE)]
+    floor = gpu_cases.pack_floor_ms(Packs(trials, RandomRows(8, 16)))
+    assert products == [(4, 2 * 24, 8, "fp32"), (4, 16, 8, "fp32")]
+    assert floor == pytest.approx(1e3 * (1 + 5 + 48 * 64 * 8 / 1e9))
 
 
 def test_packs_advance_all_their_members() -> None:
