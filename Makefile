@@ -15,8 +15,7 @@ test: $(VENV)/.dev ## the fast tests: neither slow ones nor Ray's
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(FAST)"
 
 test-all: $(VENV)/.dev ## every test that this machine can run, Ray and PostgreSQL included
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(FAST)"
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "(slow or ray or postgres) and not alone and not gpu"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not alone and not gpu"
 	$(BIN)/python -m pytest -m "alone and not gpu"
 
 check: $(VENV)/.dev ## format, lint, types, import contracts

@@ -171,7 +171,7 @@ def name_ends(axes: Axes, ends: Sequence[End]) -> None:
     """
     if not ends:
         return
-    axes.figure.canvas.draw()
+    axes.figure.canvas.figure.draw_without_rendering()
     points = 72 / axes.figure.dpi
     heights = axes.transData.transform([(axes.get_xlim()[1], one.y) for one in ends])[:, 1]
     wanted = heights * points

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy import special
 from torch import Tensor
 
 from sae_sweep.activations.groups import ONE_GROUP
@@ -185,7 +184,10 @@ class _Chance:
                 end = min(synthetic.roots + begin * synthetic.children, synthetic.n_features)
                 self._levels.append((slice(begin, end), torch.from_numpy(parents[begin:end])))
                 begin = end
-        self._thresholds = torch.from_numpy(special.ndtri(1 - chance)).float()
+        # imported here: a tenth of a second, which trials on a model's rows need not spend
+        from scipy.special import ndtri
+
+        self._thresholds = torch.from_numpy(ndtri(1 - chance)).float()
         self._factors = None
         if synthetic.correlation is not None:
             generator = _generator(synthetic, "correlation")

@@ -5,7 +5,6 @@ The metrics are those of SynthSAEBench (arXiv:2602.14687), as SAELens 6.54 evalu
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 MOST_WORK = 5e11
@@ -74,6 +73,9 @@ class GroundTruth:
         }
         m, features = self._cosine.shape
         if m * features * min(m, features) <= MOST_WORK:
+            # imported here: a fifth of a second, which trials without a known truth need not spend
+            from scipy.optimize import linear_sum_assignment
+
             cosine = self._cosine.cpu().double().numpy()
             found["mcc"] = float(np.mean(cosine[linear_sum_assignment(cosine, maximize=True)]))
         return found
