@@ -51,7 +51,7 @@ def _quick_interpreter() -> None:
 
     It undoes the patch after every launch for those who also compile in this process: nobody does
     here, and that takes two fifths of a kernel's time. Another fifth goes into looking for integers
-    that overflow, which tests are too small for.
+    that overflow, which tests are too small for, a tenth into the same table of types at every use.
     """
     if os.environ["TRITON_INTERPRET"] != "1":
         return
@@ -65,7 +65,16 @@ def _quick_interpreter() -> None:
             patched.add(function.__module__)
         return interpreter._LangPatchScope()  # nothing to undo
 
+    find, known = interpreter._get_np_dtype, dict[str, Any]()
+
+    def np_dtype(dtype: Any) -> Any:
+        name = str(dtype.scalar)
+        if name not in known:
+            known[name] = find(dtype)
+        return known[name]
+
     interpreter._patch_lang = once
+    interpreter._get_np_dtype = np_dtype
     options = interpreter.InterpreterOptions(sanitize_overflow=False)
     interpreter.interpreter_builder.options = options
 

@@ -23,6 +23,12 @@ Claim = dict[str, Any]
 """The fields of one sentence, as claims.json has them."""
 
 
+@cache
+def tukey(error: float, compared: int, df: float) -> float:
+    """What the extremes of some means differ by, in standard errors of a difference."""
+    return float(stats.studentized_range.ppf(1 - error, max(compared, 2), df) / np.sqrt(2))
+
+
 class Runs:
     """runs.csv, and what follows from it."""
 
@@ -68,9 +74,7 @@ class Runs:
     def errors(self, name: str) -> float:
         """Tukey's for all configurations, 5 % for all metrics."""
         compared = 0 if "activations.layer" in self.axes else len(self.means)
-        level = 0.05 / len(self.metrics)
-        df = self.floors[name].df
-        return float(stats.studentized_range.ppf(1 - level, max(compared, 2), df) / np.sqrt(2))
+        return tukey(0.05 / len(self.metrics), compared, self.floors[name].df)
 
     def difference(self, name: str) -> float:
         """What two single trials of one seed must differ by."""
@@ -82,10 +86,8 @@ class Runs:
         sd = max(found.sd, *(found.spreads.get(one["uid"], 0.0) for one in (a, b)))
         gap = self.errors(name) * sd
         if found.shift and found.sets[a["uid"]] != found.sets[b["uid"]]:
-            range_ = stats.studentized_range.ppf(
-                1 - 0.05 / len(self.metrics), max(found.sets.nunique(), 2), found.shift_df
-            )
-            gap = np.hypot(gap, range_ / np.sqrt(2) * found.shift)
+            sets = tukey(0.05 / len(self.metrics), found.sets.nunique(), found.shift_df)
+            gap = np.hypot(gap, sets * found.shift)
         return float(gap * np.sqrt(1 / a["n"] + 1 / b["n"]))
 
     def tied(self, name: str, among: pd.DataFrame) -> int | None:
