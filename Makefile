@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-FAST := not slow and not ray and not postgres and not gpu
 
 .PHONY: help sweep test test-all check fmt clean
 help: ## list the targets
@@ -12,7 +11,7 @@ sweep: $(VENV)/.run ## the demo sweep: real activations, 32 trials, a report (ar
 	$(BIN)/python -m sae_sweep +sweep=grid_topk $(ARGS)
 
 test: $(VENV)/.dev ## the fast tests: neither slow ones nor Ray's
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(FAST)"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not ray and not postgres and not gpu"
 
 test-all: $(VENV)/.dev ## every test that this machine can run, Ray and PostgreSQL included
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not alone and not gpu"

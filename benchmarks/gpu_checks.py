@@ -278,10 +278,12 @@ def bits(cases: tuple[Case, ...] = BIT_CASES, steps: int = BIT_STEPS) -> Iterato
 
 def company(case: Case, trial: Trial, train: Mapping[str, Any]) -> list[Trial]:
     """Two other trials, one of each form: kernels are compiled for the forms that are there."""
-    whole = case.shape._replace(k=max(1, case.shape.n_latents // 128))
-    part = whole._replace(n_latents=case.shape.n_latents // 2 + 3)
-    nested = len(trial.sae.spans) > 1  # these share no other's pack
-    by_active, by_rows = (case.sae, case.sae) if nested else (None, {"kind": "l1", "l1_alpha": 1.0})
+    n = case.shape.n_latents
+    whole = case.shape._replace(k=max(1, n // 128))
+    part = whole._replace(n_latents=n // 2 + 3)
+    by_active, by_rows = None, {"kind": "l1", "l1_alpha": 1.0}
+    if len(trial.sae.spans) > 1:  # nested dictionaries share no other's pack
+        by_active, by_rows = case.sae, {**(case.sae or {}), "k": n // 8}
     return [
         settle(whole, steps=10**4, sae=by_active, seed_init=5, **train),
         settle(part, steps=10**4, sae=by_rows, seed_init=6, **train),

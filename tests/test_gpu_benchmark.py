@@ -174,6 +174,17 @@ def test_company_is_of_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
         assert forms[-2:] == 2 * [{table.SPARSE, table.DENSE}]
 
 
+def test_company_of_the_cases_of_a_device_shares_a_pack_and_is_of_both_forms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu_cases.pack, "sparse_up_to", table.sparse_up_to)
+    for case in (*gpu_checks.BIT_CASES, *gpu_checks.FURTHER_BIT_CASES):
+        trial = settle(case.shape, steps=9, sae=case.sae, precision="fp32")
+        others = gpu_checks.company(case, trial, {"precision": "fp32"})
+        assert {gpu_cases.pack._first_form(one)[0] for one in others} == {table.SPARSE, table.DENSE}
+        assert len({gpu_cases.pack.pack_key(one) for one in (trial, *others)}) == 1
+
+
 def test_a_block_of_bulk_copies_reads_on_in_the_neighbour() -> None:
     tokens = gpu_checks.BIT_CASES[0].shape.batch
     assert encode.tile_for(torch.bfloat16, tokens, torch.device("cpu")) is encode.BFLOAT16

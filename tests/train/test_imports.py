@@ -1,11 +1,11 @@
-"""The training half stands without what only the orchestration needs."""
+"""The training half stands without what only the orchestration needs, and loads SciPy late."""
 
 import subprocess
 import sys
 
 import pytest
 
-WITHOUT = ("ray", "hydra", "optuna", "sqlalchemy", "transformers")
+WITHOUT = ("ray", "hydra", "optuna", "sqlalchemy", "transformers", "scipy")
 
 
 @pytest.mark.slow
